@@ -1,0 +1,144 @@
+"""The types of the client interface. A second engine would implement exactly this."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from microclaw.bus.envelope import Envelope
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An envelope to be published: the broker gives it its `seq`, the client its `source`."""
+
+    session_id: str
+    #: A tagged msgspec struct; its tag is the kind. Or bytes: a payload already encoded.
+    payload: msgspec.Struct | bytes
+    #: 16 bytes; None = a fresh one. The same id with the same body is one message.
+    message_id: bytes | None = None
+    #: Unix ms; None = now.
+    ts_ms: int | None = None
+    device_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The broker has it on disk."""
+
+    message_id: bytes
+    #: Its place in its session, from 1, dense.
+    seq: int
+    #: It was there before: `seq` is the first one's.
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One envelope given to this consumer. Settle it with exactly one of `ack`, `nack`, `term`; until then, and until
+    `ack_wait_ms` is over, no other consumer of the group has it, and nothing later of its session is given to anyone
+    in the group."""
+
+    envelope: Envelope
+    #: 1 at the first delivery. Counts survive the consumer; after a crash of the broker itself they may start anew.
+    count: int
+    #: Opaque to users: how the client names it to the broker.
+    token: Any = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What a consumer group wants. Consumers of one `group` share the work; each group gets everything."""
+
+    group: str
+    #: Subjects; `*` stands for one segment, `>` at the end for one or more.
+    kinds: tuple[str, ...]
+    #: Only sessions that begin so (`console:`); "" = all.
+    sessions: str = ""
+    #: Given to this consumer and not settled, at most.
+    max_in_flight: int = 64
+    #: Not settled after this (monotonic clock) = given again.
+    ack_wait_ms: int = 30_000
+    #: Delivered so often without an ack: it goes to the dead letters (`dlq.<group>`).
+    max_deliver: int = 10
+    #: Pause before redelivery number 2, 3, …; the last one holds for the rest.
+    backoff_ms: tuple[int, ...] = (0, 500, 2_000, 10_000, 30_000)
+    #: Where a *new* group begins: `first` kept message, or `new` ones only.
+    start: str = "first"
+
+
+class Bus(Protocol):
+    """A connection to the bus. All methods are safe to call from one event loop; none block it."""
+
+    #: Who we are to the broker; the `source` of what we publish.
+    name: str
+
+    async def publish(self, *drafts: Draft, timeout_s: float | None = None) -> list[Receipt]:
+        """Put these on disk, all or none, in this order. Returns after the fsync.
+
+        While the broker is away it waits and sends again (the broker knows repeats by their ids); with `timeout_s`
+        it gives up with `BusTimeout`, and then whether they are on disk is unknown: publish the same ids again.
+
+        :raises Refused: the broker will not take them (`too_big`, `denied`, `id_conflict`, `no_space`, …).
+        """
+        ...
+
+    def subscribe(self, subscription: Subscription) -> AsyncIterator[Delivery]:
+        """The group's messages as they come. After a reconnect what was not settled may come again."""
+        ...
+
+    async def ack(self, delivery: Delivery, *drafts: Draft) -> list[Receipt]:
+        """Done: never deliver it again; and publish these in the same transaction, all or none.
+
+        Returns after the fsync. When the connection broke and the delivery was meanwhile given to somebody else, the
+        drafts are still published and the ack still counts (a late ack is an ack): drafts caused by a delivery have
+        derived ids, so two workers doing it twice say it once.
+        """
+        ...
+
+    async def nack(self, delivery: Delivery, *, delay_ms: int | None = None, error: str = "") -> None:
+        """Not now: deliver it again after `delay_ms` (None = the group's back-off)."""
+        ...
+
+    async def term(self, delivery: Delivery, reason: str) -> None:
+        """Never: to the dead letters at once."""
+        ...
+
+    async def in_progress(self, delivery: Delivery) -> None:
+        """Still at it: `ack_wait_ms` starts anew."""
+        ...
+
+    def replay(self, session_id: str, last_seen_seq: int) -> AsyncIterator[Envelope]:
+        """Everything of a session after `last_seen_seq`, then live, no gap and no double.
+
+        :raises Gap: what follows `last_seen_seq` is no longer kept.
+        :raises EpochMismatch: `last_seen_seq` is ahead of the journal (it was restored from a backup).
+        """
+        ...
+
+    async def request(
+        self, service: str, question: msgspec.Struct, answer: type[Answer], *, timeout_s: float = 5.0
+    ) -> Answer:
+        """Ask a service, undurable. `answer` may be a union.
+
+        :raises NoResponder: nobody of that name is connected, at once.
+        :raises BusTimeout: no answer in time; whether it took effect is unknown.
+        """
+        ...
+
+    async def serve(self, handler: Callable[[str, bytes], Awaitable[msgspec.Struct]]) -> None:
+        """Answer requests to our name. `handler(asker's name, raw payload)`; what it raises the asker is told."""
+        ...
+
+    async def close(self) -> None:
+        """Stop. What was delivered and not settled goes back at once."""
+        ...
+
+
+#: A consumer: settles by returning what to publish with the ack, or raising.
+Handler = Callable[[Delivery], Awaitable[Sequence[Draft]]]

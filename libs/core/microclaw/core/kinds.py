@@ -1,0 +1,168 @@
+"""The message kinds: each defined here once, and nowhere else.
+
+A kind is a msgspec struct whose tag is the subject that subscribers filter on (`payload.kind`). Unknown fields are
+ignored, so that an older service can read a newer message; wrong types are refused. Times are Unix milliseconds (UTC)
+and end in `_ms`. A *chat* is an address, `channel:native-id` (`console:main`, `telegram:-100123`); a *group* is the
+folder name of a registered chat's agent; `""` means absent in text fields.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class Payload(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+    """What all kinds are."""
+
+
+class Quote(msgspec.Struct, frozen=True, kw_only=True):
+    """The message that another one answers."""
+
+    id: str
+    sender_name: str = ""
+    text: str = ""
+
+
+class Attachment(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that came with a message: by handle, never inline."""
+
+    #: Content address in the attachment store: `sha256:<hex>`.
+    handle: str
+    name: str
+    mime: str
+    size_bytes: int
+
+
+class PromptMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """One chat message as the agent will read it."""
+
+    id: str
+    sender_name: str
+    #: When it was written, by its platform's clock.
+    sent_ms: int
+    text: str
+    quote: Quote | None = None
+    attachments: tuple[Attachment, ...] = ()
+
+
+class MessageReceived(Payload, tag="message.received"):
+    """Somebody wrote in a chat. Session: the chat. Source: its connector."""
+
+    chat: str
+    #: The platform's own id of the message, unique in the chat.
+    platform_id: str
+    sender: str
+    sender_name: str
+    text: str
+    sent_ms: int
+    chat_name: str = ""
+    is_group: bool = False
+    #: The connector's account wrote it (the owner from the same account, or we ourselves).
+    from_me: bool = False
+    #: We wrote it: known by id from the connector's ledger, never guessed by text.
+    is_own_reply: bool = False
+    #: This is a newer text of a message already received.
+    is_edit: bool = False
+    quote: Quote | None = None
+    attachments: tuple[Attachment, ...] = ()
+
+
+class ScheduledTask(msgspec.Struct, frozen=True, kw_only=True):
+    """The task behind a run."""
+
+    task_id: str
+    prompt: str
+    #: The moment it was due: together with `task_id` the name of this fire.
+    due_ms: int
+    context: Literal["group", "isolated"] = "isolated"
+
+
+class RunRequested(Payload, tag="run.requested"):
+    """A group has something to do: messages to answer, or a task that is due. Session: `group:<folder>`.
+
+    From the router (messages, in the order of the journal, each in exactly one request) or the scheduler (one task).
+    """
+
+    group: str
+    chat: str
+    is_main: bool = False
+    messages: tuple[PromptMessage, ...] = ()
+    task: ScheduledTask | None = None
+
+
+class RunGranted(Payload, tag="run.granted"):
+    """The queue lets a group's agent run. Session: `group:<folder>`.
+
+    `run_id` stays the same when the same grant is delivered again, so whatever the run causes has the same ids.
+    """
+
+    run_id: str
+    #: 1 for the first try of these messages.
+    attempt: int
+    group: str
+    chat: str
+    is_main: bool = False
+    messages: tuple[PromptMessage, ...] = ()
+    task: ScheduledTask | None = None
+
+
+class RunFinished(Payload, tag="run.finished"):
+    """A granted run came to its end. Session: `group:<folder>`. Source: sandbox."""
+
+    run_id: str
+    attempt: int
+    group: str
+    ok: bool
+    #: One line for the owner when not `ok`.
+    error: str = ""
+    #: Trying again may help (a crashed worker, a model that is down); a bad key or a missing engine it does not.
+    retryable: bool = True
+    #: Something of this run has already reached the chat: it is never tried again.
+    visible: bool = False
+    #: What was said, for the task log (cut to `core.tasks.RESULT_CHARS_MAX`).
+    result: str = ""
+
+
+class ReplyRequested(Payload, tag="reply.requested"):
+    """Say this in a chat. Session: the chat; its connector delivers it once."""
+
+    chat: str
+    text: str
+    #: `answer` of a run, `notice` of the house (a run failed for good), `message` sent by a person or a tool.
+    origin: Literal["answer", "notice", "message"] = "answer"
+    run_id: str = ""
+    #: The platform id that it answers, where the channel can show that.
+    reply_to: str = ""
+    attachments: tuple[Attachment, ...] = ()
+    #: Not worth sending after this moment; 0 = always.
+    expires_ms: int = 0
+
+
+class ReplyDelivered(Payload, tag="reply.delivered"):
+    """How a reply ended. Session: the chat. Source: its connector."""
+
+    chat: str
+    #: `ids.id_text` of the `reply.requested` envelope.
+    reply_id: str
+    status: Literal["sent", "failed", "uncertain", "expired"]
+    platform_id: str = ""
+    error: str = ""
+
+
+class ServiceAlarm(Payload, tag="service.alarm"):
+    """A service is in trouble that the owner should know. Session: `service:<name>`. Source: watch."""
+
+    service: str
+    state: str
+    detail: str
+
+
+#: Every durable kind by its subject; docs, the C header and the broker's rights are made from this.
+KINDS: dict[str, type[Payload]] = {
+    str(kind.__struct_config__.tag): kind
+    for kind in (
+        MessageReceived, RunRequested, RunGranted, RunFinished, ReplyRequested, ReplyDelivered, ServiceAlarm,
+    )
+}

@@ -1,0 +1,264 @@
+"""The questions that services answer over the bus, and the answers.
+
+A request is not durable: it has a deadline, and whoever asks may ask again. A request that changes something
+therefore carries an id chosen by the asker (`command_id`); the same id never takes effect twice.
+Each is sent to one service, named in the docstring.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+    """What all questions are."""
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="failed"):
+    """The answer when a request can't be met. `reason` is one line: what, why, what to do."""
+
+    reason: str
+    code: Literal["bad_request", "denied", "not_found", "conflict", "unavailable", "internal"] = "bad_request"
+
+
+class StatusAsked(Request, tag="service.status"):
+    """To any service."""
+
+
+class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="service.status.answer"):
+    service: str
+    pid: int
+    started_ms: int
+    ready: bool
+    #: What is worth knowing of this service, as name → short text or number.
+    facts: dict[str, str | int | float | bool] = {}
+    #: Troubles that the owner should see, one line each, newest first.
+    troubles: tuple[str, ...] = ()
+
+
+# --- router -----------------------------------------------------------------------------------------------------
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """A registered chat."""
+
+    chat: str
+    folder: str
+    name: str
+    trigger: str = ""
+    requires_trigger: bool = True
+    is_main: bool = False
+    added_ms: int = 0
+
+
+class GroupsAsked(Request, tag="groups.list"):
+    """To the router: the registered groups, and the chats that could be."""
+
+
+class KnownChat(msgspec.Struct, frozen=True, kw_only=True):
+    chat: str
+    name: str
+    last_message_ms: int
+    is_group: bool
+    registered: bool
+
+
+class Groups(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="groups.list.answer"):
+    groups: tuple[Group, ...]
+    chats: tuple[KnownChat, ...] = ()
+
+
+class RegisterGroup(Request, tag="groups.register"):
+    """To the router: register a chat. Same chat again = update; a taken folder is refused. Answer: Group or Failed."""
+
+    command_id: str
+    chat: str
+    folder: str
+    name: str
+    trigger: str = ""
+    requires_trigger: bool = True
+
+
+class GroupAnswer(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="groups.register.answer"):
+    group: Group
+
+
+# --- queue ------------------------------------------------------------------------------------------------------
+
+
+class RunRow(msgspec.Struct, frozen=True, kw_only=True):
+    run_id: str
+    group: str
+    state: str
+    attempt: int
+    since_ms: int
+    error: str = ""
+
+
+class RunsAsked(Request, tag="runs.list"):
+    """To the queue: what runs, waits and lately failed."""
+
+    limit: int = 50
+
+
+class Runs(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="runs.list.answer"):
+    running: tuple[RunRow, ...]
+    waiting: tuple[RunRow, ...]
+    failed: tuple[RunRow, ...]
+
+
+# --- scheduler --------------------------------------------------------------------------------------------------
+
+
+class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A task as it is shown. `schedule` is `once` (ISO time), `interval` (ms) or `cron` (five fields)."""
+
+    id: str
+    group: str
+    chat: str
+    prompt: str
+    schedule: Literal["once", "interval", "cron"]
+    value: str
+    timezone: str
+    context: Literal["group", "isolated"]
+    status: Literal["active", "paused", "completed"]
+    next_run_ms: int | None
+    last_run_ms: int | None = None
+    last_result: str = ""
+    created_ms: int = 0
+
+
+class CreateTask(Request, tag="tasks.create"):
+    """To the scheduler. `timezone` "" = the owner's. Answer: TaskAnswer or Failed."""
+
+    command_id: str
+    group: str
+    chat: str
+    prompt: str
+    schedule: str
+    value: str
+    timezone: str = ""
+    context: Literal["group", "isolated"] = "isolated"
+    is_main: bool = False
+
+
+class ChangeTask(Request, tag="tasks.change"):
+    """To the scheduler. `viewer` is the group that asks, "" = the owner; a group may change only its own tasks unless
+    `viewer_is_main`. Fields left None stay. Answer: TaskAnswer or Failed."""
+
+    command_id: str
+    task_id: str
+    action: Literal["pause", "resume", "cancel", "update"]
+    viewer: str = ""
+    viewer_is_main: bool = False
+    prompt: str | None = None
+    schedule: str | None = None
+    value: str | None = None
+
+
+class TasksAsked(Request, tag="tasks.list"):
+    """To the scheduler. A group sees its own tasks, main and the owner (viewer "") see all."""
+
+    viewer: str = ""
+    viewer_is_main: bool = False
+
+
+class TaskAnswer(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="tasks.answer"):
+    task: TaskRow
+
+
+class Tasks(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="tasks.list.answer"):
+    tasks: tuple[TaskRow, ...]
+
+
+# --- egress -----------------------------------------------------------------------------------------------------
+
+
+class OpenDoor(Request, tag="egress.open"):
+    """To egress: a Unix socket for one worker. The same worker again gets the same door. Answer: Door or Failed."""
+
+    worker_id: str
+    group: str
+
+
+class Door(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="egress.open.answer"):
+    #: Directory on the host that holds `egress.sock`; mounted read-only at `/run/egress`.
+    directory: str
+    #: The model route the worker should use: "" when no model is configured (the local skills answer).
+    backend: str = ""
+    model: str = ""
+
+
+class CloseDoors(Request, tag="egress.close"):
+    """To egress: close these workers' doors; `keep_only` True closes all *but* these. Answer: Done."""
+
+    workers: tuple[str, ...]
+    keep_only: bool = False
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="done"):
+    """It is done."""
+
+
+# --- console ----------------------------------------------------------------------------------------------------
+
+
+class Say(Request, tag="console.say"):
+    """To the console connector: a person typed this. Answered (`Said`) once the journal has it."""
+
+    chat: str
+    text: str
+    #: Chosen by the asker: the same id is one message, however often it is asked.
+    platform_id: str
+    sender: str = "owner"
+    sender_name: str = "Owner"
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="console.said"):
+    seq: int
+
+
+class ConsoleLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One delivered reply. `number` is dense per chat, from 1."""
+
+    number: int
+    reply_id: str
+    text: str
+    origin: str
+    sent_ms: int
+
+
+class Read(Request, tag="console.read"):
+    """To the console connector: the replies of a chat after line `after`; waits up to `wait_ms` for the first."""
+
+    chat: str
+    after: int = 0
+    wait_ms: int = 0
+    #: Only tell the newest line's number (in `Lines.last`), to start reading from now.
+    only_last: bool = False
+
+
+class Lines(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="console.lines"):
+    lines: tuple[ConsoleLine, ...]
+    last: int
+
+
+class Deliver(Request, tag="message.send"):
+    """To the router: send a message to a chat as a person would by `microclaw message send`. Answer: Done or Failed."""
+
+    command_id: str
+    chat: str
+    text: str
+    reply_to: str = ""
+
+
+#: Who answers what.
+ANSWERED_BY: dict[type[Request], str] = {
+    GroupsAsked: "router", RegisterGroup: "router", Deliver: "router",
+    RunsAsked: "queue",
+    CreateTask: "scheduler", ChangeTask: "scheduler", TasksAsked: "scheduler",
+    OpenDoor: "egress", CloseDoors: "egress",
+    Say: "console", Read: "console",
+}

@@ -1,0 +1,135 @@
+"""What the sandbox service and the agent inside a sandbox say to each other.
+
+One JSON object a line over the worker's standard input and output, UTF-8, at most `LINE_BYTES_MAX` a line. A worker
+serves one group and lives through many turns. It keeps a turn's steps in its session folder *before* it acts on them,
+so a turn that is given again under the same `run_id` after a crash goes on where it was: `call_id`s and the answer stay
+the same, which lets the host recognise repeats.
+
+Paths inside every sandbox: `/workspace/group` (the group's folder, writable), `/workspace/session` (transcripts,
+writable), `/workspace/global` (shared memory, read-only, may be absent), `/workspace/project` (main group only,
+read-only), `/run/egress/egress.sock` (the only door out), `/tmp` (small tmpfs).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+#: A longer line is cut off and the worker is ended.
+LINE_BYTES_MAX = 1 << 20
+
+
+class HostLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Host to worker."""
+
+
+class Setup(HostLine, tag="setup"):
+    """First line of all: who you are. `backend`: local | scripted | anthropic | openai."""
+
+    group: str
+    chat: str
+    is_main: bool
+    assistant_name: str
+    timezone: str
+    backend: str
+    model: str = ""
+    max_tokens: int = 4096
+    max_steps: int = 40
+
+
+class Turn(HostLine, tag="turn"):
+    """Do this. Exactly one `TurnDone` with the same `run_id` answers it. `session` isolated = forget afterwards."""
+
+    run_id: str
+    prompt: str
+    #: Now, by the host's clock: the worker decides nothing by its own.
+    now_ms: int
+    session: Literal["group", "isolated"] = "group"
+    is_task: bool = False
+    deadline_s: int = 1800
+
+
+class ToolReply(HostLine, tag="tool_reply"):
+    """The answer to a `ToolCall`: `text` goes to the model as it is."""
+
+    run_id: str
+    call_id: str
+    ok: bool
+    text: str
+
+
+class Close(HostLine, tag="close"):
+    """Finish the turn under way, if any, and exit 0."""
+
+
+class WorkerLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Worker to host."""
+
+
+class Ready(WorkerLine, tag="ready"):
+    pid: int
+
+
+class Alive(WorkerLine, tag="alive"):
+    """A sign of life, at least every 10 s while a turn is under way."""
+
+    run_id: str
+    doing: str = ""
+
+
+class ToolCall(WorkerLine, tag="tool_call"):
+    """A tool that only the host can carry out (`HOST_TOOLS`). `call_id` is stable across a repeated turn."""
+
+    run_id: str
+    call_id: str
+    name: str
+    args: dict[str, Any]
+
+
+class TurnDone(WorkerLine, tag="turn_done"):
+    """The turn's end. `text` is what is to be said in the chat ("" = nothing)."""
+
+    run_id: str
+    ok: bool
+    text: str = ""
+    error: str = ""
+    #: `model_down` and `crashed` are worth another try; `bad_key`, `bad_request`, `too_long`, `budget` are not.
+    error_code: Literal[
+        "", "model_down", "rate_limited", "bad_key", "bad_request", "too_long", "budget", "stale_session", "crashed"
+    ] = ""
+    steps: int = 0
+
+
+class Note(WorkerLine, tag="note"):
+    """For the log. Never the user's text."""
+
+    text: str
+
+
+#: Tools that the agent asks of the host; the others run inside the sandbox.
+HOST_TOOLS = (
+    "send_message", "schedule_task", "list_tasks", "pause_task", "resume_task", "cancel_task", "update_task",
+    "register_group", "list_groups",
+)
+
+HostToWorker = Setup | Turn | ToolReply | Close
+WorkerToHost = Ready | Alive | ToolCall | TurnDone | Note
+
+_host_decoder = msgspec.json.Decoder(HostToWorker)
+_worker_decoder = msgspec.json.Decoder(WorkerToHost)
+
+
+def encode_line(line: HostLine | WorkerLine) -> bytes:
+    """One line, newline included."""
+    return msgspec.json.encode(line) + b"\n"
+
+
+def decode_host_line(raw: bytes) -> HostToWorker:
+    """Raises msgspec.ValidationError or msgspec.DecodeError."""
+    return _host_decoder.decode(raw)
+
+
+def decode_worker_line(raw: bytes) -> WorkerToHost:
+    """Raises msgspec.ValidationError or msgspec.DecodeError."""
+    return _worker_decoder.decode(raw)

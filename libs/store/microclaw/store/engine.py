@@ -1,0 +1,55 @@
+"""Opening a service's database."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import StaticPool
+
+from microclaw.core.errors import UnhealthyError
+
+#: How long SQLite waits for another opener (there should be none but `backup`).
+BUSY_MS = 5_000
+
+
+def engine_for(path: Path) -> Engine:
+    """An engine on this SQLite file: one connection, WAL, `synchronous=FULL` (what was committed survives power loss).
+
+    Explicit transactions: SQLAlchemy begins them, not the driver, so that reads are consistent too.
+    """
+    engine = create_engine(f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_MS}"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def open_store(path: Path, head: str) -> Engine:
+    """The engine of a service whose newest migration is `head`.
+
+    :raises UnhealthyError: the database is missing, older or newer than the code, or damaged.
+    """
+    if not path.exists():
+        raise UnhealthyError(f"{path.name} is missing: run `microclaw up` (or `microclaw doctor --fix`) to make it")
+    engine = engine_for(path)
+    try:
+        with engine.connect() as connection:
+            found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    except DatabaseError as error:
+        raise UnhealthyError(f"{path.name} can't be read ({error.orig}): restore it from a backup") from error
+    if found != head:
+        raise UnhealthyError(
+            f"{path.name} is at version {found}, this program needs {head}: run `microclaw up` to bring it there"
+        )
+    return engine

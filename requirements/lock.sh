@@ -1,0 +1,12 @@
+#!/bin/sh
+# Makes the lock files anew from pyproject.toml (needs uv). Run it after a change of dependencies.
+#   requirements.lock        what every installation gets
+#   requirements/EXTRA.lock  the same plus one connector's extra; requirements/dev.lock for tests
+set -eu
+cd "$(dirname "$0")/.."
+compile() { uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url pyproject.toml --extra agent "$@"; }
+compile -o requirements.lock
+for extra in telegram discord email device; do
+    compile --extra "$extra" -c requirements.lock -o "requirements/$extra.lock"
+done
+compile --extra telegram --extra discord --extra email --group dev -c requirements.lock -o requirements/dev.lock
