@@ -1,0 +1,51 @@
+"""The tables of `egress.db`; the egress service alone writes them."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Integer, LargeBinary, String, Table, Text
+
+from microclaw.store.schema import new_metadata
+
+metadata = new_metadata()
+
+doors = Table(
+    "egress_doors", metadata,
+    Column("worker_id", String(40), primary_key=True),
+    Column("group_folder", String(200), nullable=False),
+    Column("opened_ms", BigInteger, nullable=False),
+)
+
+rules = Table(
+    "egress_rules", metadata,
+    Column("group_folder", String(200), primary_key=True, comment="'' = all groups"),
+    Column("host", String(255), primary_key=True, comment="exact, or *.suffix"),
+    Column("port", Integer, primary_key=True, autoincrement=False),
+    Column("verdict", String(5), nullable=False, comment="allow | deny"),
+    Column("added_ms", BigInteger, nullable=False),
+)
+
+usage = Table(
+    "egress_usage", metadata,
+    Column("day", String(10), primary_key=True, comment="YYYY-MM-DD in the owner's time zone"),
+    Column("group_folder", String(200), primary_key=True),
+    Column("model", String(200), primary_key=True),
+    Column("calls", Integer, nullable=False),
+    Column("unknown_calls", Integer, nullable=False, comment="answers that said nothing of their tokens"),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cache_read_tokens", BigInteger, nullable=False),
+    Column("cache_write_tokens", BigInteger, nullable=False),
+)
+
+audit = Table(
+    "egress_audit", metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False, comment="from 1, dense"),
+    Column("ts_ms", BigInteger, nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("action", String(200), nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("outcome", String(40), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("cause", LargeBinary(16), nullable=True, unique=True, comment="message id, where an envelope brought it"),
+    Column("hash", LargeBinary(32), nullable=False, comment="over the hash before it and all of the above"),
+)
