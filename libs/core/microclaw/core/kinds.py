@@ -151,6 +151,20 @@ class ReplyDelivered(Payload, tag="reply.delivered"):
     error: str = ""
 
 
+class AuditEntry(Payload, tag="audit.entry"):
+    """Something that belongs in the audit log. Session: `service:<source>`. Egress chains it; holds no secret."""
+
+    #: Who: `worker:<id>@<group>`, `cli`, `service:<name>`.
+    actor: str
+    #: What: dotted lower-case words.
+    action: str
+    #: To what.
+    subject: str
+    #: `allow`, `deny`, `ok`, `failed`, …
+    outcome: str
+    detail: str = ""
+
+
 class ServiceAlarm(Payload, tag="service.alarm"):
     """A service is in trouble that the owner should know. Session: `service:<name>`. Source: watch."""
 
@@ -163,6 +177,7 @@ class ServiceAlarm(Payload, tag="service.alarm"):
 KINDS: dict[str, type[Payload]] = {
     str(kind.__struct_config__.tag): kind
     for kind in (
-        MessageReceived, RunRequested, RunGranted, RunFinished, ReplyRequested, ReplyDelivered, ServiceAlarm,
+        MessageReceived, RunRequested, RunGranted, RunFinished, ReplyRequested, ReplyDelivered, AuditEntry,
+        ServiceAlarm,
     )
 }

@@ -11,6 +11,8 @@ from typing import Literal
 
 import msgspec
 
+from microclaw.core.audit import Entry, Fault, Head
+
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     """What all questions are."""
@@ -202,6 +204,141 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="don
     """It is done."""
 
 
+class SetSecret(Request, tag="secrets.set"):
+    """To egress: keep or replace a secret, in force when answered. Doing it twice is doing it once.
+
+    Requests are not durable: no journal, outbox or log ever holds the value, and nothing answers it back. Answer:
+    SecretAnswer or Failed.
+    """
+
+    name: str
+    value: str
+    #: Replace only (`rotate`).
+    must_exist: bool = False
+
+    def __repr__(self) -> str:
+        return f"SetSecret(name={self.name!r}, value=<hidden>, must_exist={self.must_exist})"
+
+
+class RemoveSecret(Request, tag="secrets.rm"):
+    """To egress: forget a secret. Answer: Done or Failed."""
+
+    name: str
+
+
+class SecretsAsked(Request, tag="secrets.list"):
+    """To egress: which secrets there are, never their values. Answer: Secrets."""
+
+
+class SecretRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be told of a secret."""
+
+    name: str
+    set_ms: int
+    #: The same value has the same one in this installation.
+    fingerprint: str
+
+
+class SecretAnswer(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="secrets.set.answer"):
+    secret: SecretRow
+
+
+class Secrets(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="secrets.list.answer"):
+    secrets: tuple[SecretRow, ...]
+
+
+class EgressRule(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may (not) go where. `group` "" = all groups; `host` exact or `*.suffix`."""
+
+    host: str
+    port: int
+    verdict: Literal["allow", "deny"]
+    group: str = ""
+    origin: Literal["config", "cli"] = "cli"
+    added_ms: int = 0
+
+
+class EgressRulesAsked(Request, tag="egress.rules"):
+    """To egress: the allow-list in force. Answer: EgressRules."""
+
+
+class EgressRules(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="egress.rules.answer"):
+    rules: tuple[EgressRule, ...]
+
+
+class ChangeEgressRule(Request, tag="egress.change"):
+    """To egress: allow, deny, or forget what was said of this host, at once. Twice is once. Answer: Done or Failed.
+
+    A deny is stronger than every allow, the configuration's included.
+    """
+
+    #: `host`, `host:port`, `*.suffix`.
+    host: str
+    verdict: Literal["allow", "deny", "forget"]
+    group: str = ""
+
+
+class ExplainEgress(Request, tag="egress.explain"):
+    """To egress: would this group reach this host now, and why (not)? It is resolved, not dialled."""
+
+    host: str
+    group: str = ""
+
+
+class EgressExplained(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="egress.explain.answer"):
+    allowed: bool
+    reason: str
+    addresses: tuple[str, ...] = ()
+
+
+class AuditAsked(Request, tag="audit.read"):
+    """To egress: entries after number `after` (oldest first), or with `tail` the newest ones. Answer: AuditEntries."""
+
+    after: int = 0
+    limit: int = 100
+    tail: bool = False
+
+
+class AuditEntries(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="audit.read.answer"):
+    entries: tuple[Entry, ...]
+
+
+class VerifyAudit(Request, tag="audit.verify"):
+    """To egress: follow the whole chain. Answer: AuditVerified."""
+
+
+class AuditVerified(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="audit.verify.answer"):
+    #: Number and hash of the last entry stored.
+    head: Head
+    #: Empty: nothing was deleted, reordered, edited or cut off.
+    faults: tuple[Fault, ...] = ()
+
+
+class UsageAsked(Request, tag="usage.read"):
+    """To egress: what model calls cost from day `since_day` (YYYY-MM-DD) on. Answer: UsageRows."""
+
+    since_day: str = ""
+
+
+class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens of one group's calls of one model on one day. Input includes what the provider had cached."""
+
+    day: str
+    group: str
+    model: str
+    calls: int
+    #: Calls whose answers did not say what they cost.
+    unknown_calls: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+
+
+class UsageRows(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="usage.read.answer"):
+    rows: tuple[UsageRow, ...]
+
+
 # --- console ----------------------------------------------------------------------------------------------------
 
 
@@ -260,5 +397,8 @@ ANSWERED_BY: dict[type[Request], str] = {
     RunsAsked: "queue",
     CreateTask: "scheduler", ChangeTask: "scheduler", TasksAsked: "scheduler",
     OpenDoor: "egress", CloseDoors: "egress",
+    SetSecret: "egress", RemoveSecret: "egress", SecretsAsked: "egress",
+    EgressRulesAsked: "egress", ChangeEgressRule: "egress", ExplainEgress: "egress",
+    AuditAsked: "egress", VerifyAudit: "egress", UsageAsked: "egress",
     Say: "console", Read: "console",
 }
