@@ -15,17 +15,22 @@ from microclaw.core.errors import UnhealthyError
 BUSY_MS = 5_000
 
 
-def engine_for(path: Path) -> Engine:
-    """An engine on this SQLite file: one connection, WAL, `synchronous=FULL` (what was committed survives power loss).
+def engine_for(path: Path, *, foreign_keys: bool = True) -> Engine:
+    """An engine on this SQLite file: one connection, WAL, `synchronous=FULL` (commits survive power loss).
 
     Explicit transactions: SQLAlchemy begins them, not the driver, so that reads are consistent too.
+    `foreign_keys` is off for migrations only: rebuilding a table there would cascade.
     """
-    engine = create_engine(f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    engine = create_engine(
+        f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": False}
+    )
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_MS}"):
+        connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+        keys = "ON" if foreign_keys else "OFF"
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"foreign_keys={keys}"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -41,7 +46,7 @@ def open_store(path: Path, head: str) -> Engine:
     :raises UnhealthyError: the database is missing, older or newer than the code, or damaged.
     """
     if not path.exists():
-        raise UnhealthyError(f"{path.name} is missing: run `microclaw up` (or `microclaw doctor --fix`) to make it")
+        raise UnhealthyError(f"{path.name} is missing: run `microclaw up` to make it")
     engine = engine_for(path)
     try:
         with engine.connect() as connection:
@@ -50,6 +55,6 @@ def open_store(path: Path, head: str) -> Engine:
         raise UnhealthyError(f"{path.name} can't be read ({error.orig}): restore it from a backup") from error
     if found != head:
         raise UnhealthyError(
-            f"{path.name} is at version {found}, this program needs {head}: run `microclaw up` to bring it there"
+            f"{path.name} is at version {found}, this program needs {head}: run `microclaw up`, it migrates"
         )
     return engine

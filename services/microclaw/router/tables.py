@@ -1,0 +1,76 @@
+"""What the router keeps: chats, registered groups, messages and who got them."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from microclaw.store.outbox import outbox_tables
+from microclaw.store.schema import new_metadata
+
+metadata = new_metadata()
+
+#: Every chat that was ever heard of, registered or not: names and times, no content.
+chats = Table(
+    "router_chats", metadata,
+    Column("chat", String(200), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("last_message_ms", BigInteger, nullable=False),
+    Column("is_group", Boolean, nullable=False),
+)
+
+#: Registered chats: each has an agent with a folder of its own.
+groups = Table(
+    "router_groups", metadata,
+    Column("chat", String(200), primary_key=True),
+    Column("folder", String(64), nullable=False),
+    #: Folders that differ only in case are one folder on some file systems.
+    Column("folder_key", String(64), nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("trigger", Text, nullable=False),
+    Column("requires_trigger", Boolean, nullable=False),
+    Column("is_main", Boolean, nullable=False),
+    Column("added_ms", BigInteger, nullable=False),
+)
+
+#: Messages of registered chats. `number` is the order of arrival, the journal's; clocks order nothing.
+messages = Table(
+    "router_messages", metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("chat", String(200), nullable=False),
+    Column("platform_id", String(200), nullable=False),
+    Column("sender", Text, nullable=False),
+    Column("sender_name", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("sent_ms", BigInteger, nullable=False),
+    Column("from_me", Boolean, nullable=False),
+    #: We said it ourselves: never handed to an agent as something to answer.
+    Column("is_own_reply", Boolean, nullable=False),
+    #: msgpack of `kinds.Quote | None` and of the attachments.
+    Column("quote", LargeBinary, nullable=False),
+    Column("attachments", LargeBinary, nullable=False),
+    #: The `run.requested` that carries it; NULL = not handed over yet.
+    Column("request_id", LargeBinary(16), nullable=True),
+    UniqueConstraint("chat", "platform_id"),
+    Index("ix_router_messages_waiting", "chat", "request_id", "number"),
+)
+
+#: Answers given to requests that change something: the same `command_id` is answered the same, and done once.
+commands = Table(
+    "router_commands", metadata,
+    Column("command_id", String(200), primary_key=True),
+    Column("answer", LargeBinary, nullable=False),
+    Column("done_ms", BigInteger, nullable=False, index=True),
+)
+
+outbox, inbox = outbox_tables(metadata, "router")
