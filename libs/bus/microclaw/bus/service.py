@@ -84,13 +84,17 @@ class Service:
         self._failure: BaseException | None = None
         self.answer(StatusAsked, self._on_status)
 
-    def consume(self, subscription: Subscription, handler: Handler, *, concurrency: int = 1) -> None:
-        """Handle a group's deliveries, `concurrency` at a time. What the handler returns is published with the ack.
+    def consume(
+        self, subscription: Subscription, handler: Handler, *, concurrency: int = 1,
+        settled: Callable[[Sequence[Draft]], None] | None = None,
+    ) -> None:
+        """Handle a group's deliveries, `concurrency` at a time. What the handler returns is published with the ack;
+        `settled` is told of it once both are on disk (`Outbox.settled`).
 
         `Retry` gives the delivery back, `Poison` sends it to the dead letters, any other exception is logged with
         its trace and gives it back; while a handler works the broker is told so every third of `ack_wait_ms`.
         """
-        self.spawn(self._consume(subscription, handler, concurrency), f"consume {subscription.group}")
+        self.spawn(self._consume(subscription, handler, concurrency, settled), f"consume {subscription.group}")
 
     def answer(self, question: type[Request], handler: Answerer) -> None:
         """Answer this kind of request: `await handler(question, asker's name)`."""
@@ -122,16 +126,19 @@ class Service:
             self._failure = task.exception()
             self.stopping.set()
 
-    async def _consume(self, subscription: Subscription, handler: Handler, concurrency: int) -> None:
+    async def _consume(
+        self, subscription: Subscription, handler: Handler, concurrency: int,
+        settled: Callable[[Sequence[Draft]], None] | None,
+    ) -> None:
         places = asyncio.Semaphore(concurrency)
         running: set[asyncio.Task[None]] = set()
         try:
             async for delivery in self.bus.subscribe(subscription):
                 if concurrency == 1:
-                    await self._handle(subscription, handler, delivery)
+                    await self._handle(subscription, handler, delivery, settled)
                     continue
                 await places.acquire()
-                task = asyncio.create_task(self._handle(subscription, handler, delivery))
+                task = asyncio.create_task(self._handle(subscription, handler, delivery, settled))
                 running.add(task)
                 task.add_done_callback(lambda done: (running.discard(done), places.release()))
         finally:
@@ -139,7 +146,10 @@ class Service:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def _handle(self, subscription: Subscription, handler: Handler, delivery: Delivery) -> None:
+    async def _handle(
+        self, subscription: Subscription, handler: Handler, delivery: Delivery,
+        settled: Callable[[Sequence[Draft]], None] | None,
+    ) -> None:
         envelope = delivery.envelope
         beat = asyncio.create_task(self._beat(subscription, delivery))
         drafts: Sequence[Draft] | None = None
@@ -160,6 +170,8 @@ class Service:
         if drafts is not None:
             try:
                 await self.bus.ack(delivery, *drafts)
+                if settled is not None:
+                    settled(drafts)
             except BusError as error:
                 self.trouble(f"what {envelope.kind} caused was refused: {error}")
                 await self.bus.term(delivery, str(error))
