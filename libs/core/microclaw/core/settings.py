@@ -1,85 +1,140 @@
 """The one configuration file, as types. Every field has a default: an empty file is a working installation.
 
-`parse` is strict: an unknown key is an error that names the nearest known one.
+`parse` is strict: an unknown key is an error that names the nearest known one. The file holds no secrets, only
+their names. Descriptions, bounds and defaults are said once, here: the JSON schema (`schema`) and the commented
+file written at the first start (`default_text`) are made from them.
 """
 
 from __future__ import annotations
 
-import difflib
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping
-from typing import Any, Literal, get_args, get_origin, get_type_hints
-from zoneinfo import available_timezones
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
+from msgspec import Meta
 
 from microclaw.core.errors import UsageError
+
+#: A larger file is not a configuration.
+FILE_BYTES_MAX = 1 << 20
+
+_REFERENCE = re.compile(r"(?P<escaped>\$)?\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)\})?")
+_SECRET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
+_LOOKS_LIKE_A_KEY = re.compile(r"sk-|[a-z0-9_-]*[a-z0-9]{24}")
+_URL = re.compile(r"https?://[^\s/@?#]+(/[^\s?#]*)?\Z")
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*(:(?P<port>\d{{1,5}}))?\Z")
+#: Marks the one error whose text needs the list of zones, which only the error's reader should pay for.
+UNKNOWN_ZONE = "unknown time zone"
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the file."""
 
 
-class Assistant(Section):
-    #: What it is called; `@Name` is the default trigger.
-    name: str = "Andy"
-    #: The owner's time zone (IANA name); "" = this machine's.
-    timezone: str = ""
-    #: Put "Name: " before what it says, where the channel does not show who speaks.
-    prefix: bool = False
+class Assistant(Section, frozen=True, kw_only=True):
+    """Who it is."""
+
+    name: Annotated[
+        str,
+        Meta(
+            min_length=1, max_length=40, pattern=r"^\S(.*\S)?$",
+            description="Its name; `@Name` wakes it in a group.",
+        ),
+    ] = "Andy"
+    timezone: Annotated[
+        str, Meta(description='The owner\'s time zone (IANA name, "Europe/Berlin"); "" = this machine\'s.')
+    ] = ""
+    prefix: Annotated[
+        bool, Meta(description='Put "Name: " before what it says, where a channel does not show who speaks.')
+    ] = False
 
 
-class Model(Section):
-    #: `local` = the built-in skills, no model; `anthropic`; `openai` (any compatible server).
-    backend: Literal["local", "scripted", "anthropic", "openai"] = "local"
-    name: str = ""
-    #: The server, "" = the provider's own.
-    base_url: str = ""
-    #: Name of the secret that holds the key (`microclaw secrets set NAME`).
-    key: str = ""
-    max_tokens: int = 4096
-    max_steps: int = 40
+class Model(Section, frozen=True, kw_only=True):
+    """What thinks. Without a model the built-in skills answer."""
+
+    backend: Annotated[
+        Literal["local", "scripted", "anthropic", "openai"],
+        Meta(description="`local` = built-in skills, no model; `openai` = any compatible server."),
+    ] = "local"
+    name: Annotated[str, Meta(max_length=200, description="The model's name at its provider.")] = ""
+    base_url: Annotated[str, Meta(description='The server (http:// or https://); "" = the usual one.')] = ""
+    key: Annotated[str, Meta(description="Name of the secret that holds the key; never the key itself.")] = ""
+    max_tokens: Annotated[int, Meta(ge=16, le=1_000_000, description="Longest answer, tokens.")] = 4096
+    max_steps: Annotated[int, Meta(ge=1, le=1000, description="Model calls in one turn, at most.")] = 40
 
 
-class Queue(Section):
-    #: Runs at the same time, all groups together.
-    max_concurrent: int = 5
+class Queue(Section, frozen=True, kw_only=True):
+    """How much at once."""
+
+    max_concurrent: Annotated[
+        int, Meta(ge=1, le=1000, description="Runs at the same time, all groups together.")
+    ] = 5
 
 
-class Sandbox(Section):
-    #: `auto` takes the first that passes its probe. There is no "none".
-    backend: Literal["auto", "docker", "podman", "bubblewrap", "apple"] = "auto"
-    image: str = "microclaw-agent"
-    memory_mb: int = 512
-    cpus: float = 1.0
-    pids: int = 128
-    tmp_mb: int = 64
-    #: A worker without work is ended after this.
-    idle_timeout_s: int = 1800
-    #: A turn without a result is ended after this.
-    run_timeout_s: int = 1800
-    #: Live workers at most; the longest idle one gives way.
-    max_workers: int = 8
+class Sandbox(Section, frozen=True, kw_only=True):
+    """Where agents run. There is no way to run them outside a sandbox."""
+
+    backend: Annotated[
+        Literal["auto", "docker", "podman", "bubblewrap", "apple"],
+        Meta(description="`auto` takes the first that passes its probe."),
+    ] = "auto"
+    image: Annotated[
+        str,
+        Meta(max_length=200, pattern=r"^[a-z0-9][a-zA-Z0-9._/:@-]*$", description="The agent image."),
+    ] = "microclaw-agent"
+    memory_mb: Annotated[int, Meta(ge=64, le=1 << 20, description="Memory of one worker, MiB.")] = 512
+    cpus: Annotated[float, Meta(ge=0.1, le=1024, description="Processors of one worker.")] = 1.0
+    pids: Annotated[int, Meta(ge=16, le=32768, description="Processes of one worker.")] = 128
+    tmp_mb: Annotated[int, Meta(ge=1, le=65536, description="Size of a worker's /tmp, MiB.")] = 64
+    idle_timeout_s: Annotated[
+        int, Meta(ge=1, le=7 * 86400, description="A worker without work is ended after this, seconds.")
+    ] = 1800
+    run_timeout_s: Annotated[
+        int, Meta(ge=1, le=7 * 86400, description="A turn without a result is ended after this, seconds.")
+    ] = 1800
+    max_workers: Annotated[
+        int, Meta(ge=1, le=1000, description="Live workers at most; the longest idle one gives way.")
+    ] = 8
 
 
-class Egress(Section):
-    #: `host` or `host:port` (443 when left out), `*.example.org` for subdomains. Nothing else can be reached.
-    allow: tuple[str, ...] = ()
+class Egress(Section, frozen=True, kw_only=True):
+    """What agents can reach."""
+
+    allow: Annotated[
+        tuple[str, ...],
+        Meta(description="`host` or `host:port` (443 if left out), `*.example.org` for subdomains. Nothing else."),
+    ] = ()
 
 
-class Console(Section):
-    #: The chat of `microclaw chat`, registered as the main group at the first start.
-    chat: str = "console:main"
+class Console(Section, frozen=True, kw_only=True):
+    """The chat in the terminal."""
+
+    chat: Annotated[
+        str,
+        Meta(
+            pattern=r"^console:[A-Za-z0-9._-]{1,100}$",
+            description="The chat of `microclaw chat`, registered as the main group at the first start.",
+        ),
+    ] = "console:main"
 
 
-class Bus(Section):
-    #: Answered and older messages are deleted after this.
-    retention_days: int = 30
+class Bus(Section, frozen=True, kw_only=True):
+    """The journal."""
+
+    retention_days: Annotated[
+        int, Meta(ge=1, le=36500, description="Answered messages older than this are deleted, days.")
+    ] = 30
 
 
-class Settings(Section):
-    """The whole file."""
+class Settings(Section, frozen=True, kw_only=True):
+    """MicroClaw's configuration file (TOML)."""
 
     assistant: Assistant = Assistant()
     model: Model = Model()
@@ -88,3 +143,123 @@ class Settings(Section):
     egress: Egress = Egress()
     console: Console = Console()
     bus: Bus = Bus()
+
+
+def load(path: Path, env: Mapping[str, str]) -> Settings:
+    """The settings of the file at `path`; the defaults where there is none.
+
+    :raises UsageError: the file can't be read, others may write it, or it does not parse.
+    """
+    try:
+        facts = path.stat()
+    except FileNotFoundError:
+        return Settings()
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}; look at its folder's mode") from error
+    if not stat.S_ISREG(facts.st_mode):
+        raise UsageError(f"{path} is not a file; the configuration must be one")
+    if facts.st_uid not in (os.getuid(), 0):
+        raise UsageError(f"{path} belongs to another user; take it over: sudo chown {os.getuid()} {path}")
+    if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise UsageError(f"{path} can be changed by other users; close it: chmod 600 {path}")
+    if facts.st_size > FILE_BYTES_MAX:
+        raise UsageError(f"{path} has {facts.st_size} bytes, a configuration has at most {FILE_BYTES_MAX}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}; allow it: chmod 600 {path}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    return parse(text, env, where=str(path))
+
+
+def parse(text: str, env: Mapping[str, str], *, where: str = "config.toml") -> Settings:
+    """The settings that `text` (TOML) means. `env` answers `${NAME}` in strings; `where` names the file.
+
+    :raises UsageError: one line with the file, the line, the key, what was found and what is wanted.
+    """
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        # A lazy import: services read a good file thousands of times for each bad one.
+        from microclaw.core.settings_errors import syntax
+
+        raise syntax(where, text, error) from error
+    try:
+        tables = _expand(tables, env, ())
+        settings = msgspec.convert(tables, Settings)
+        _check(settings)
+    except (msgspec.ValidationError, _Wrong) as error:
+        from microclaw.core.settings_errors import explain
+
+        wrong = (error.path, error.why) if isinstance(error, _Wrong) else None
+        raise explain(where, text, tables, wrong or str(error)) from error
+    return settings
+
+
+def schema() -> dict[str, object]:
+    """The file's JSON schema (draft 2020-12)."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(Settings)}
+
+
+def default_text() -> str:
+    """A configuration file that says every key with its default, all commented out."""
+    from microclaw.core.settings_text import commented
+
+    return commented(Settings)
+
+
+# --- inside -------------------------------------------------------------------------------------------------
+
+
+class _Wrong(Exception):
+    """A value that its type allows and we do not."""
+
+    def __init__(self, path: tuple[str, ...], why: str) -> None:
+        self.path = path
+        self.why = why
+        super().__init__(why)
+
+
+def _expand(value: Any, env: Mapping[str, str], path: tuple[str, ...]) -> Any:
+    """`value` with every `${NAME}` in its strings replaced; `$${` stands for `${` itself."""
+    if isinstance(value, dict):
+        return {key: _expand(inner, env, (*path, key)) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_expand(inner, env, path) for inner in value]
+    if not isinstance(value, str) or "${" not in value:
+        return value
+
+    def answer(found: re.Match[str]) -> str:
+        name = found["name"]
+        if found["escaped"]:
+            return found[0][1:]
+        if name is None:
+            raise _Wrong(path, "has ${ without NAME} behind it; write $${ for the characters themselves")
+        if name not in env:
+            raise _Wrong(path, f"needs the environment variable {name}, which is not set; set it or write the value")
+        return env[name]
+
+    return _REFERENCE.sub(answer, value)
+
+
+def _check(settings: Settings) -> None:
+    """What the types can't say. Raises _Wrong."""
+    zone = settings.assistant.timezone
+    if zone:
+        try:
+            ZoneInfo(zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise _Wrong(("assistant", "timezone"), UNKNOWN_ZONE) from None
+    model = settings.model
+    if model.key and (not _SECRET_NAME.match(model.key) or _LOOKS_LIKE_A_KEY.match(model.key)):
+        # The value may be a real key: it is never repeated in the error.
+        raise _Wrong(("model", "key"), "must be the name of a secret (a-z, 0-9, - and _), not the key itself")
+    if model.backend in ("anthropic", "openai") and not model.name:
+        raise _Wrong(("model", "name"), f"is empty, but backend = {model.backend!r} needs the model's name")
+    if model.base_url and not _URL.match(model.base_url):
+        raise _Wrong(("model", "base_url"), "must be http(s)://host[:port][/path], without user and password")
+    for entry in settings.egress.allow:
+        host = _HOST.match(entry)
+        if not host or not 0 < int(host["port"] or 443) < 1 << 16:
+            raise _Wrong(("egress", "allow"), f"has {entry[:80]!r}, which is not host, host:port or *.host")
