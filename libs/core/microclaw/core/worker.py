@@ -36,6 +36,8 @@ class Setup(HostLine, tag="setup"):
     model: str = ""
     max_tokens: int = 4096
     max_steps: int = 40
+    #: Tokens that all messages of the model in one turn may use together, in and out.
+    turn_tokens_max: int = 2_000_000
 
 
 class Turn(HostLine, tag="turn"):

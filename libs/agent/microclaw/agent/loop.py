@@ -1,0 +1,163 @@
+"""One turn from its prompt to its end: model → tool calls → results → model …
+
+Every step is in the transcript before it is acted on, and everything that is done follows from the transcript: so a
+turn that was killed anywhere is simply run again, finds what it already knows, and goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from microclaw.agent.context import fits, remembered, to_keep
+from microclaw.agent.conversation import INTERRUPTED, Call, ErrorCode, Outcome, Result, Said, Step, TurnLog
+from microclaw.agent.models import Ask, Model, ModelError
+from microclaw.agent.tools.schemas import ToolSpec
+from microclaw.agent.tools.toolbox import Toolbox, cut_middle
+from microclaw.agent.transcript import Transcript
+from microclaw.core.worker import Turn
+
+#: A longer answer is cut: it has to fit a line to the host.
+ANSWER_CHARS_MAX = 200_000
+#: A longer error is cut.
+ERROR_CHARS_MAX = 500
+#: Tries of one question to the model, and the wait before the second, which doubles.
+MODEL_TRIES_MAX = 3
+MODEL_WAIT_S = 1.0
+#: If the provider asks to be left alone for longer, the turn ends instead of waiting.
+RETRY_AFTER_S_MAX = 60.0
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a turn may use."""
+
+    #: Messages of the model.
+    steps: int
+    #: Tokens of all its messages, in and out.
+    tokens: int
+
+
+class TurnEndedError(Exception):
+    """The turn can't go on."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.error)
+        self.outcome = outcome
+
+
+class Loop:
+    """Runs turns, one at a time."""
+
+    def __init__(
+        self,
+        model: Model,
+        toolbox: Toolbox,
+        tools: tuple[ToolSpec, ...],
+        bounds: Bounds,
+        system: Callable[[], str],
+        doing: Callable[[str], None],
+        first_wait_s: float = MODEL_WAIT_S,
+    ) -> None:
+        self._model = model
+        self._toolbox = toolbox
+        self._tools = tools
+        self._bounds = bounds
+        self._system = system
+        self._doing = doing
+        self._first_wait_s = first_wait_s
+        #: When the turn under way is ended, by the event loop's clock.
+        self._ends_at = 0.0
+
+    async def run(self, turn: Turn, transcript: Transcript) -> Outcome:
+        """The turn's end, which is in the transcript when this returns.
+
+        A turn that ended well or for good is answered again in the same words; one that failed in passing goes on.
+        """
+        known = transcript.outcomes.get(turn.run_id)
+        if known is not None and (known.ok or known.error_code not in ("model_down", "rate_limited", "crashed")):
+            return known
+        if turn.run_id not in transcript.turns:
+            keep = to_keep(tuple(transcript.turns.values()))
+            if keep is not None:
+                transcript.keep_only(list(keep))
+        log = transcript.begin(turn.run_id, turn.prompt, turn.now_ms, turn.is_task)
+        self._ends_at = asyncio.get_running_loop().time() + turn.deadline_s
+        try:
+            async with asyncio.timeout_at(self._ends_at):
+                text = await self._run(log, transcript)
+            outcome = Outcome(ok=True, text=cut_middle(text, ANSWER_CHARS_MAX), steps=len(log.steps))
+        except TurnEndedError as error:
+            outcome = error.outcome
+        except ModelError as error:
+            outcome = _failed(log, error.code, str(error))
+        except TimeoutError:
+            outcome = _failed(log, "budget", f"the turn took longer than {turn.deadline_s} s and was ended")
+        transcript.done(log, outcome)
+        return outcome
+
+    async def _run(self, log: TurnLog, transcript: Transcript) -> str:
+        if log.steps:
+            await self._carry_out(log, log.steps[-1], transcript)
+        while not log.steps or log.steps[-1].said.calls:
+            self._check(log)
+            last = len(log.steps) + 1 >= self._bounds.steps
+            self._doing("asking the model")
+            said = await self._ask(log, transcript, no_more_calls=last)
+            if last and said.calls:
+                raise TurnEndedError(_failed(log, "budget", f"no end after {self._bounds.steps} steps of the model"))
+            step = transcript.said(log, said)
+            await self._carry_out(log, step, transcript)
+        said = log.steps[-1].said
+        return said.text + ("\n[cut off: the answer was longer than max_tokens]" if said.is_cut else "")
+
+    def _check(self, log: TurnLog) -> None:
+        if len(log.steps) >= self._bounds.steps:
+            raise TurnEndedError(_failed(log, "budget", f"no end after {self._bounds.steps} steps of the model"))
+        if log.tokens > self._bounds.tokens:
+            raise TurnEndedError(_failed(log, "budget", f"the turn used more than {self._bounds.tokens} tokens"))
+
+    async def _ask(self, log: TurnLog, transcript: Transcript, *, no_more_calls: bool) -> Said:
+        """Ask, and ask again what may be answered a little later. Raises ModelError."""
+        tries, wait_s = 0, self._first_wait_s
+        turns = remembered(tuple(transcript.turns.values()), log)
+        while True:
+            tries += 1
+            ask = Ask(
+                system=self._system(), turns=fits(turns), tools=self._tools, no_more_calls=no_more_calls
+            )
+            try:
+                return await self._model.say(ask)
+            except ModelError as error:
+                if error.code == "too_long" and len(turns) > 1:
+                    turns = turns[-1:]  # without what was before, it may fit
+                    continue
+                if not error.is_passing or tries >= MODEL_TRIES_MAX:
+                    raise
+                pause_s = error.retry_after_s if error.retry_after_s is not None else wait_s
+                if pause_s > RETRY_AFTER_S_MAX or asyncio.get_running_loop().time() + pause_s >= self._ends_at:
+                    raise
+                self._doing("waiting for the model")
+                await asyncio.sleep(pause_s)
+                wait_s *= 2
+
+    async def _carry_out(self, log: TurnLog, step: Step, transcript: Transcript) -> None:
+        for call in step.said.calls:
+            if call.call_id not in step.results:
+                self._doing(f"tool {call.name}")
+                transcript.result(log, await self._result(log, step, call, transcript))
+
+    async def _result(self, log: TurnLog, step: Step, call: Call, transcript: Transcript) -> Result:
+        if self._toolbox.effect(call) != "write":
+            return await self._toolbox.run(call)
+        if call.call_id in step.started:
+            return Result(call_id=call.call_id, ok=False, text=INTERRUPTED)
+        transcript.started(log, call.call_id)
+        return await self._toolbox.run(call)
+
+
+def _failed(log: TurnLog, code: ErrorCode, error: str) -> Outcome:
+    line = " ".join(error.split())
+    return Outcome(ok=False, error=cut_middle(line, ERROR_CHARS_MAX), error_code=code, steps=len(log.steps))
+

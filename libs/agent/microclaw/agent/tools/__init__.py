@@ -1,0 +1,1 @@
+"""What the agent can do: `schemas` says it once for every dialect, `toolbox` carries it out."""

@@ -1,0 +1,183 @@
+"""The turns of a session on disk: one JSON line a fact, on the disk *before* anything is done about it.
+
+The order of the lines of a turn: `turn`, then for each step `model`, then for each call `started` and `result`, and at
+the end `done`. Whoever is killed and started again reads the file and knows for each call whether it was never begun,
+begun, or finished. A line that was cut off by a loss of power is dropped; everything before it holds, because a line is
+only acted on after `fsync`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from microclaw.agent.conversation import Outcome, Result, Said, Step, TurnLog
+
+#: Ends of earlier turns that are kept for a host that asks again.
+OUTCOMES_KEPT_MAX = 256
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True, tag_field="what"):
+    """One fact of a turn."""
+
+    run_id: str
+
+
+class TurnLine(Line, frozen=True, tag="turn"):
+    prompt: str
+    now_ms: int
+    is_task: bool = False
+
+
+class ModelLine(Line, frozen=True, tag="model"):
+    said: Said
+
+
+class StartedLine(Line, frozen=True, tag="started"):
+    call_id: str
+
+
+class ResultLine(Line, frozen=True, tag="result"):
+    result: Result
+
+
+class DoneLine(Line, frozen=True, tag="done"):
+    outcome: Outcome
+
+
+_decoder = msgspec.json.Decoder(TurnLine | ModelLine | StartedLine | ResultLine | DoneLine)
+
+
+class Transcript:
+    """One session's file. Not safe for two writers: the worker of a group is its only one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        #: Remembered turns in order; the one under way, if any, is among them.
+        self.turns: dict[str, TurnLog] = {}
+        #: Ends of turns whose steps are forgotten already.
+        self.outcomes: dict[str, Outcome] = {}
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._load()
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        whole = 0
+        with open(self._fd, "rb", closefd=False) as file:
+            for raw in file:
+                if not raw.endswith(b"\n"):
+                    break
+                try:
+                    self._take(_decoder.decode(raw))
+                except (msgspec.DecodeError, KeyError, IndexError):
+                    # Not a torn end but a damaged file: keep it for a person to look at.
+                    shutil.copyfile(self.path, self.path.with_suffix(".damaged"))
+                    break
+                whole += len(raw)
+        if whole < os.fstat(self._fd).st_size:
+            os.ftruncate(self._fd, whole)
+            os.fsync(self._fd)
+
+    def _take(self, line: Line) -> None:
+        match line:
+            case TurnLine():
+                # A repeat of a turn that failed goes on with the steps it has, at the end of the order.
+                known = self.turns.pop(line.run_id, None)
+                turn = known or TurnLog(line.run_id, line.prompt, line.now_ms, line.is_task)
+                turn.outcome = None
+                self.turns[line.run_id] = turn
+                self.outcomes.pop(line.run_id, None)
+            case DoneLine():
+                known = self.turns.get(line.run_id)
+                if known is not None:
+                    known.outcome = line.outcome
+                self.outcomes.pop(line.run_id, None)
+                self.outcomes[line.run_id] = line.outcome
+                while len(self.outcomes) > OUTCOMES_KEPT_MAX:
+                    del self.outcomes[next(iter(self.outcomes))]
+            case ModelLine():
+                self.turns[line.run_id].steps.append(Step(line.said))
+            case StartedLine():
+                self.turns[line.run_id].steps[-1].started.add(line.call_id)
+            case ResultLine():
+                self.turns[line.run_id].steps[-1].results[line.result.call_id] = line.result
+
+    # --- writing ------------------------------------------------------------------------------------------------
+
+    def _append(self, line: Line, *, sync: bool) -> None:
+        raw = msgspec.json.encode(line) + b"\n"
+        view = memoryview(raw)
+        while view:
+            view = view[os.write(self._fd, view):]
+        if sync:
+            os.fsync(self._fd)
+        self._take(line)
+
+    def begin(self, run_id: str, prompt: str, now_ms: int, is_task: bool) -> TurnLog:
+        """A turn begins, or begins again. Not synced: nothing is done yet because of it."""
+        self._append(TurnLine(run_id=run_id, prompt=prompt, now_ms=now_ms, is_task=is_task), sync=False)
+        return self.turns[run_id]
+
+    def said(self, turn: TurnLog, said: Said) -> Step:
+        """A message of the model. Synced if it asks for something to be done, else with the turn's end."""
+        self._append(ModelLine(run_id=turn.run_id, said=said), sync=bool(said.calls))
+        return turn.steps[-1]
+
+    def started(self, turn: TurnLog, call_id: str) -> None:
+        """A tool with side effects is about to run."""
+        self._append(StartedLine(run_id=turn.run_id, call_id=call_id), sync=True)
+
+    def result(self, turn: TurnLog, result: Result) -> None:
+        """A tool has run. Synced with the next line that is: losing it to a power cut means asking again, or
+        "interrupted" for a tool that may not run twice."""
+        self._append(ResultLine(run_id=turn.run_id, result=result), sync=False)
+
+    def done(self, turn: TurnLog, outcome: Outcome) -> None:
+        """The turn's end, before the host hears of it."""
+        self._append(DoneLine(run_id=turn.run_id, outcome=outcome), sync=True)
+
+    def keep_only(self, keep: list[TurnLog]) -> None:
+        """Forget all other turns' steps (their ends stay known). The file is replaced in one move."""
+        fresh = self.path.with_suffix(".new")
+        with fresh.open("wb") as file:
+            kept = {turn.run_id for turn in keep}
+            for run_id, outcome in self.outcomes.items():
+                if run_id not in kept:
+                    file.write(msgspec.json.encode(DoneLine(run_id=run_id, outcome=outcome)) + b"\n")
+            for turn in keep:
+                for line in _lines_of(turn):
+                    file.write(msgspec.json.encode(line) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.chmod(0o600)
+        fresh.replace(self.path)
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        os.close(self._fd)
+        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        self.turns, self.outcomes = {}, {}
+        self._load()
+
+
+def _lines_of(turn: TurnLog) -> list[Line]:
+    lines: list[Line] = [
+        TurnLine(run_id=turn.run_id, prompt=turn.prompt, now_ms=turn.now_ms, is_task=turn.is_task)
+    ]
+    for step in turn.steps:
+        lines.append(ModelLine(run_id=turn.run_id, said=step.said))
+        lines += [StartedLine(run_id=turn.run_id, call_id=name) for name in sorted(step.started)]
+        lines += [ResultLine(run_id=turn.run_id, result=result) for result in step.results.values()]
+    if turn.outcome is not None:
+        lines.append(DoneLine(run_id=turn.run_id, outcome=turn.outcome))
+    return lines
