@@ -56,13 +56,13 @@ class Scrubber:
             self._by_first.setdefault(form[0], []).append(form)
         self._longest = len(ordered[0]) if ordered else 0
 
-    def bytes(self, data: bytes) -> bytes:
+    def masked(self, data: bytes) -> bytes:
         """`data`, equally long, with every secret masked."""
         return self._regex.sub(lambda match: mask(len(match[0])), data) if self._regex else data
 
-    def text(self, text: str) -> str:
+    def masked_text(self, text: str) -> str:
         """`text` with every secret masked."""
-        return self.bytes(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
+        return self.masked(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
     def holds(self, data: bytes) -> bool:
         """Whether a secret is in `data`."""
@@ -94,7 +94,7 @@ class Scrubber:
 
 
 class StreamScrubber:
-    """One stream's scrubber: what `feed` and `finish` return, joined, is `Scrubber.bytes` of all that was fed."""
+    """One stream's scrubber: what `feed` and `finish` return, joined, is `Scrubber.masked` of all that was fed."""
 
     def __init__(self, scrubber: Scrubber) -> None:
         self._scrubber = scrubber
@@ -111,7 +111,7 @@ class StreamScrubber:
 
     def finish(self) -> bytes:
         """What was still held back."""
-        out = self._scrubber.bytes(self._held)
+        out = self._scrubber.masked(self._held)
         self.masked = self.masked or out != self._held
         self._held = b""
         return out

@@ -1,0 +1,167 @@
+"""Where a sandbox may go: hosts, ports, addresses, rates. Pure; what is not allowed by name is refused."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from microclaw.core.errors import UsageError
+
+#: The port of a rule or a CONNECT that names none.
+DEFAULT_PORT = 443
+#: The one port on which unencrypted HTTP is carried, if a rule names it.
+PLAIN_PORT = 80
+HOST_CHARS_MAX = 253
+
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_DIGITS = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+#: Everything in IPv4 that is not a host on the public internet (IANA special-purpose registry), and addresses by
+#: which clouds answer their own machines.
+_REFUSED_V4 = tuple(ipaddress.IPv4Network(net) for net in (
+    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+    "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24",
+    "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4", "168.63.129.16/32",
+))
+#: Of IPv6 only global unicast is let through, without the forms that carry an IPv4 address or are documentation.
+_GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
+_REFUSED_V6 = tuple(ipaddress.IPv6Network(net) for net in (
+    "2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3ffe::/16", "3fff::/20",
+))
+#: How an IPv6-only network writes IPv4 hosts (RFC 6052): judged by the IPv4 address inside.
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of the list."""
+
+    #: Exact, or `*.suffix`: every name below `suffix`, not `suffix` itself.
+    host: str
+    port: int
+    allow: bool = True
+    #: Whom it concerns; "" = all groups.
+    group: str = ""
+    #: `config` or `cli`.
+    origin: str = "config"
+
+    def fits(self, host: str, port: int, group: str) -> bool:
+        """Whether the rule speaks of this."""
+        if port != self.port or self.group not in ("", group):
+            return False
+        return host.endswith(self.host[1:]) if self.host.startswith("*.") else host == self.host
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`reason` is one line for whoever asked, and for the audit log."""
+
+    allowed: bool
+    reason: str
+
+
+def parse_host(text: str) -> str:
+    """A DNS name, lower case, no dot at its end. :raises UsageError: an address, or no name at all."""
+    name = text.lower().removesuffix(".")
+    labels = name.split(".")
+    if name.startswith("[") or _DIGITS.fullmatch(labels[-1]):
+        raise UsageError(f"{text[:80]!r} is an address: hosts are reached by name only")
+    if len(name) > HOST_CHARS_MAX or not all(_LABEL.fullmatch(label) for label in labels):
+        raise UsageError(f"{text[:80]!r} is not a host name: letters, digits, - and dots (other scripts as xn--…)")
+    return name
+
+
+def parse_port(text: str) -> int:
+    """:raises UsageError:"""
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536 and len(text) <= 5):
+        raise UsageError(f"{text[:20]!r} is not a port: 1 to 65535")
+    return int(text)
+
+
+def parse_authority(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int]:
+    """(host, port) of `host[:port]`. :raises UsageError:"""
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        return parse_host(text), default_port
+    return parse_host(host), parse_port(port)
+
+
+def parse_rule(text: str, *, allow: bool = True, group: str = "", origin: str = "config") -> Rule:
+    """A rule as people write it: `host`, `host:port`, `*.suffix[:port]`.
+
+    :raises UsageError: it is none, or so wide that it would let everything through.
+    """
+    wild = text.startswith("*.")
+    host, port = parse_authority(text[2:] if wild else text)
+    if wild and "." not in host:
+        raise UsageError(f"{text!r} would let a whole top-level domain through: name a narrower one")
+    return Rule(f"*.{host}" if wild else host, port, allow, group, origin)
+
+
+def decide(rules: Iterable[Rule], host: str, port: int, group: str) -> Verdict:
+    """Whether `group` may go to `host:port` (as `parse_authority` gives them). A deny beats every allow."""
+    fitting = [rule for rule in rules if rule.fits(host, port, group)]
+    where = f"{host}:{port}"
+    for rule in fitting:
+        if not rule.allow:
+            return Verdict(False, f"{where} is denied by the rule {rule.host}:{rule.port}")
+    if fitting:
+        return Verdict(True, f"{where} is allowed by the rule {fitting[0].host}:{fitting[0].port}")
+    name = host if port == DEFAULT_PORT else where
+    return Verdict(
+        False, f"{where} is not on the allow-list of group {group}: its owner may add it with "
+        f"`microclaw egress allow {name} --group {group}`",
+    )
+
+
+def refused_address(text: str) -> str:
+    """Why no connection may go to this IP address; "" = it is a public one."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return f"{text[:60]!r} is not an IP address"
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:
+            return f"{address} is an address of one link only"
+        if address in _NAT64:
+            inside = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+            return f"{address} leads to {reason}" if (reason := refused_address(str(inside))) else ""
+        if address not in _GLOBAL_V6 or any(address in net for net in _REFUSED_V6):
+            return f"{address} is not a public address"
+        return ""
+    return f"{address} is not a public address" if any(address in net for net in _REFUSED_V4) else ""
+
+
+def check_addresses(host: str, addresses: Iterable[str], own: Iterable[str]) -> Verdict:
+    """Whether a name that resolves to `addresses` may be dialled; `own` are those that are this machine's.
+
+    One bad address is enough to refuse the name: a mix of public and private ones is how rebinding begins.
+    """
+    found = list(addresses)
+    if not found:
+        return Verdict(False, f"{host} has no address: is the name right?")
+    for address in found:
+        if reason := refused_address(address):
+            return Verdict(False, f"{host} leads into a private network: {reason}")
+    for address in own:
+        return Verdict(False, f"{host} leads to this machine itself ({address})")
+    return Verdict(True, f"{host} is at {found[0]}")
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A rate limit: `tokens` left at `at_s`; full at `size`, refilled by `per_s`."""
+
+    size: float
+    per_s: float
+    tokens: float
+    at_s: float
+
+    def take(self, now_s: float) -> tuple[Bucket, bool]:
+        """(the bucket afterwards, whether one could be taken). `now_s` is monotonic."""
+        tokens = min(self.size, self.tokens + max(0.0, now_s - self.at_s) * self.per_s)
+        if tokens < 1.0:
+            return Bucket(self.size, self.per_s, tokens, now_s), False
+        return Bucket(self.size, self.per_s, tokens - 1.0, now_s), True

@@ -1,0 +1,91 @@
+"""A worker's connection: reads requests off its door and leads each to the model route or to the proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import h11
+
+from microclaw.core.model_route import PREFIX
+from microclaw.egress.doors import Owner
+from microclaw.egress.http_messages import BadMessage, Closed, Limits, Wire
+
+#: How a request is handled. True: the connection was taken over (a tunnel), nothing more is read from it.
+Handler = Callable[[Owner, Wire, h11.Request], Awaitable[bool]]
+
+_REASONS = {
+    400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
+    408: "Request Timeout", 413: "Content Too Large", 415: "Unsupported Media Type", 429: "Too Many Requests",
+    431: "Request Header Fields Too Large", 502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout",
+}
+
+
+class Connections:
+    """Visits of all doors."""
+
+    def __init__(self, route: Handler, tunnel: Handler, forward: Handler, limits: Limits) -> None:
+        self._route = route
+        self._tunnel = tunnel
+        self._forward = forward
+        self._limits = limits
+        #: Connections open now, all doors together.
+        self.open = 0
+
+    async def visit(self, owner: Owner, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection to its end. Whatever breaks off in the middle is cut, so that it can't seem whole."""
+        wire = Wire(h11.SERVER, reader, writer, self._limits)
+        self.open += 1
+        try:
+            while (request := await wire.request()) is not None:
+                if await self._handle(owner, wire, request):
+                    return
+                if wire.h11.our_state is not h11.DONE or wire.h11.their_state is not h11.DONE:
+                    return
+                wire.h11.start_next_cycle()
+        except BadMessage as bad:
+            if wire.h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                with suppress(Closed):
+                    await refuse(wire, bad.status, bad.reason)
+            else:
+                writer.transport.abort()
+        except Closed:
+            writer.transport.abort()
+        finally:
+            self.open -= 1
+
+    async def _handle(self, owner: Owner, wire: Wire, request: h11.Request) -> bool:
+        if request.method == b"CONNECT":
+            return await self._tunnel(owner, wire, request)
+        path = request.target.split(b"?")[0]
+        if path == PREFIX.encode() or path.startswith(PREFIX.encode() + b"/"):
+            return await self._route(owner, wire, request)
+        if not request.target.startswith(b"/"):
+            return await self._forward(owner, wire, request)
+        await refuse(wire, 404, f"this door leads to {PREFIX}/… (the model) and, as an HTTP proxy, to allowed hosts")
+        return False
+
+
+async def refuse(wire: Wire, status: int, reason: str, *, body: bytes = b"", kind: str = "egress_error") -> None:
+    """Answer with an error of ours. :raises Closed:"""
+    content = body or json.dumps({"error": {"type": kind, "message": reason}}).encode()
+    await answer(wire, status, content, [(b"x-egress-reason", _header(reason))])
+
+
+async def answer(wire: Wire, status: int, content: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    """A whole answer; the connection ends after an error within a body that is still coming. :raises Closed:"""
+    if wire.h11.their_state is h11.SEND_BODY:
+        headers = [*headers, (b"connection", b"close")]
+    await wire.send(h11.Response(
+        status_code=status, reason=_REASONS.get(status, ""),
+        headers=[(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode()), *headers],
+    ))
+    await wire.send(h11.Data(data=content))
+    await wire.send(h11.EndOfMessage())
+
+
+def _header(text: str) -> bytes:
+    printable = "".join(char if " " <= char <= "~" else "?" for char in text)
+    return printable.encode("ascii")[:500].strip()

@@ -1,0 +1,79 @@
+"""All of egress but the bus: what `serve.py` wires to requests, and tests start by itself."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+
+from microclaw.core.errors import UsageError
+from microclaw.core.home import Home
+from microclaw.core.model_route import server_for
+from microclaw.core.settings import Settings
+from microclaw.egress.audit_log import AuditLog
+from microclaw.egress.connection import Connections
+from microclaw.egress.dial import World
+from microclaw.egress.doors import Doors
+from microclaw.egress.http_messages import Limits
+from microclaw.egress.metering import Meter
+from microclaw.egress.model_route import ModelRoute
+from microclaw.egress.proxy import Proxy
+from microclaw.egress.rule_store import RuleStore
+from microclaw.egress.secret_store import SecretStore
+from microclaw.egress.tunnel import TunnelLimits
+from microclaw.store.engine import open_store
+from microclaw.store.heads import HEADS
+
+log = logging.getLogger("microclaw.egress")
+
+_LIMITS = Limits()
+_TUNNEL_LIMITS = TunnelLimits()
+_WORLD = World()
+
+
+class Gate:
+    """The parts, put together."""
+
+    def __init__(
+        self, settings: Settings, home: Home,
+        *, world: World = _WORLD, limits: Limits = _LIMITS, tunnel_limits: TunnelLimits = _TUNNEL_LIMITS,
+    ) -> None:
+        """:raises UsageError: the configuration's rules or base URL won't do. :raises UnhealthyError: the files won't."""
+        self.settings = settings
+        self.world = world
+        self.secrets = SecretStore(home.secrets)
+        self._engine = open_store(home.database("egress"), HEADS["egress"])
+        self.audit = AuditLog(
+            self._engine, home.data / "audit.head", clock_ms=world.clock_ms,
+            clean=lambda text: self.secrets.scrubber.masked_text(text),
+        )
+        self.meter = Meter(self._engine, settings.assistant.timezone, clock_ms=world.clock_ms)
+        self.rules = RuleStore(self._engine, settings.egress.allow)
+        self._tls: ssl.SSLContext | None = None
+        try:
+            server = server_for(settings.model.backend, settings.model.base_url)
+        except UsageError:
+            self._engine.dispose()
+            raise
+        route = ModelRoute(
+            server, settings.model.key, self.secrets, self.audit, self.meter, tls=self._context, limits=limits,
+        )
+        self.proxy = Proxy(
+            self.rules, self.secrets, self.audit, world, limits=limits, tunnel_limits=tunnel_limits,
+        )
+        self.connections = Connections(route.handle, self.proxy.tunnel, self.proxy.forward, limits)
+        self.doors = Doors(self._engine, home.run / "egress", self.connections.visit)
+
+    async def start(self) -> int:
+        """Bind the doors that were open before. Returns how many."""
+        return await self.doors.reopen()
+
+    async def stop(self) -> None:
+        """Close what is open; the doors are bound again at the next start."""
+        await self.doors.stop()
+        self._engine.dispose()
+
+    def _context(self) -> ssl.SSLContext:
+        # Made at the first use: the certificates of all authorities are a megabyte.
+        if self._tls is None:
+            self._tls = self.world.tls()
+        return self._tls

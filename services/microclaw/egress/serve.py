@@ -1,0 +1,198 @@
+"""Egress on the bus: answers requests about doors, secrets, rules, usage and the audit log; takes in audit entries."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from microclaw.bus.api import Delivery, Draft, Subscription
+from microclaw.bus.service import Service
+from microclaw.core.egress_rules import parse_authority
+from microclaw.core.kinds import AuditEntry
+from microclaw.core.requests import (
+    AuditAsked,
+    AuditEntries,
+    AuditVerified,
+    ChangeEgressRule,
+    CloseDoors,
+    Done,
+    Door,
+    EgressExplained,
+    EgressRule,
+    EgressRules,
+    EgressRulesAsked,
+    ExplainEgress,
+    Failed,
+    OpenDoor,
+    RemoveSecret,
+    SecretAnswer,
+    SecretRow,
+    Secrets,
+    SecretsAsked,
+    SetSecret,
+    UsageAsked,
+    UsageRows,
+    VerifyAudit,
+)
+from microclaw.egress.dial import resolved
+from microclaw.egress.gate import Gate
+from microclaw.egress.privacy import hide_in_logs, keep_memory_private
+from microclaw.egress.secret_store import Kept
+
+#: Rows of one answer, so that it fits into a frame.
+AUDIT_ROWS_MAX = 500
+#: How often the numbers in `status` are renewed.
+FACTS_S = 5.0
+
+
+async def serve(service: Service) -> None:
+    """The service's life."""
+    keep_memory_private()
+    gate = Gate(service.settings, service.home)
+    hide_in_logs(lambda text: gate.secrets.scrubber.masked_text(text))
+    reopened = await gate.start()
+    service.log.info("doors reopened", extra={"count": reopened})
+    if gate.audit.trouble:
+        service.trouble(gate.audit.trouble)
+    Answers(service, gate).register()
+    service.consume(Subscription("egress-audit", ("audit.entry",)), AuditIntake(gate).take, concurrency=8)
+    service.spawn(_keep_facts(service, gate), "facts")
+    await service.ready()
+    try:
+        await service.stopping.wait()
+    finally:
+        await gate.stop()
+
+
+async def _keep_facts(service: Service, gate: Gate) -> None:
+    while True:
+        service.facts |= {
+            "doors": len(gate.doors), "connections": gate.connections.open, "tunnels": gate.proxy.under_way,
+            "secrets": len(gate.secrets.names()), "audit_entries": gate.audit.head.number,
+            "audit_head": gate.audit.head.hash.hex()[:16],
+        }
+        await asyncio.sleep(FACTS_S)
+
+
+class AuditIntake:
+    """Other services' entries."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    async def take(self, delivery: Delivery) -> Sequence[Draft]:
+        """Chain it. A redelivery is known by its message id."""
+        entry = delivery.envelope.read(AuditEntry)
+        await self._gate.audit.record(
+            entry.actor, entry.action, entry.subject, entry.outcome, entry.detail,
+            cause=delivery.envelope.message_id,
+        )
+        return ()
+
+
+class Answers:
+    """What egress answers; every change is an audit entry."""
+
+    def __init__(self, service: Service, gate: Gate) -> None:
+        self._service = service
+        self._gate = gate
+
+    def register(self) -> None:
+        """Answer all of egress's requests."""
+        answers: dict[type[Any], Any] = {
+            OpenDoor: self.open_door, CloseDoors: self.close_doors,
+            SetSecret: self.set_secret, RemoveSecret: self.remove_secret, SecretsAsked: self.list_secrets,
+            EgressRulesAsked: self.list_rules, ChangeEgressRule: self.change_rule, ExplainEgress: self.explain,
+            AuditAsked: self.read_audit, VerifyAudit: self.verify_audit, UsageAsked: self.read_usage,
+        }
+        for question, handler in answers.items():
+            self._service.answer(question, handler)
+
+    async def open_door(self, question: OpenDoor, asker: str) -> Door:
+        """A worker's way out."""
+        gate = self._gate
+        folder = await gate.doors.open(question.worker_id, question.group, now_ms=gate.world.clock_ms())
+        await gate.audit.record(asker, "door.open", f"{question.worker_id}@{question.group}", "ok")
+        model = gate.settings.model
+        return Door(directory=str(folder), backend=model.backend, model=model.name)
+
+    async def close_doors(self, question: CloseDoors, asker: str) -> Done:
+        """Workers that ended."""
+        closed = await self._gate.doors.close(question.workers, keep_only=question.keep_only)
+        if closed:
+            await self._gate.audit.record(asker, "door.close", f"{closed} doors", "ok")
+        return Done()
+
+    async def set_secret(self, question: SetSecret, asker: str) -> SecretAnswer:
+        """In force when answered."""
+        kept = self._gate.secrets.set(question.name, question.value, must_exist=question.must_exist)
+        action = "secret.rotate" if question.must_exist else "secret.set"
+        await self._gate.audit.record(asker, action, kept.name, "ok", f"fingerprint {kept.fingerprint}")
+        return SecretAnswer(secret=_row(kept))
+
+    async def remove_secret(self, question: RemoveSecret, asker: str) -> Done | Failed:
+        """Forget it."""
+        if not self._gate.secrets.remove(question.name):
+            return Failed(reason=f"there is no secret {question.name}: see `microclaw secrets list`", code="not_found")
+        await self._gate.audit.record(asker, "secret.rm", question.name, "ok")
+        return Done()
+
+    async def list_secrets(self, _question: SecretsAsked, _asker: str) -> Secrets:
+        """Names only."""
+        return Secrets(secrets=tuple(_row(kept) for kept in self._gate.secrets.names()))
+
+    async def list_rules(self, _question: EgressRulesAsked, _asker: str) -> EgressRules:
+        """In force."""
+        return EgressRules(rules=tuple(
+            EgressRule(
+                host=item.rule.host, port=item.rule.port, verdict="allow" if item.rule.allow else "deny",
+                group=item.rule.group, origin="config" if item.rule.origin == "config" else "cli",
+                added_ms=item.added_ms,
+            )
+            for item in self._gate.rules.all
+        ))
+
+    async def change_rule(self, question: ChangeEgressRule, asker: str) -> Done | Failed:
+        """From the next connection on."""
+        gate = self._gate
+        changed = gate.rules.change(question.host, question.verdict, question.group, now_ms=gate.world.clock_ms())
+        if not changed:
+            return Failed(
+                reason=f"no rule of yours names {question.host}: see `microclaw egress list`; what the configuration "
+                "allows is denied with `microclaw egress deny`", code="not_found",
+            )
+        subject = f"{question.host} for {question.group or 'all groups'}"
+        await gate.audit.record(asker, f"egress.{question.verdict}", subject, "ok")
+        return Done()
+
+    async def explain(self, question: ExplainEgress, _asker: str) -> EgressExplained:
+        """As the proxy would decide now."""
+        host, port = parse_authority(question.host)
+        verdict = self._gate.rules.decide(host, port, question.group)
+        if not verdict.allowed:
+            return EgressExplained(allowed=False, reason=verdict.reason)
+        found = await resolved(self._gate.world, host, port)
+        reason = f"{verdict.reason}; {found.verdict.reason}"
+        return EgressExplained(allowed=found.verdict.allowed, reason=reason, addresses=found.addresses)
+
+    async def read_audit(self, question: AuditAsked, _asker: str) -> AuditEntries:
+        """A page of it."""
+        limit = max(1, min(question.limit, AUDIT_ROWS_MAX))
+        log = self._gate.audit
+        return AuditEntries(entries=tuple(
+            log.tail(limit) if question.tail else log.entries(after=question.after, limit=limit)
+        ))
+
+    async def verify_audit(self, _question: VerifyAudit, _asker: str) -> AuditVerified:
+        """The whole chain."""
+        head, faults = await self._gate.audit.verify()
+        return AuditVerified(head=head, faults=tuple(faults[:100]))
+
+    async def read_usage(self, question: UsageAsked, _asker: str) -> UsageRows:
+        """What models cost."""
+        return UsageRows(rows=tuple(self._gate.meter.rows(since_day=question.since_day)))
+
+
+def _row(kept: Kept) -> SecretRow:
+    return SecretRow(name=kept.name, set_ms=kept.set_ms, fingerprint=kept.fingerprint)
