@@ -106,6 +106,9 @@ class RunGranted(Payload, tag="run.granted"):
     is_main: bool = False
     messages: tuple[PromptMessage, ...] = ()
     task: ScheduledTask | None = None
+    #: Not to be begun after this moment (one begun before may go on): by then the queue counts it as lost and may have
+    #: granted the messages anew. Ends as a failed, retryable run. 0 = no such bound.
+    expires_ms: int = 0
 
 
 class RunFinished(Payload, tag="run.finished"):

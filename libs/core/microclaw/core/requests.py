@@ -130,6 +130,8 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
     last_run_ms: int | None = None
     last_result: str = ""
     created_ms: int = 0
+    #: What becomes of missed times: one run for the latest, none, or all (`core.schedule.CatchUp`).
+    catch_up: Literal["latest", "skip", "all"] = "latest"
 
 
 class CreateTask(Request, tag="tasks.create"):
@@ -144,6 +146,7 @@ class CreateTask(Request, tag="tasks.create"):
     timezone: str = ""
     context: Literal["group", "isolated"] = "isolated"
     is_main: bool = False
+    catch_up: Literal["latest", "skip", "all"] = "latest"
 
 
 class ChangeTask(Request, tag="tasks.change"):
@@ -158,6 +161,7 @@ class ChangeTask(Request, tag="tasks.change"):
     prompt: str | None = None
     schedule: str | None = None
     value: str | None = None
+    catch_up: Literal["latest", "skip", "all"] | None = None
 
 
 class TasksAsked(Request, tag="tasks.list"):
