@@ -10,9 +10,10 @@ Format: docs/bus.md.
 from __future__ import annotations
 
 import re
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from microclaw.bus.errors import EnvelopeError
 from microclaw.core.ids import ID_BYTES
@@ -21,15 +22,14 @@ from microclaw.core.ids import ID_BYTES
 VERSION = 1
 #: Largest encoded envelope, bytes. Larger bodies travel by reference.
 ENVELOPE_BYTES_MAX = 1 << 20
-#: Longest `source`, `device_id`, `session_id`, `kind`, in characters.
+#: Longest `source`, `device_id`, `session_id` and kind, in characters.
 NAME_CHARS_MAX = 200
 
-
-
 _KIND = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*\Z")
-_SEQ_MAX = (1 << 63) - 1
 
 T = TypeVar("T")
+
+_Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)]
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,23 +37,23 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
 
     v: int
     #: Place in the session, dense from 1; 0 = not yet given by the broker.
-    seq: int
+    seq: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
     #: When it was made, Unix ms, by the maker's clock: informational, nothing is ordered by it.
-    ts_ms: int
+    ts_ms: Annotated[int, Meta(ge=0, lt=1 << 48)]
     #: The service that made it.
-    source: str
+    source: _Name
     #: The terminal that it came from or goes to, "" = none.
-    device_id: str
+    device_id: Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
     #: What it is ordered in: a chat, `group:<folder>`, …
-    session_id: str
+    session_id: _Name
     #: 16 bytes; the same id is the same message.
-    message_id: bytes
+    message_id: Annotated[bytes, Meta(min_length=ID_BYTES, max_length=ID_BYTES)]
     payload: msgspec.Raw
 
     @property
     def kind(self) -> str:
         """`payload.kind`."""
-        return kind_of(bytes(self.payload))
+        return kind_of(self.payload)
 
     def read(self, kind: type[T]) -> T:
         """The payload as this struct (or union of structs).
@@ -75,7 +75,7 @@ _kind_decoder = msgspec.msgpack.Decoder(_KindOnly)
 _encoder = msgspec.msgpack.Encoder()
 
 
-def kind_of(payload: bytes) -> str:
+def kind_of(payload: bytes | msgspec.Raw) -> str:
     """The subject of an encoded payload. Raises EnvelopeError."""
     try:
         kind = _kind_decoder.decode(payload).kind
@@ -89,41 +89,31 @@ def kind_of(payload: bytes) -> str:
 def encode(envelope: Envelope) -> bytes:
     """The bytes of an envelope, checked as `decode` checks them. Raises EnvelopeError."""
     raw = _encoder.encode(envelope)
-    _check(envelope, len(raw))
+    decode(raw)
     return raw
 
 
 def decode(raw: bytes) -> Envelope:
-    """The envelope in these bytes, whole and nothing else. Raises EnvelopeError."""
+    """The envelope in these bytes, whole and nothing else. Raises EnvelopeError. The payload's kind is checked when it is
+    read (`Envelope.kind`)."""
     if len(raw) > ENVELOPE_BYTES_MAX:
         raise EnvelopeError("frame", f"{len(raw)} bytes, the limit is {ENVELOPE_BYTES_MAX}")
     try:
         envelope = _decoder.decode(raw)
     except msgspec.ValidationError as error:
-        text = str(error)
-        found = re.search(r"`\$\.(\w+)|missing required field `(\w+)`", text)
-        raise EnvelopeError(next(filter(None, found.groups())) if found else "frame", text) from error
+        raise EnvelopeError(_field_in(str(error)), str(error)) from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise EnvelopeError("frame", str(error)) from error
-    _check(envelope, len(raw))
+    if envelope.v != VERSION:
+        raise EnvelopeError("v", f"{envelope.v} is unknown here, this side speaks {VERSION}")
     return envelope
 
 
-def _check(envelope: Envelope, size: int) -> None:
-    if envelope.v != VERSION:
-        raise EnvelopeError("v", f"{envelope.v} is unknown here, this side speaks {VERSION}")
-    if size > ENVELOPE_BYTES_MAX:
-        raise EnvelopeError("frame", f"{size} bytes, the limit is {ENVELOPE_BYTES_MAX}")
-    if not 0 <= envelope.seq <= _SEQ_MAX:
-        raise EnvelopeError("seq", "out of range")
-    if not 0 <= envelope.ts_ms < 1 << 48:
-        raise EnvelopeError("ts_ms", "not Unix milliseconds")
-    if len(envelope.message_id) != ID_BYTES:
-        raise EnvelopeError("message_id", f"{len(envelope.message_id)} bytes, not {ID_BYTES}")
-    for field in ("source", "session_id"):
-        if not getattr(envelope, field):
-            raise EnvelopeError(field, "empty")
-    for field in ("source", "session_id", "device_id"):
-        if len(getattr(envelope, field)) > NAME_CHARS_MAX:
-            raise EnvelopeError(field, f"longer than {NAME_CHARS_MAX} characters")
-    kind_of(bytes(envelope.payload))
+def _field_in(message: str) -> str:
+    found = re.search(r"\$\.(\w+)|required field `(\w+)`", message)
+    return (found.group(1) or found.group(2)) if found else "frame"
+
+
+def with_seq(envelope: Envelope, seq: int) -> Envelope:
+    """The same envelope at its place."""
+    return msgspec.structs.replace(envelope, seq=seq)

@@ -1,0 +1,602 @@
+"""The broker without its sockets: operations of clients in, operations for clients out, one journal transaction a turn.
+
+The server hands over everything it has drained from the sockets, then calls `turn`: one transaction, one fsync for all
+of it, then the receipts, then the deliveries. Nothing is answered before it is on disk.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from microclaw.bus.envelope import Envelope, decode, kind_of
+from microclaw.bus.errors import EnvelopeError
+from microclaw.bus.group import Group, Subscriber
+from microclaw.bus.journal import Journal, NewRow, NoSpace, Row, digest_of
+from microclaw.bus.wire import PROTOCOL, Op
+
+#: Newest messages kept in memory for delivery: number and bytes.
+TAIL_MESSAGES_MAX = 20_000
+TAIL_BYTES_MAX = 16 << 20
+#: Messages looked at for one group in one turn.
+SCAN_MAX = 2_000
+#: Bytes of one delivery or replay frame, about.
+BATCH_BYTES_MAX = 1 << 20
+#: Messages in one publish call.
+CALL_MESSAGES_MAX = 1_000
+#: Messages in one replay answer.
+REPLAY_MESSAGES_MAX = 1_000
+#: Requests a client may have open.
+REQUESTS_MAX = 1_000
+#: Expired messages deleted in one turn: bounds how long a publisher waits behind it.
+EXPIRE_ROWS_MAX = 200
+
+#: The broker's own name as a responder.
+BROKER = "broker"
+
+
+@dataclass(slots=True, eq=False)
+class Client:
+    """A connection that said HELLO."""
+
+    routing: bytes
+    name: str
+    instance: bytes
+    pid: int
+    subscribers: dict[int, tuple[Group, Subscriber]] = field(default_factory=dict)
+    serves: bool = False
+    requests: int = 0
+
+
+@dataclass(slots=True)
+class _Call:
+    """A publish, alone or with an acknowledgement: all or nothing."""
+
+    client: Client
+    rid: int
+    rows: list[NewRow]
+    names: list[tuple[str, str]]
+    group: Group | None = None
+    offsets: tuple[int, ...] = ()
+    answer: list[list[Any]] | None = None
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Somebody replays a session and has seen all of it."""
+
+    client: Client
+    rid: int
+    session: str
+    after: int
+    limit: int
+    deadline: float
+
+
+@dataclass(slots=True)
+class _Asked:
+    client: Client
+    rid: int
+    responder: Client
+    deadline: float
+
+
+class Refusal(Exception):
+    """A call can't be met."""
+
+    def __init__(self, code: str, why: str) -> None:
+        self.code = code
+        self.why = why
+        super().__init__(why)
+
+
+Own = Callable[[bytes, str], msgspec.Struct]
+
+
+class Engine:
+    """The broker's whole state. Give it clocks and a journal; it opens no socket and no thread."""
+
+    def __init__(
+        self, journal: Journal, *, monotonic: Callable[[], float], wall_ms: Callable[[], int], retention_ms: int
+    ) -> None:
+        self.journal = journal
+        self.clients: dict[bytes, Client] = {}
+        self.groups: dict[str, Group] = {}
+        self.commits = 0
+        self.published = 0
+        self.duplicates = 0
+        #: Answers requests to the broker itself.
+        self.own: Own | None = None
+        self._monotonic = monotonic
+        self._wall_ms = wall_ms
+        self._retention_ms = retention_ms
+        self._out: dict[bytes, list[list[Any]]] = defaultdict(list)
+        self._calls: list[_Call] = []
+        self._waiting: list[_Waiting] = []
+        self._asked: dict[int, _Asked] = {}
+        self._next_bid = 1
+        self._kinds = journal.kinds()
+        self._sessions: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._session_names: dict[int, str] = {}
+        self._last_offset = journal.last_offset()
+        self._tail: OrderedDict[int, Row] = OrderedDict()
+        self._tail_bytes = 0
+        self._no_space = False
+        self._load_groups()
+
+    # --- groups -----------------------------------------------------------------------------------------------------
+
+    def _load_groups(self) -> None:
+        before = self.groups
+        self.groups = {}
+        for no, name, floor, spec in self.journal.groups():
+            kinds, sessions, ack_wait_s, max_deliver, backoff = msgspec.msgpack.decode(spec)
+            group = Group(
+                no, name, floor=floor, kinds=tuple(kinds), sessions=sessions, ack_wait_s=ack_wait_s,
+                max_deliver=max_deliver, backoff_ms=tuple(backoff),
+            )
+            parked = []
+            for item in self.journal.parked(no):
+                row = self.journal.row(item.offset)
+                if row is not None:
+                    parked.append((item, row.session))
+            group.restore(self.journal.settled(no), parked, self._monotonic(), self._wall_ms())
+            if name in before:
+                group.subscribers = before[name].subscribers
+                for subscriber in group.subscribers:
+                    subscriber.in_flight = 0
+            self.groups[name] = group
+        for client in self.clients.values():
+            client.subscribers = {
+                sid: (self.groups[group.name], subscriber) for sid, (group, subscriber) in client.subscribers.items()
+            }
+
+    # --- what clients say -------------------------------------------------------------------------------------------
+
+    def hello(self, routing: bytes, operation: list[Any], pid: int) -> Client | None:
+        """A client introduces itself. None = refused (and told so)."""
+        _, protocol, name, instance = operation
+        if protocol != PROTOCOL:
+            self._refuse(routing, 0, "version", f"protocol {protocol} is unknown here, this broker speaks {PROTOCOL}")
+            return None
+        if not isinstance(name, str) or not name or len(name) > 200 or name == BROKER:
+            self._refuse(routing, 0, "denied", "a client needs a name of its own")
+            return None
+        for other in list(self.clients.values()):
+            if other.instance == instance:
+                self.gone(other.routing, clean=False)
+        client = Client(routing, name, instance, pid)
+        self.clients[routing] = client
+        self._out[routing].append([Op.HELLO, PROTOCOL, self.journal.epoch])
+        return client
+
+    def gone(self, routing: bytes, *, clean: bool) -> None:
+        """A client went away."""
+        client = self.clients.pop(routing, None)
+        if client is None:
+            return
+        for sid in list(client.subscribers):
+            self._unsubscribe(client, sid, clean=clean)
+        self._waiting = [waiting for waiting in self._waiting if waiting.client is not client]
+        for bid, asked in list(self._asked.items()):
+            if asked.client is client:
+                del self._asked[bid]
+            elif asked.responder is client:
+                del self._asked[bid]
+                self._refuse_asked(asked, "no_responder", f"{client.name} went away")
+        self._out.pop(routing, None)
+
+    def receive(self, client: Client, operation: list[Any]) -> None:
+        """One operation. What it can't mean is answered with a refusal; raises only ValueError/TypeError for garbage."""
+        op = operation[0]
+        if op == Op.PUBLISH:
+            self._on_publish(client, operation[1], operation[2])
+        elif op == Op.ACK:
+            _, rid, group, offsets, bodies = operation
+            self._on_publish(client, rid, bodies, self.groups.get(group), tuple(offsets))
+        elif op == Op.NACK:
+            _, name, offset, delay_ms, error = operation
+            if group := self.groups.get(name):
+                group.nack(offset, delay_ms, str(error), self._monotonic(), self._wall_ms())
+        elif op == Op.TERM:
+            _, name, offset, reason = operation
+            if group := self.groups.get(name):
+                group.term(offset, str(reason))
+        elif op == Op.PROGRESS:
+            _, name, offset = operation
+            if group := self.groups.get(name):
+                group.progress(offset, self._monotonic())
+        elif op == Op.SUBSCRIBE:
+            self._on_subscribe(client, operation[1:])
+        elif op == Op.UNSUBSCRIBE:
+            self._unsubscribe(client, operation[1], clean=True)
+        elif op == Op.REPLAY:
+            _, rid, session, after, limit, wait_ms = operation
+            waiting = _Waiting(client, rid, session, after, min(limit, REPLAY_MESSAGES_MAX),
+                               self._monotonic() + wait_ms / 1000)
+            if not self._replay(waiting, final=wait_ms == 0):
+                self._waiting.append(waiting)
+        elif op == Op.REQUEST:
+            self._on_request(client, *operation[1:])
+        elif op == Op.ANSWER:
+            _, bid, body = operation
+            if asked := self._asked.pop(bid, None):
+                asked.client.requests -= 1
+                self._out[asked.client.routing].append([Op.REQUEST, asked.rid, body])
+        elif op == Op.SERVE:
+            client.serves = True
+        elif op == Op.PING:
+            self._out[client.routing].append([Op.PING])
+        else:
+            raise ValueError(f"unknown operation {op!r}")
+
+    def _refuse(self, routing: bytes, rid: int, code: str, why: str, retry_after_ms: int = 0) -> None:
+        self._out[routing].append([Op.REFUSED, rid, code, why, retry_after_ms])
+
+    # --- publishing -------------------------------------------------------------------------------------------------
+
+    def _on_publish(
+        self, client: Client, rid: int, bodies: list[bytes], group: Group | None = None, offsets: tuple[int, ...] = ()
+    ) -> None:
+        try:
+            if len(bodies) > CALL_MESSAGES_MAX:
+                raise Refusal("too_big", f"{len(bodies)} messages in one call, the limit is {CALL_MESSAGES_MAX}")
+            rows, names = [], []
+            for body in bodies:
+                envelope = decode(body)
+                kind = kind_of(envelope.payload)
+                self._check_rights(client, envelope)
+                digest = digest_of(
+                    kind.encode(), envelope.session_id.encode(), envelope.source.encode(), bytes(envelope.payload)
+                )
+                rows.append(NewRow(0, envelope.message_id, 0, 0, 0, digest, body))
+                names.append((envelope.session_id, kind))
+        except EnvelopeError as error:
+            code = "version" if error.field == "v" else "too_big" if error.why.endswith("bytes") else "malformed"
+            self._refuse(client.routing, rid, code, str(error))
+        except Refusal as refusal:
+            self._refuse(client.routing, rid, refusal.code, refusal.why)
+        else:
+            self._calls.append(_Call(client, rid, rows, names, group, offsets))
+
+    def _check_rights(self, client: Client, envelope: Envelope) -> None:
+        if envelope.source != client.name:
+            raise Refusal("denied", f"{client.name} may not publish as {envelope.source}")
+
+    def _session(self, name: str) -> tuple[int, int]:
+        """(number, last seq), made on first use. Inside a transaction."""
+        known = self._sessions.get(name)
+        if known is None:
+            known = self.journal.session(name) or (self.journal.add_session(name), 0)
+            self._sessions[name] = known
+            self._session_names[known[0]] = name
+        return known
+
+    def _kind(self, name: str) -> int:
+        no = self._kinds.get(name)
+        if no is None:
+            no = self._kinds[name] = self.journal.add_kind(name)
+        return no
+
+    def _place(self, calls: list[_Call]) -> list[NewRow]:
+        """Give the calls' messages their offsets and seqs."""
+        rows: list[NewRow] = []
+        last: dict[str, tuple[int, int]] = {}
+        offset = self._last_offset
+        for call in calls:
+            for row, (session, kind) in zip(call.rows, call.names, strict=True):
+                no, seq = last.get(session) or self._session(session)
+                offset += 1
+                last[session] = (no, seq + 1)
+                row.offset, row.session, row.seq, row.kind = offset, no, seq + 1, self._kind(kind)
+                rows.append(row)
+        return rows
+
+    def _placed(self, rows: list[NewRow], calls: list[_Call]) -> None:
+        """They are stored: remember the last seqs, keep the tail."""
+        for call in calls:
+            for row, (session, _) in zip(call.rows, call.names, strict=True):
+                self._sessions[session] = (row.session, row.seq)
+        for row in rows:
+            self._tail[row.offset] = Row(row.offset, row.session, row.seq, row.kind, row.body)
+            self._tail_bytes += len(row.body)
+        if rows:
+            self._last_offset = rows[-1].offset
+        while len(self._tail) > TAIL_MESSAGES_MAX or self._tail_bytes > TAIL_BYTES_MAX:
+            self._tail_bytes -= len(self._tail.popitem(last=False)[1].body)
+
+    def _store(self, now_ms: int) -> None:
+        """All calls at once; when an id was seen before, call by call."""
+        calls = self._calls
+        rows = self._place(calls)
+        if self._distinct(rows) and self.journal.insert(rows, now_ms):
+            for call in calls:
+                call.answer = [[row.seq, False] for row in call.rows]
+            self._placed(rows, calls)
+            self.published += len(rows)
+            return
+        for call in calls:
+            self._store_one(call, now_ms)
+
+    @staticmethod
+    def _distinct(rows: list[NewRow]) -> bool:
+        return len({row.message_id for row in rows}) == len(rows)
+
+    def _store_one(self, call: _Call, now_ms: int) -> None:
+        known: dict[bytes, tuple[int, bytes]] = {}
+        fresh, names = [], []
+        for row, name in zip(call.rows, call.names, strict=True):
+            found = self.journal.find(row.message_id) or known.get(row.message_id)
+            if found is None:
+                known[row.message_id] = (0, row.digest)
+                fresh.append(row)
+                names.append(name)
+            elif bytes(found[1]) != row.digest:
+                self._refuse(call.client.routing, call.rid, "id_conflict",
+                             f"message {row.message_id.hex()} is already there with another content")
+                return
+            else:
+                known.setdefault(row.message_id, found)
+        part = _Call(call.client, call.rid, fresh, names)
+        rows = self._place([part])
+        if rows and not self.journal.insert(rows, now_ms):
+            raise AssertionError("an id was free a moment ago and is taken now; the journal has another writer")
+        self._placed(rows, [part])
+        mine = {row.message_id: row.seq for row in fresh}
+        call.answer = []
+        for row in call.rows:
+            if row.message_id in mine:
+                call.answer.append([mine.pop(row.message_id), False])
+            else:
+                seq = self.journal.find(row.message_id)
+                call.answer.append([seq[0] if seq else 0, True])
+        self.published += len(fresh)
+        self.duplicates += len(call.rows) - len(fresh)
+
+    # --- the turn ---------------------------------------------------------------------------------------------------
+
+    def turn(self) -> dict[bytes, list[list[Any]]]:
+        """Commit what came in, and return what is to be said to each client (by routing id).
+
+        :raises sqlite3.Error: the disk does not keep its promises: the process must end without answering.
+        """
+        now, now_ms = self._monotonic(), self._wall_ms()
+        for group in self.groups.values():
+            group.wake(now, now_ms)
+            group.park_laggards()
+        self._commit(now_ms)
+        self._dispatch(now)
+        if self._waiting:
+            self._waiting = [w for w in self._waiting if not self._replay(w, final=w.deadline <= now)]
+        for bid, asked in list(self._asked.items()):
+            if asked.deadline <= now:
+                del self._asked[bid]
+                self._refuse_asked(asked, "timeout", "no answer in time")
+        out, self._out = self._out, defaultdict(list)
+        return out
+
+    def _commit(self, now_ms: int) -> None:
+        calls = self._calls
+        if not calls and not any(group.dirty for group in self.groups.values()):
+            return
+        try:
+            self.journal.begin()
+            if any(call.rows for call in calls):
+                self._store(now_ms)
+            else:
+                for call in calls:
+                    call.answer = []
+            for call in calls:
+                if call.answer is not None and call.group is not None:
+                    for offset in call.offsets:
+                        call.group.ack(offset)
+            dirty = [group for group in self.groups.values() if group.dirty]
+            for group in dirty:
+                self._save(group, now_ms)
+            self.journal.commit()
+        except NoSpace as error:
+            self._undo(calls, str(error))
+            return
+        self._calls = []
+        self._no_space = False
+        self.commits += 1
+        for group in dirty:
+            group.saved()
+        for call in calls:
+            if call.answer is not None:
+                self._out[call.client.routing].append([Op.PUBLISH, call.rid, call.answer])
+
+    def _undo(self, calls: list[_Call], why: str) -> None:
+        """The transaction failed: everything in memory goes back to what is on disk."""
+        self.journal.rollback()
+        self._calls = []
+        self._no_space = True
+        self._kinds = self.journal.kinds()
+        self._sessions.clear()
+        self._tail.clear()
+        self._tail_bytes = 0
+        self._last_offset = self.journal.last_offset()
+        self._load_groups()
+        for call in calls:
+            self._refuse(call.client.routing, call.rid, "no_space", why, 1_000)
+
+    def _save(self, group: Group, now_ms: int) -> None:
+        changes = group.changes
+        floor, beyond, sweep = group.durable()
+        self.journal.settle(group.no, floor, beyond, sweep=sweep)
+        for parked in changes.parked.values():
+            self.journal.park(group.no, parked)
+        for offset in changes.unparked:
+            self.journal.unpark(group.no, offset)
+        for parked, reason in changes.buried:
+            self.journal.bury(group.no, parked, reason, now_ms)
+
+    # --- delivering -------------------------------------------------------------------------------------------------
+
+    def _row(self, offset: int) -> Row | None:
+        return self._tail.get(offset) or self.journal.row(offset)
+
+    def _session_name(self, number: int) -> str:
+        name = self._session_names.get(number)
+        if name is None:
+            name = self._session_names[number] = self.journal.session_name(number)
+        return name
+
+    def _scan(self, group: Group) -> None:
+        """Let the group look at what is new."""
+        names = {no: name for name, no in self._kinds.items()}
+        budget = min(SCAN_MAX, group.room)
+        if budget <= 0:
+            return
+        oldest_in_tail = next(iter(self._tail), self._last_offset + 1)
+        rows: Any
+        if group.next >= oldest_in_tail:
+            rows = (self._tail[offset] for offset in range(group.next, min(self._last_offset + 1, group.next + budget))
+                    if offset in self._tail)
+        else:
+            rows = self.journal.scan(group.next, budget)
+        for row in rows:
+            matches = group.matches(names[row.kind]) and (
+                not group.sessions or self._session_name(row.session).startswith(group.sessions)
+            )
+            group.offer(row.offset, row.session, matches)
+
+    def _dispatch(self, now: float) -> None:
+        for group in self.groups.values():
+            if not group.subscribers:
+                continue
+            if group.next <= self._last_offset:
+                self._scan(group)
+            batches: dict[tuple[bytes, int], list[list[Any]]] = defaultdict(list)
+            size = 0
+            while size < BATCH_BYTES_MAX and (given := group.give(now)):
+                offset, subscriber, count = given
+                row = self._row(offset)
+                if row is None:
+                    group.term(offset, "no longer in the journal")
+                    continue
+                size += len(row.body)
+                batches[subscriber.client, subscriber.sid].append([offset, row.seq, count, row.body])
+            for (routing, sid), batch in batches.items():
+                self._out[routing].append([Op.DELIVER, sid, batch])
+
+    def next_due(self) -> float | None:
+        """When `turn` is needed without anything coming in, monotonic seconds; None = never."""
+        if self._calls or any(
+            group.dirty or group.can_give or (group.subscribers and group.next <= self._last_offset and group.room)
+            for group in self.groups.values()
+        ):
+            return self._monotonic()
+        times = [due for group in self.groups.values() if (due := group.next_due()) is not None]
+        times += [waiting.deadline for waiting in self._waiting]
+        times += [asked.deadline for asked in self._asked.values()]
+        return min(times, default=None)
+
+    # --- subscriptions ----------------------------------------------------------------------------------------------
+
+    def _on_subscribe(self, client: Client, fields: list[Any]) -> None:
+        sid, name, kinds, sessions, max_in_flight, ack_wait_ms, max_deliver, backoff, start = fields
+        wanted = (tuple(map(str, kinds)), str(sessions), int(ack_wait_ms) / 1000, int(max_deliver),
+                  tuple(int(pause) for pause in backoff))
+        group = self.groups.get(name)
+        if group is None or wanted != (group.kinds, group.sessions, group.ack_wait_s, group.max_deliver, group.backoff_ms):
+            spec = msgspec.msgpack.encode(wanted)
+            floor = self._last_offset if start == "new" else max(self.journal.first_offset() - 1, 0)
+            try:
+                self.journal.begin()
+                no = self.journal.save_group(name, floor, spec)
+                self.journal.commit()
+            except NoSpace as error:
+                self._refuse(client.routing, sid, "no_space", str(error), 1_000)
+                return
+            if group is None:
+                group = self.groups[name] = Group(
+                    no, name, floor=floor, kinds=wanted[0], sessions=wanted[1], ack_wait_s=wanted[2],
+                    max_deliver=wanted[3], backoff_ms=wanted[4],
+                )
+            else:
+                group.want(*wanted)
+        subscriber = Subscriber(client.routing, sid, max(1, int(max_in_flight)))
+        group.subscribers.append(subscriber)
+        client.subscribers[sid] = (group, subscriber)
+        self._out[client.routing].append([Op.SUBSCRIBE, sid])
+
+    def _unsubscribe(self, client: Client, sid: int, *, clean: bool) -> None:
+        if found := client.subscribers.pop(sid, None):
+            group, subscriber = found
+            group.leave(subscriber, self._monotonic(), self._wall_ms(), clean=clean)
+
+    # --- replay and requests ----------------------------------------------------------------------------------------
+
+    def _replay(self, waiting: _Waiting, *, final: bool) -> bool:
+        """Answer a replay if there is something to say (or it is `final`). True = answered."""
+        known = self._sessions.get(waiting.session) or self.journal.session(waiting.session)
+        number, last = known or (0, 0)
+        out = self._out[waiting.client.routing]
+        if waiting.after > last:
+            out.append([Op.REFUSED, waiting.rid, "epoch", f"{waiting.session} ends at {last}, not {waiting.after}", 0])
+            return True
+        if waiting.after == last:
+            if final:
+                out.append([Op.REPLAY, waiting.rid, [], last])
+            return final
+        base = self.journal.base_seq(number)
+        if waiting.after < base:
+            out.append([Op.REFUSED, waiting.rid, "gap", str(base + 1), 0])
+            return True
+        rows: list[tuple[int, bytes]] = []
+        size = 0
+        for seq, body in self.journal.replay(number, waiting.after, waiting.limit):
+            rows.append((seq, body))
+            size += len(body)
+            if size > BATCH_BYTES_MAX:
+                break
+        out.append([Op.REPLAY, waiting.rid, rows, last])
+        return True
+
+    def _on_request(self, client: Client, rid: int, service: str, timeout_ms: int, body: bytes) -> None:
+        if service == BROKER and self.own is not None:
+            self._out[client.routing].append([Op.REQUEST, rid, msgspec.msgpack.encode(self.own(body, client.name))])
+            return
+        # The newest that serves under this name: a service that was started anew beside its dying predecessor.
+        responder = next((c for c in reversed(self.clients.values()) if c.name == service and c.serves), None)
+        if responder is None:
+            self._refuse(client.routing, rid, "no_responder", f"{service} is not connected to the bus")
+        elif client.requests >= REQUESTS_MAX:
+            self._refuse(client.routing, rid, "busy", f"{REQUESTS_MAX} requests are open", 100)
+        else:
+            client.requests += 1
+            bid, self._next_bid = self._next_bid, self._next_bid + 1
+            self._asked[bid] = _Asked(client, rid, responder, self._monotonic() + timeout_ms / 1000)
+            self._out[responder.routing].append([Op.ASKED, bid, client.name, body])
+
+    def _refuse_asked(self, asked: _Asked, code: str, why: str) -> None:
+        asked.client.requests -= 1
+        self._refuse(asked.client.routing, asked.rid, code, why)
+
+    # --- retention --------------------------------------------------------------------------------------------------
+
+    def expire(self) -> int:
+        """Delete some of what is older than the retention and done with. Call it now and then; returns how many."""
+        floors = [group.floor for group in self.groups.values()]
+        floor = min(floors, default=self._last_offset)
+        try:
+            self.journal.begin()
+            gone = self.journal.expire(self._wall_ms() - self._retention_ms, floor, EXPIRE_ROWS_MAX)
+            self.journal.commit()
+        except NoSpace:
+            return 0
+        return gone
+
+    def facts(self) -> dict[str, int | str]:
+        """For `status` and `bus info`."""
+        return {
+            "last_offset": self._last_offset, "published": self.published, "duplicates": self.duplicates,
+            "commits": self.commits, "clients": len(self.clients), "no_space": int(self._no_space),
+            "in_flight": sum(len(group.leases) for group in self.groups.values()),
+            "dead": self.journal.counts()["dead"],
+        }

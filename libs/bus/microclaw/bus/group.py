@@ -1,0 +1,353 @@
+"""A consumer group's place in the journal: who was given what, what comes next, what waits.
+
+Pure: offsets and times in, decisions out. The durable part of it is the *floor* (everything up to it is settled), the
+offsets settled beyond it, and what is *parked* (set aside with its number of deliveries, so that the floor may pass it).
+The rest is rebuilt by looking at the journal from the floor on.
+
+One message of a session is out at a time, in order: the *head*. The others of that session wait behind it, also while it
+waits for redelivery. Messages of other sessions pass.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from microclaw.bus.journal import Parked
+
+#: Offsets a group holds in memory and that are not delivered yet, at most.
+LOADED_MAX = 10_000
+#: How far an unsettled message may lag behind before it is parked, in offsets.
+LAG_MAX = 50_000
+
+
+@dataclass(slots=True)
+class Lease:
+    """A delivery that is not settled."""
+
+    subscriber: Subscriber
+    #: Monotonic seconds.
+    deadline: float
+
+
+@dataclass(slots=True, eq=False)
+class Subscriber:
+    """One consumer."""
+
+    client: bytes
+    sid: int
+    max_in_flight: int
+    in_flight: int = 0
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What is known of earlier deliveries."""
+
+    count: int = 0
+    first_error: str = ""
+    last_error: str = ""
+
+
+@dataclass(slots=True)
+class Changes:
+    """What of a group must be written in this transaction."""
+
+    settled: list[int] = field(default_factory=list)
+    parked: dict[int, Parked] = field(default_factory=dict)
+    unparked: list[int] = field(default_factory=list)
+    buried: list[tuple[Parked, str]] = field(default_factory=list)
+
+
+def subject_matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
+    """Whether a kind fits one of these: `*` is one segment, a final `>` one or more."""
+    split = [pattern.split(".") for pattern in patterns]
+
+    def fits(kind: str, pattern: list[str]) -> bool:
+        segments = kind.split(".")
+        for number, part in enumerate(pattern):
+            if part == ">":
+                return number == len(pattern) - 1 and len(segments) > number
+            if number >= len(segments) or part not in ("*", segments[number]):
+                return False
+        return len(segments) == len(pattern)
+
+    return lambda kind: any(fits(kind, pattern) for pattern in split)
+
+
+class Group:
+    """One consumer group."""
+
+    def __init__(
+        self, no: int, name: str, *, floor: int, kinds: tuple[str, ...], sessions: str, ack_wait_s: float,
+        max_deliver: int, backoff_ms: tuple[int, ...],
+    ) -> None:
+        self.no = no
+        self.name = name
+        #: The next offset to look at.
+        self.next = floor + 1
+        self.subscribers: deque[Subscriber] = deque()
+        #: What must be written with the next commit.
+        self.changes = Changes()
+        self.leases: dict[int, Lease] = {}
+        self.redelivered = 0
+        self._saved_floor = floor
+        self._saved_beyond: set[int] = set()
+        #: Unsettled and not parked, in rising order of offset, → session.
+        self._pending: dict[int, int] = {}
+        #: Unsettled and parked → session.
+        self._parked: dict[int, int] = {}
+        self._head: dict[int, int] = {}
+        self._behind: dict[int, deque[int]] = {}
+        self._ready: deque[int] = deque()
+        self._delayed: list[tuple[float, int]] = []
+        self._attempts: dict[int, Attempt] = {}
+        self._settled_ahead: set[int] = set()
+        self.want(kinds, sessions, ack_wait_s, max_deliver, backoff_ms)
+
+    def want(
+        self, kinds: tuple[str, ...], sessions: str, ack_wait_s: float, max_deliver: int, backoff_ms: tuple[int, ...]
+    ) -> None:
+        """Change what the group subscribes to, for messages not looked at yet."""
+        self.kinds = kinds
+        self.sessions = sessions
+        self.ack_wait_s = ack_wait_s
+        self.max_deliver = max_deliver
+        self.backoff_ms = backoff_ms or (0,)
+        self.matches = subject_matcher(kinds)
+
+    # --- what is known ----------------------------------------------------------------------------------------------
+
+    @property
+    def floor(self) -> int:
+        """Everything up to here is settled or parked."""
+        return next(iter(self._pending), self.next) - 1
+
+    @property
+    def loaded(self) -> int:
+        """Unsettled messages in memory."""
+        return len(self._pending) + len(self._parked)
+
+    @property
+    def room(self) -> int:
+        """How many more may be loaded."""
+        return max(0, LOADED_MAX - self.loaded)
+
+    @property
+    def can_give(self) -> bool:
+        """Something is ready and somebody has room for it."""
+        return bool(self._ready) and any(s.in_flight < s.max_in_flight for s in self.subscribers)
+
+    def oldest_unsettled(self) -> int | None:
+        """The lowest offset not settled, parked ones included."""
+        lowest = [next(iter(self._pending), None), min(self._parked, default=None)]
+        return min((offset for offset in lowest if offset is not None), default=None)
+
+    def holds(self, offset: int) -> bool:
+        """Not settled yet."""
+        return offset in self._pending or offset in self._parked
+
+    # --- coming in --------------------------------------------------------------------------------------------------
+
+    def restore(self, settled: set[int], parked: Iterable[tuple[Parked, int]], now: float, now_ms: int) -> None:
+        """The durable part, after a start: settled offsets beyond the floor, and (parked, its session)."""
+        self._settled_ahead = settled
+        self._saved_beyond = set(settled)
+        for item, session in parked:
+            self._parked[item.offset] = session
+            self._attempts[item.offset] = Attempt(item.count, item.first_error, item.last_error)
+            delay_s = max(0, min(item.due_ms - now_ms, max(self.backoff_ms) + 1)) / 1000
+            self._queue_up(item.offset, session, now + delay_s if delay_s else None)
+
+    def offer(self, offset: int, session: int, matches: bool) -> None:
+        """The next message of the journal, whether it is for this group or not. Offsets come in rising order."""
+        self.next = offset + 1
+        if offset in self._settled_ahead:
+            self._settled_ahead.discard(offset)
+            return
+        if not matches or offset in self._parked:
+            return
+        self._pending[offset] = session
+        self._queue_up(offset, session, None)
+
+    def _queue_up(self, offset: int, session: int, due: float | None) -> None:
+        if session in self._head:
+            self._behind.setdefault(session, deque()).append(offset)
+            return
+        self._head[session] = offset
+        if due is None:
+            self._ready.append(offset)
+        else:
+            heapq.heappush(self._delayed, (due, offset))
+
+    # --- going out --------------------------------------------------------------------------------------------------
+
+    def give(self, now: float) -> tuple[int, Subscriber, int] | None:
+        """(offset, subscriber, count) of the next delivery, None when nobody can take one or nothing is ready."""
+        while self._ready:
+            for _ in range(len(self.subscribers)):
+                subscriber = self.subscribers[0]
+                self.subscribers.rotate(-1)
+                if subscriber.in_flight < subscriber.max_in_flight:
+                    break
+            else:
+                return None
+            offset = self._ready.popleft()
+            if not self.holds(offset) or offset in self.leases:
+                continue
+            attempt = self._attempts.setdefault(offset, Attempt())
+            if attempt.count >= self.max_deliver:
+                self._bury(offset, f"delivered {attempt.count} times without success")
+                continue
+            attempt.count += 1
+            self.redelivered += attempt.count > 1
+            subscriber.in_flight += 1
+            self.leases[offset] = Lease(subscriber, now + self.ack_wait_s)
+            return offset, subscriber, attempt.count
+        return None
+
+    def wake(self, now: float, now_ms: int) -> None:
+        """Make ready what is due, and take back what was not settled in time."""
+        while self._delayed and self._delayed[0][0] <= now:
+            self._ready.append(heapq.heappop(self._delayed)[1])
+        late = [offset for offset, lease in self.leases.items() if lease.deadline <= now]
+        for offset in late:
+            self._take_back(offset, f"no answer for {self.ack_wait_s:g} s", now, now_ms)
+
+    def next_due(self) -> float | None:
+        """When `wake` has something to do, monotonic seconds."""
+        times = [self._delayed[0][0]] if self._delayed else []
+        times += [lease.deadline for lease in self.leases.values()]
+        return min(times, default=None)
+
+    # --- settling ---------------------------------------------------------------------------------------------------
+
+    def ack(self, offset: int) -> None:
+        """Done, whoever says it, also late: by its lease or after it."""
+        self._release(offset)
+        if self.holds(offset):
+            self._settle(offset)
+            self.changes.settled.append(offset)
+
+    def progress(self, offset: int, now: float) -> None:
+        """Its consumer is still at it."""
+        if lease := self.leases.get(offset):
+            lease.deadline = now + self.ack_wait_s
+
+    def nack(self, offset: int, delay_ms: int | None, error: str, now: float, now_ms: int) -> None:
+        """Later."""
+        if offset not in self.leases:
+            return
+        self._release(offset)
+        attempt = self._attempts[offset]
+        attempt.last_error = error[:500]
+        attempt.first_error = attempt.first_error or attempt.last_error
+        if attempt.count >= self.max_deliver:
+            self._bury(offset, f"delivered {attempt.count} times without success")
+            return
+        if delay_ms is None:
+            delay_ms = self.backoff_ms[min(attempt.count, len(self.backoff_ms)) - 1]
+        self._park(offset, now_ms + delay_ms)
+        if delay_ms:
+            heapq.heappush(self._delayed, (now + delay_ms / 1000, offset))
+        else:
+            self._ready.appendleft(offset)
+
+    def term(self, offset: int, reason: str) -> None:
+        """Never."""
+        self._release(offset)
+        if self.holds(offset):
+            self._bury(offset, reason[:500])
+
+    def leave(self, subscriber: Subscriber, now: float, now_ms: int, *, clean: bool) -> None:
+        """A consumer is gone: what it was given goes to others. `clean`: it said so, and that counts as no delivery."""
+        if subscriber in self.subscribers:
+            self.subscribers.remove(subscriber)
+        mine = sorted((offset for offset, lease in self.leases.items() if lease.subscriber is subscriber), reverse=True)
+        for offset in mine:
+            if clean:
+                self._release(offset)
+                self._attempts[offset].count -= 1
+                self._ready.appendleft(offset)
+            else:
+                self._take_back(offset, "its consumer went away", now, now_ms)
+
+    def revive(self, offset: int, session: int) -> None:
+        """A dead letter comes again, as if never delivered."""
+        self._attempts.pop(offset, None)
+        self._parked[offset] = session
+        self.changes.parked[offset] = Parked(offset, 0, 0, "", "")
+        self._queue_up(offset, session, None)
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _release(self, offset: int) -> None:
+        if lease := self.leases.pop(offset, None):
+            lease.subscriber.in_flight -= 1
+
+    def _take_back(self, offset: int, why: str, now: float, now_ms: int) -> None:
+        # Parked, so that its count survives the broker too: what kills whoever reads it is a dead letter some day.
+        self.nack(offset, None, why, now, now_ms)
+
+    def _park(self, offset: int, due_ms: int) -> None:
+        if offset in self._pending:
+            self._parked[offset] = self._pending.pop(offset)
+        attempt = self._attempts.get(offset) or Attempt()
+        self.changes.parked[offset] = Parked(offset, attempt.count, due_ms, attempt.first_error, attempt.last_error)
+
+    def _settle(self, offset: int) -> None:
+        session = self._pending.pop(offset, None)
+        if session is None:
+            session = self._parked.pop(offset)
+            self.changes.parked.pop(offset, None)
+            self.changes.unparked.append(offset)
+        self._attempts.pop(offset, None)
+        if self._head.get(session) == offset:
+            behind = self._behind.get(session)
+            if behind:
+                following = behind.popleft()
+                self._head[session] = following
+                self._ready.append(following)
+            else:
+                self._behind.pop(session, None)
+                del self._head[session]
+        elif session in self._behind and offset in self._behind[session]:
+            self._behind[session].remove(offset)
+
+    def _bury(self, offset: int, reason: str) -> None:
+        attempt = self._attempts.get(offset) or Attempt()
+        self._settle(offset)
+        self.changes.settled.append(offset)
+        self.changes.buried.append(
+            (Parked(offset, attempt.count, 0, attempt.first_error, attempt.last_error), reason)
+        )
+
+    def park_laggards(self) -> None:
+        """Set aside what lags so far behind that it would hold the floor down."""
+        while self._pending and self.next - (offset := next(iter(self._pending))) > LAG_MAX:
+            self._park(offset, 0)
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    @property
+    def dirty(self) -> bool:
+        """Something must be written."""
+        changes = self.changes
+        return bool(changes.settled or changes.parked or changes.unparked or changes.buried)
+
+    def durable(self) -> tuple[int, list[int], bool]:
+        """(floor, settled offsets beyond it to add, whether rows below it can be swept) for `Journal.settle`."""
+        floor = self.floor
+        beyond = [offset for offset in self.changes.settled if offset > floor]
+        return floor, beyond, any(offset <= floor for offset in self._saved_beyond)
+
+    def saved(self) -> None:
+        """What `changes` says is on disk."""
+        floor, beyond, _ = self.durable()
+        self._saved_beyond.update(beyond)
+        if any(offset <= floor for offset in self._saved_beyond):
+            self._saved_beyond = {offset for offset in self._saved_beyond if offset > floor}
+        self._saved_floor = floor
+        self.changes = Changes()

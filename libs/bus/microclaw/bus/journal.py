@@ -1,0 +1,404 @@
+"""The journal: every accepted envelope, and how far each consumer group is, in one SQLite file.
+
+Written by the broker alone, from one thread. `synchronous=FULL` in WAL mode: what `commit` returned from is on disk. The
+first pages of the WAL are written in advance ("prewarmed"), so a commit overwrites blocks that exist instead of
+growing a file, which costs the file system a second journal commit.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from microclaw.bus.errors import BusError
+
+#: Version of the tables below.
+SCHEMA = 1
+#: Rows in one INSERT: SQLite takes 32,766 parameters, and long statements are slow to prepare.
+INSERT_ROWS = (256, 64, 16, 4, 1)
+#: WAL pages (4 KiB) between checkpoints: 16 MB, where checkpoints are rare and each still short.
+CHECKPOINT_PAGES = 4000
+#: WAL bytes written in advance.
+PREWARM_BYTES = 4 << 20
+
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
+CREATE TABLE kinds (no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE sessions (no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, base_seq INTEGER NOT NULL DEFAULT 0) STRICT;
+CREATE TABLE messages (
+    offset INTEGER PRIMARY KEY, id BLOB NOT NULL, session INTEGER NOT NULL, seq INTEGER NOT NULL,
+    kind INTEGER NOT NULL, stored_ms INTEGER NOT NULL, digest BLOB NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX messages_id ON messages (id);
+CREATE UNIQUE INDEX messages_place ON messages (session, seq);
+CREATE TABLE groups (
+    no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, floor INTEGER NOT NULL, spec BLOB NOT NULL
+) STRICT;
+CREATE TABLE settled (grp INTEGER NOT NULL, offset INTEGER NOT NULL, PRIMARY KEY (grp, offset)) STRICT, WITHOUT ROWID;
+CREATE TABLE parked (
+    grp INTEGER NOT NULL, offset INTEGER NOT NULL, count INTEGER NOT NULL, due_ms INTEGER NOT NULL,
+    first_error TEXT NOT NULL, last_error TEXT NOT NULL, PRIMARY KEY (grp, offset)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE dead (
+    grp INTEGER NOT NULL, offset INTEGER NOT NULL, count INTEGER NOT NULL, dead_ms INTEGER NOT NULL,
+    reason TEXT NOT NULL, first_error TEXT NOT NULL, last_error TEXT NOT NULL, PRIMARY KEY (grp, offset)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+class JournalError(BusError):
+    """The journal cannot be used."""
+
+    exit_code = 5
+
+
+class NoSpace(JournalError):
+    """The disk is full: nothing was written. Free some space; publishers are told to wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A stored message."""
+
+    offset: int
+    session: int
+    seq: int
+    kind: int
+    body: bytes
+
+
+@dataclass(slots=True)
+class NewRow:
+    """A message about to be stored; `offset` and `seq` are given by the engine."""
+
+    offset: int
+    message_id: bytes
+    session: int
+    seq: int
+    kind: int
+    digest: bytes
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A message of a group that waits for its next delivery."""
+
+    offset: int
+    count: int
+    due_ms: int
+    first_error: str
+    last_error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """How to reach SQLite: the standard library's in service, one with a faulty file system in tests."""
+
+    connect: Callable[[Path], Any]
+    constraint: type[Exception]
+    full: Callable[[Exception], bool]
+
+
+def _stdlib_connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=0, cached_statements=256)
+    connection.execute("PRAGMA locking_mode=NORMAL")
+    return connection
+
+
+STDLIB = Driver(
+    connect=_stdlib_connect,
+    constraint=sqlite3.IntegrityError,
+    full=lambda error: isinstance(error, sqlite3.OperationalError) and error.sqlite_errorname == "SQLITE_FULL",
+)
+
+
+def digest_of(*parts: bytes) -> bytes:
+    """What makes two messages of one id the same message: 8 bytes over kind, session, source and payload."""
+    digest = blake2b(digest_size=8)
+    for part in parts:
+        digest.update(len(part).to_bytes(4, "big"))
+        digest.update(part)
+    return digest.digest()
+
+
+class Journal:
+    """The file. Changes happen between `begin` and `commit`; everything read is what was committed or begun."""
+
+    def __init__(self, path: Path, *, driver: Driver = STDLIB, synchronous: str = "FULL") -> None:
+        """Open or make it.
+
+        :raises JournalError: another broker has it, its version is unknown, or it is damaged.
+        """
+        self.path = path
+        self._driver = driver
+        self._lock = _lock(path.with_suffix(".lock"))
+        fresh = not path.exists()
+        try:
+            self._db = driver.connect(path)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute(f"PRAGMA synchronous={synchronous}")
+            self._db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+            self._db.execute("PRAGMA cache_size=-8000")
+            version = self._value("PRAGMA user_version")
+            if version == 0:
+                self._create()
+            elif version != SCHEMA:
+                raise JournalError(f"{path.name} has version {version}, this program reads {SCHEMA}: use the program "
+                                   "that wrote it, or restore a backup")
+            if fresh:
+                self._prewarm()
+        except (sqlite3.DatabaseError, driver.constraint) as error:
+            self._lock.close()
+            raise JournalError(f"{path.name} can't be read: {error}. `microclaw bus check` says what is lost") from error
+        self.epoch: str = self._value("SELECT value FROM meta WHERE key = 'epoch'")
+        self._inserts = {rows: _insert_sql(rows) for rows in INSERT_ROWS}
+
+    def _value(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        row = next(iter(self._db.execute(sql, parameters)), None)
+        return None if row is None else row[0]
+
+    def _create(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        for statement in _TABLES.split(";"):
+            if statement.strip():
+                self._db.execute(statement)
+        self._db.execute("INSERT INTO meta VALUES ('epoch', ?)", (os.urandom(8).hex(),))
+        self._db.execute(f"PRAGMA user_version={SCHEMA}")
+        self._db.execute("COMMIT")
+
+    def _prewarm(self) -> None:
+        self._db.execute("CREATE TABLE prewarm (filling BLOB)")
+        self._db.execute("INSERT INTO prewarm VALUES (zeroblob(?))", (PREWARM_BYTES,))
+        self._db.execute("DROP TABLE prewarm")
+        self.checkpoint("RESTART")
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start a transaction."""
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Make it durable. :raises NoSpace: and the transaction is undone."""
+        self._write("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo it."""
+        if self._in_transaction():
+            self._db.execute("ROLLBACK")
+
+    def _in_transaction(self) -> bool:
+        inside = self._db.in_transaction
+        return bool(inside() if callable(inside) else inside)
+
+    def _write(self, sql: str, parameters: Sequence[Any] = ()) -> None:
+        try:
+            self._db.execute(sql, parameters)
+        except Exception as error:
+            if self._driver.full(error):
+                self.rollback()
+                raise NoSpace from error
+            raise
+
+    def insert(self, rows: Sequence[NewRow], stored_ms: int) -> bool:
+        """Store messages. False = one of their ids is already there, and then none of them was stored."""
+        done = 0
+        try:
+            while done < len(rows):
+                size = next(size for size in INSERT_ROWS if size <= len(rows) - done)
+                values: list[Any] = []
+                for row in rows[done:done + size]:
+                    crc = zlib.crc32(row.body, zlib.crc32(row.message_id))
+                    values += (row.offset, row.message_id, row.session, row.seq, row.kind, stored_ms, row.digest, crc,
+                               row.body)
+                self._write(self._inserts[size], values)
+                done += size
+        except self._driver.constraint:
+            if done:
+                self._write("DELETE FROM messages WHERE offset BETWEEN ? AND ?", (rows[0].offset, rows[done - 1].offset))
+            return False
+        return True
+
+    def add_kind(self, name: str) -> int:
+        """The number of a kind, made on first use (inside a transaction)."""
+        self._write("INSERT INTO kinds (name) VALUES (?)", (name,))
+        return int(self._value("SELECT no FROM kinds WHERE name = ?", (name,)))
+
+    def add_session(self, name: str) -> int:
+        """The number of a session, made on first use (inside a transaction)."""
+        self._write("INSERT INTO sessions (name) VALUES (?)", (name,))
+        return int(self._value("SELECT no FROM sessions WHERE name = ?", (name,)))
+
+    def save_group(self, name: str, floor: int, spec: bytes) -> int:
+        """Make a group or change what it wants; an existing one keeps its place. Returns its number."""
+        self._write(
+            "INSERT INTO groups (name, floor, spec) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET spec = excluded.spec",
+            (name, floor, spec),
+        )
+        return int(self._value("SELECT no FROM groups WHERE name = ?", (name,)))
+
+    def settle(self, group: int, floor: int, beyond: Iterable[int], *, sweep: bool) -> None:
+        """The group is done with all up to `floor`, and with these after it. `sweep`: forget rows now below the floor."""
+        self._write("UPDATE groups SET floor = ? WHERE no = ?", (floor, group))
+        for offset in beyond:
+            self._write("INSERT OR IGNORE INTO settled VALUES (?, ?)", (group, offset))
+        if sweep:
+            self._write("DELETE FROM settled WHERE grp = ? AND offset <= ?", (group, floor))
+
+    def park(self, group: int, parked: Parked) -> None:
+        """Keep a message aside for its next delivery; the floor may pass it."""
+        self._write(
+            "INSERT OR REPLACE INTO parked VALUES (?, ?, ?, ?, ?, ?)",
+            (group, parked.offset, parked.count, parked.due_ms, parked.first_error, parked.last_error),
+        )
+
+    def unpark(self, group: int, offset: int) -> None:
+        """It is settled."""
+        self._write("DELETE FROM parked WHERE grp = ? AND offset = ?", (group, offset))
+
+    def bury(self, group: int, parked: Parked, reason: str, dead_ms: int) -> None:
+        """To the dead letters."""
+        self.unpark(group, parked.offset)
+        self._write(
+            "INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (group, parked.offset, parked.count, dead_ms, reason, parked.first_error, parked.last_error),
+        )
+
+    def exhume(self, group: int, offset: int) -> bool:
+        """Take a dead letter off the list. False = there is none."""
+        found = self._value("SELECT 1 FROM dead WHERE grp = ? AND offset = ?", (group, offset)) is not None
+        self._write("DELETE FROM dead WHERE grp = ? AND offset = ?", (group, offset))
+        return found
+
+    def expire(self, before_ms: int, floor: int, limit: int) -> int:
+        """Delete up to `limit` of the oldest messages stored before `before_ms` that every group is done with (up to
+        `floor`), but none that is parked or dead. Returns how many."""
+        rows = list(self._db.execute(
+            "SELECT offset, session, seq FROM messages WHERE offset <= ? AND stored_ms < ?"
+            " AND offset NOT IN (SELECT offset FROM parked UNION SELECT offset FROM dead) ORDER BY offset LIMIT ?",
+            (floor, before_ms, limit),
+        ))
+        last: dict[int, int] = {}
+        for offset, session, seq in rows:
+            last[session] = max(seq, last.get(session, 0))
+            self._write("DELETE FROM messages WHERE offset = ?", (offset,))
+        if rows:
+            self._write("INSERT OR REPLACE INTO meta VALUES ('last_expired', ?)", (rows[-1][0],))
+        for session, seq in last.items():
+            self._write("UPDATE sessions SET base_seq = max(base_seq, ?) WHERE no = ?", (seq, session))
+        return len(rows)
+
+    def checkpoint(self, mode: str = "PASSIVE") -> None:
+        """Bring the WAL into the file."""
+        list(self._db.execute(f"PRAGMA wal_checkpoint({mode})"))
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def last_offset(self) -> int:
+        """The newest message's offset ever given, 0 = none."""
+        newest = int(self._value("SELECT max(offset) FROM messages") or 0)
+        return max(newest, int(self._value("SELECT value FROM meta WHERE key = 'last_expired'") or 0))
+
+    def first_offset(self) -> int:
+        """The oldest kept message's offset, 0 = none."""
+        return int(self._value("SELECT min(offset) FROM messages") or 0)
+
+    def kinds(self) -> dict[str, int]:
+        """All kinds by name."""
+        return dict(self._db.execute("SELECT name, no FROM kinds"))
+
+    def session(self, name: str) -> tuple[int, int] | None:
+        """(number, last seq) of a session, None = unknown."""
+        row = next(iter(self._db.execute("SELECT no, base_seq FROM sessions WHERE name = ?", (name,))), None)
+        if row is None:
+            return None
+        last = self._value("SELECT max(seq) FROM messages WHERE session = ?", (row[0],))
+        return row[0], max(row[1], last or 0)
+
+    def session_name(self, number: int) -> str:
+        """The name of a session."""
+        return str(self._value("SELECT name FROM sessions WHERE no = ?", (number,)))
+
+    def base_seq(self, session: int) -> int:
+        """The last `seq` of a session that retention has deleted, 0 = none. Parked and dead messages may be older."""
+        return int(self._value("SELECT base_seq FROM sessions WHERE no = ?", (session,)) or 0)
+
+    def find(self, message_id: bytes) -> tuple[int, bytes] | None:
+        """(seq, digest) of a stored message, None = unknown."""
+        return next(iter(self._db.execute("SELECT seq, digest FROM messages WHERE id = ?", (message_id,))), None)
+
+    def scan(self, offset: int, limit: int) -> Iterator[Row]:
+        """Messages from this offset on."""
+        for row in self._db.execute(
+            "SELECT offset, session, seq, kind, body FROM messages WHERE offset >= ? ORDER BY offset LIMIT ?", (offset, limit)
+        ):
+            yield Row(*row)
+
+    def row(self, offset: int) -> Row | None:
+        """One message, None = not kept."""
+        row = next(iter(self._db.execute(
+            "SELECT offset, session, seq, kind, body FROM messages WHERE offset = ?", (offset,))), None)
+        return None if row is None else Row(*row)
+
+    def replay(self, session: int, after_seq: int, limit: int) -> list[tuple[int, bytes]]:
+        """(seq, body) of a session's messages after this one."""
+        return list(self._db.execute(
+            "SELECT seq, body FROM messages WHERE session = ? AND seq > ? ORDER BY seq LIMIT ?", (session, after_seq, limit)
+        ))
+
+    def groups(self) -> list[tuple[int, str, int, bytes]]:
+        """(number, name, floor, spec) of every group."""
+        return list(self._db.execute("SELECT no, name, floor, spec FROM groups ORDER BY no"))
+
+    def settled(self, group: int) -> set[int]:
+        """Offsets after its floor that the group is done with, dead letters included."""
+        return {row[0] for row in self._db.execute(
+            "SELECT offset FROM settled WHERE grp = ?1 UNION SELECT offset FROM dead"
+            " WHERE grp = ?1 AND offset > (SELECT floor FROM groups WHERE no = ?1)", (group,)
+        )}
+
+    def parked(self, group: int) -> list[Parked]:
+        """What waits for its next delivery, oldest first."""
+        return [Parked(*row) for row in self._db.execute(
+            "SELECT offset, count, due_ms, first_error, last_error FROM parked WHERE grp = ? ORDER BY offset", (group,)
+        )]
+
+    def dead(self, group: int, limit: int) -> list[tuple[Any, ...]]:
+        """(offset, count, dead_ms, reason, first_error, last_error, body) of dead letters, newest first."""
+        return list(self._db.execute(
+            "SELECT d.offset, d.count, d.dead_ms, d.reason, d.first_error, d.last_error, m.body FROM dead d"
+            " JOIN messages m ON m.offset = d.offset WHERE d.grp = ? ORDER BY d.dead_ms DESC, d.offset DESC LIMIT ?",
+            (group, limit),
+        ))
+
+    def counts(self) -> dict[str, int]:
+        """Rows of each table, for `bus info`."""
+        tables = ("messages", "sessions", "groups", "settled", "parked", "dead")
+        return {table: int(self._value(f"SELECT count(*) FROM {table}")) for table in tables}  # noqa: S608 - names above
+
+    def close(self) -> None:
+        """Checkpoint and let go."""
+        self._db.close()
+        self._lock.close()
+
+
+def _insert_sql(rows: int) -> str:
+    return "INSERT INTO messages VALUES " + ",".join(["(?,?,?,?,?,?,?,?,?)"] * rows)
+
+
+def _lock(path: Path) -> BinaryIO:
+    lock = path.open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise JournalError(f"another broker has {path.stem}.db: stop it first (`microclaw status`)") from error
+    return lock
