@@ -1,23 +1,28 @@
 """Effect in the database and envelopes on the bus: both, or none, whatever is killed when.
 
-A handler writes its effect *and* what is to be published in one database transaction. After the commit the drafts go to
-the broker together with the acknowledgement; then the outbox rows are deleted. Killed before the commit: nothing
-happened, the delivery comes again. Killed after it: the delivery comes again, `seen` finds its id and the handler
-publishes what the outbox still holds; the ids are the same, so the broker knows repeats. Nobody can double, and nothing
-is forgotten.
+A handler writes its effect *and* what is to be published in one database transaction. After the commit the
+drafts go to the broker together with the acknowledgement; then the outbox rows are deleted. Killed before the
+commit: nothing happened, the delivery comes again. Killed after it: the delivery comes again, `seen` finds it
+and the handler publishes what the outbox still holds; the ids are the same, so the broker knows repeats.
+Nobody can double, and nothing is forgotten.
 
-    with engine.begin() as db:
-        if not outbox.seen(db, delivery.envelope.message_id):
-            ... effect ...
-            outbox.put(db, delivery.envelope.message_id, drafts)
-    return outbox.pending(delivery.envelope.message_id)
+    async def on_message(delivery):
+        cause = delivery.envelope.message_id
+        with engine.begin() as db:
+            if not outbox.seen(db, cause):
+                ... effect ...
+                outbox.put(db, cause, drafts, now_ms=now)
+        return await outbox.with_ack(bus, cause)
+
+    service.consume(subscription, on_message, settled=outbox.settled)
 
 Every service that uses it has its own two tables, made by `outbox_tables`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from sqlalchemy import (
@@ -36,10 +41,18 @@ from sqlalchemy import (
 )
 
 from microclaw.bus.api import Bus, Draft
+from microclaw.bus.errors import Refused
 from microclaw.core.ids import new_id
 
 #: How long the id of a handled delivery is remembered, in ms: longer than any redelivery can take.
 SEEN_KEPT_MS = 7 * 24 * 3600 * 1000
+#: Drafts that are published in one go, at most, and their payloads' bytes: well below a frame of the bus.
+PART_COUNT = 100
+PART_BYTES = 4 << 20
+#: Settled rows are deleted together, this much later, so that a message costs one commit and not two.
+SETTLE_PAUSE_S = 0.5
+#: Refusals that trying again can heal; all others are for ever.
+_PASSING = frozenset({"busy", "no_space"})
 
 
 def outbox_tables(metadata: MetaData, service: str) -> tuple[Table, Table]:
@@ -69,19 +82,24 @@ class Outbox:
         self._engine = engine
         self._outbox = outbox
         self._inbox = inbox
+        #: On the bus, but their rows are not deleted yet.
+        self._settled: set[bytes] = set()
 
     def seen(self, db: Connection, message_id: bytes) -> bool:
         """Whether this delivery already took effect."""
-        row = db.execute(select(self._inbox.c.message_id).where(self._inbox.c.message_id == message_id)).first()
-        return row is not None
+        found = select(self._inbox.c.message_id).where(self._inbox.c.message_id == message_id)
+        return db.execute(found).first() is not None
 
     def put(self, db: Connection, cause: bytes, drafts: Sequence[Draft], *, now_ms: int) -> None:
-        """Remember that `cause` took effect, and what it causes. Drafts need ids of their own (derived from `cause`)."""
+        """Remember that `cause` took effect, and what it causes.
+
+        Drafts need ids of their own, derived from `cause`.
+        """
         db.execute(insert(self._inbox), {"message_id": cause, "seen_ms": now_ms})
         self.add(db, cause, drafts, now_ms=now_ms)
 
     def add(self, db: Connection, cause: bytes, drafts: Sequence[Draft], *, now_ms: int) -> None:
-        """What is to be published because of `cause`, without remembering `cause` (for effects of time, not of mail)."""
+        """What `cause` causes, without remembering `cause` itself (effects of time, not of mail)."""
         if drafts:
             db.execute(insert(self._outbox), [
                 {
@@ -103,29 +121,89 @@ class Outbox:
             query = query.where(self._outbox.c.cause == cause)
         with self._engine.begin() as db:
             return [
-                Draft(row.session_id, row.payload, message_id=row.message_id, ts_ms=row.ts_ms, device_id=row.device_id)
-                for row in db.execute(query)
+                Draft(
+                    row.session_id, row.payload,
+                    message_id=row.message_id, ts_ms=row.ts_ms, device_id=row.device_id,
+                )
+                for row in db.execute(query) if row.message_id not in self._settled
             ]
 
-    def settled(self, drafts: Sequence[Draft]) -> None:
-        """The bus has these: forget them."""
-        if drafts:
-            with self._engine.begin() as db:
-                db.execute(delete(self._outbox).where(
-                    self._outbox.c.message_id.in_([draft.message_id for draft in drafts])
-                ))
+    async def with_ack(self, bus: Bus, cause: bytes) -> list[Draft]:
+        """What is to be published with the acknowledgement of `cause`.
 
-    async def flush(self, bus: Bus) -> int:
-        """Publish whatever is pending (at start, and for effects that no delivery caused). Returns how many."""
-        drafts = self.pending()
-        for start in range(0, len(drafts), 100):
-            part = drafts[start:start + 100]
+        If that is more than one frame should carry, all but the last part are published here, before it.
+
+        :raises Refused: the broker will not take a part.
+        """
+        *early, last = list(_parts(self.pending(cause))) or [[]]
+        for part in early:
             await bus.publish(*part)
             self.settled(part)
-        return len(drafts)
+        return last
+
+    def settled(self, drafts: Sequence[Draft]) -> None:
+        """The bus has these: their rows are deleted within `SETTLE_PAUSE_S`.
+
+        Killed before that, they are published again at the next start, and the broker knows them.
+        To be called in the event loop.
+        """
+        if drafts:
+            if not self._settled:
+                asyncio.get_running_loop().call_later(SETTLE_PAUSE_S, self._delete_settled)
+            self._settled.update(draft.message_id for draft in drafts if draft.message_id)
+
+    async def flush(self, bus: Bus, cause: bytes | None = None) -> list[Refused]:
+        """Publish what is pending, of all or of one cause: at start, for effects that no delivery caused.
+
+        Returns why the broker refused some for ever (too big, not allowed); they are dropped: tell the owner.
+
+        :raises Refused: `busy`, `no_space`: what was not published stays.
+        """
+        refusals: list[Refused] = []
+        for part in _parts(self.pending(cause)):
+            try:
+                await bus.publish(*part)
+            except Refused as refused:
+                if refused.code in _PASSING:
+                    raise
+                refusals += await self._one_by_one(bus, part)
+            self.settled(part)
+        return refusals
 
     def forget(self, *, now_ms: int) -> None:
         """Drop inbox rows older than any redelivery."""
         with self._engine.begin() as db:
             db.execute(delete(self._inbox).where(self._inbox.c.seen_ms < now_ms - SEEN_KEPT_MS))
 
+    async def _one_by_one(self, bus: Bus, drafts: Sequence[Draft]) -> list[Refused]:
+        refusals = []
+        for draft in drafts:
+            try:
+                await bus.publish(draft)
+            except Refused as refused:
+                if refused.code in _PASSING:
+                    raise
+                refusals.append(refused)
+        return refusals
+
+    def _delete_settled(self) -> None:
+        ids = list(self._settled)
+        with self._engine.begin() as db:
+            for start in range(0, len(ids), PART_COUNT):
+                part = ids[start:start + PART_COUNT]
+                db.execute(delete(self._outbox).where(self._outbox.c.message_id.in_(part)))
+        self._settled.difference_update(ids)
+
+
+def _parts(drafts: Sequence[Draft]) -> Iterator[list[Draft]]:
+    part: list[Draft] = []
+    size = 0
+    for draft in drafts:
+        length = len(draft.payload) if isinstance(draft.payload, bytes) else 0
+        if part and (len(part) == PART_COUNT or size + length > PART_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(draft)
+        size += length
+    if part:
+        yield part

@@ -1,0 +1,138 @@
+"""From a message in a chat to a run of its group.
+
+Every message of a registered chat is stored; when one wakes the group, all messages of the chat that were
+not handed over yet go into `run.requested`, oldest first by arrival, and are marked in the same transaction:
+each is in exactly one request, whatever is killed or delivered again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+from sqlalchemy import Connection, Engine, Row, and_, insert, select, update
+
+from microclaw.bus.api import Bus, Delivery, Draft
+from microclaw.core.groups import is_conversation
+from microclaw.core.ids import derived_id, id_time
+from microclaw.core.kinds import Attachment, MessageReceived, PromptMessage, Quote, RunRequested
+from microclaw.core.prompt import split
+from microclaw.core.requests import Group
+from microclaw.core.text import is_worth_storing
+from microclaw.core.trigger import should_wake, trigger_of
+from microclaw.router.registry import Registry
+from microclaw.router.tables import chats, messages
+from microclaw.store.outbox import Outbox
+
+#: Rows marked by one statement.
+_MARK_COUNT = 500
+
+
+class Inbound:
+    """Consumer of `message.received`."""
+
+    def __init__(
+        self, engine: Engine, outbox: Outbox, bus: Bus, registry: Registry, assistant_name: str,
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self._engine = engine
+        self._outbox = outbox
+        self._bus = bus
+        self._registry = registry
+        self._assistant_name = assistant_name
+        self._clock_ms = clock_ms
+
+    async def on_message(self, delivery: Delivery) -> list[Draft]:
+        """Store one message; returns the runs it causes."""
+        cause = delivery.envelope.message_id
+        received = delivery.envelope.read(MessageReceived)
+        with self._engine.begin() as db:
+            if not self._outbox.seen(db, cause):
+                self._outbox.put(db, cause, self._take(db, received, cause), now_ms=self._clock_ms())
+        return await self._outbox.with_ack(self._bus, cause)
+
+    def _take(self, db: Connection, received: MessageReceived, cause: bytes) -> list[Draft]:
+        if not is_conversation(received.chat):
+            return []
+        note_chat(db, received)
+        group = self._registry.of_chat(db, received.chat)
+        if group is None or not is_worth_storing(received.text, attachments=len(received.attachments)):
+            return []
+        store(db, received)
+        if received.is_own_reply:
+            return []
+        waiting = not_handed_over(db, received.chat)
+        wakes = should_wake(
+            is_main=group.is_main, requires_trigger=group.requires_trigger,
+            trigger=trigger_of(group.trigger, self._assistant_name), texts=[row.text for row in waiting],
+        )
+        return hand_over(db, group, waiting, cause) if wakes else []
+
+
+def note_chat(db: Connection, received: MessageReceived) -> None:
+    """Remember that this chat exists, what it is called and when it was last heard of."""
+    here = chats.c.chat == received.chat
+    known = db.execute(select(chats).where(here)).first()
+    if known is None:
+        db.execute(insert(chats), {
+            "chat": received.chat, "name": received.chat_name or received.chat,
+            "last_message_ms": received.sent_ms, "is_group": received.is_group,
+        })
+    else:
+        db.execute(update(chats).where(here), {
+            "name": received.chat_name or known.name,
+            "last_message_ms": max(received.sent_ms, known.last_message_ms),
+            "is_group": received.is_group,
+        })
+
+
+def store(db: Connection, received: MessageReceived) -> None:
+    """Keep the message; the same platform id again (an edit, a repeat) only renews its content."""
+    content = {
+        "text": received.text,
+        "quote": msgspec.msgpack.encode(received.quote),
+        "attachments": msgspec.msgpack.encode(received.attachments),
+    }
+    same = and_(messages.c.chat == received.chat, messages.c.platform_id == received.platform_id)
+    if db.execute(update(messages).where(same), content).rowcount:
+        return
+    db.execute(insert(messages), content | {
+        "chat": received.chat, "platform_id": received.platform_id, "sender": received.sender,
+        "sender_name": received.sender_name or received.sender.partition("@")[0], "sent_ms": received.sent_ms,
+        "from_me": received.from_me, "is_own_reply": received.is_own_reply, "request_id": None,
+    })
+
+
+def not_handed_over(db: Connection, chat: str) -> Sequence[Row[tuple[object, ...]]]:
+    """What people wrote in the chat and no run has got yet, in the order of arrival."""
+    return db.execute(
+        select(messages)
+        .where(messages.c.chat == chat, messages.c.request_id.is_(None), messages.c.is_own_reply.is_(False))
+        .order_by(messages.c.number)
+    ).all()
+
+
+def hand_over(
+    db: Connection, group: Group, waiting: Sequence[Row[tuple[object, ...]]], cause: bytes
+) -> list[Draft]:
+    """The requests that carry all these messages, which are marked with them."""
+    drafts: list[Draft] = []
+    numbers = [row.number for row in waiting]
+    for index, part in enumerate(split(prompt_message(row) for row in waiting)):
+        request_id = derived_id(id_time(cause), cause, "run", index)
+        marked, numbers = numbers[:len(part)], numbers[len(part):]
+        for start in range(0, len(marked), _MARK_COUNT):
+            rows = messages.c.number.in_(marked[start:start + _MARK_COUNT])
+            db.execute(update(messages).where(rows), {"request_id": request_id})
+        run = RunRequested(group=group.folder, chat=group.chat, is_main=group.is_main, messages=tuple(part))
+        drafts.append(Draft(f"group:{group.folder}", run, message_id=request_id))
+    return drafts
+
+
+def prompt_message(row: Row[tuple[object, ...]]) -> PromptMessage:
+    """A stored message as a run carries it."""
+    return PromptMessage(
+        id=row.platform_id, sender_name=row.sender_name, sent_ms=row.sent_ms, text=row.text,
+        quote=msgspec.msgpack.decode(row.quote, type=Quote | None),
+        attachments=msgspec.msgpack.decode(row.attachments, type=tuple[Attachment, ...]),
+    )
