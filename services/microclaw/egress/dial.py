@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from microclaw.core.egress_rules import Verdict, check_addresses
+from microclaw.egress.upstream import Dial, dial_plain
 
 #: For an answer of the resolver.
 RESOLVE_S_MAX = 10.0
@@ -48,8 +49,8 @@ class World:
     """What egress has of the outside; a test puts another one in."""
 
     resolve: Resolve = system_resolve
-    #: Judges the addresses of a name: (name, addresses, those that are this machine's).
-    judge: Callable[[str, list[str], list[str]], Verdict] = check_addresses
+    #: Is given exactly an address that was judged.
+    dial: Dial = dial_plain
     is_own: Callable[[str], bool] = is_own
     tls: Callable[[], ssl.SSLContext] = ssl.create_default_context
     clock_ms: Callable[[], int] = now_ms
@@ -73,7 +74,7 @@ async def resolved(world: World, host: str, port: int) -> Resolved:
     except OSError as error:
         return Resolved(Verdict(False, f"{host} could not be resolved ({error.strerror or error}): is the name right?"))
     own = [address for address in addresses if _is_address(address) and world.is_own(address)]
-    return Resolved(world.judge(host, addresses, own), tuple(addresses))
+    return Resolved(check_addresses(host, addresses, own), tuple(addresses))
 
 
 def _is_address(text: str) -> bool:

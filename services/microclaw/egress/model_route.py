@@ -19,7 +19,7 @@ from microclaw.egress.doors import Owner
 from microclaw.egress.http_messages import BadMessage, Closed, Limits, Wire
 from microclaw.egress.metering import Meter
 from microclaw.egress.secret_store import SecretStore
-from microclaw.egress.upstream import Unreachable, connected
+from microclaw.egress.upstream import Unreachable, connected, dial_plain, dial_tls
 
 #: A prompt with its pictures.
 REQUEST_BYTES_MAX = 32 << 20
@@ -117,8 +117,9 @@ class ModelRoute:
             headers.append((b"transfer-encoding", b"chunked"))
         if wire.h11.they_are_waiting_for_100_continue:
             await wire.send(h11.InformationalResponse(status_code=100, headers=[]))
+        dial = dial_tls(self._tls()) if server.tls else dial_plain
         async with connected(
-            [server.host], server.port, name=server.host, tls=self._tls() if server.tls else None, limits=self._limits,
+            dial, [server.host], server.port, name=server.host, limits=self._limits,
         ) as outside:
             await outside.send(h11.Request(method=request.method, target=path, headers=headers))
             await self._send_body(wire, outside, scrubber)

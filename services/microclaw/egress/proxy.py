@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from contextlib import suppress
 from urllib.parse import urlsplit
 
 import h11
@@ -18,11 +16,11 @@ from microclaw.egress.audit_log import AuditLog
 from microclaw.egress.connection import refuse
 from microclaw.egress.dial import World, resolved
 from microclaw.egress.doors import Owner
-from microclaw.egress.http_messages import CHUNK_BYTES, BadMessage, Closed, Limits, Wire
+from microclaw.egress.http_messages import BadMessage, Closed, Limits, Wire
 from microclaw.egress.rule_store import RuleStore
 from microclaw.egress.secret_store import SecretStore
 from microclaw.egress.tunnel import ACCESS_DENIED, Tunnel, TunnelLimits, first_hello
-from microclaw.egress.upstream import Unreachable, connected, dialled
+from microclaw.egress.upstream import Streams, Unreachable, connected, dialled, hung_up
 
 #: New connections of one worker: so many at once, then so many a second.
 BURST_MAX = 300.0
@@ -59,13 +57,13 @@ class Proxy:
             host, port = parse_authority(target)
         except UsageError as error:
             return await self._deny(owner, wire, "egress.connect", target, str(error), status=400)
-        checked = await self._check(owner, "egress.connect", host, port, target)
+        checked = await self._check(owner, host, port, target)
         if isinstance(checked, str):
             return await self._deny(owner, wire, "egress.connect", f"{host}:{port}", checked)
         self.under_way += 1
         try:
             try:
-                outside = await dialled(checked, port, name=host, tls=None)
+                outside = await dialled(self._world.dial, checked, port, name=host)
             except Unreachable as error:
                 await self._record(owner, "egress.connect", f"{host}:{port}", "failed", str(error))
                 await refuse(wire, 502, str(error))
@@ -73,9 +71,7 @@ class Proxy:
             try:
                 await self._carry(owner, wire, host, port, outside)
             finally:
-                outside[1].transport.abort()
-                with suppress(OSError):
-                    await outside[1].wait_closed()
+                await hung_up(outside[1])
         finally:
             self.under_way -= 1
         return True
@@ -98,7 +94,7 @@ class Proxy:
         scrubber = self._secrets.scrubber
         if scrubber.holds(request.target) or any(scrubber.holds(value) for _, value in request.headers):
             return await self._deny(owner, wire, "egress.http", where, "it holds a secret: it was not sent")
-        checked = await self._check(owner, "egress.http", host, port, target)
+        checked = await self._check(owner, host, port, target)
         if isinstance(checked, str):
             return await self._deny(owner, wire, "egress.http", where, checked)
         await self._record(owner, "egress.http", where, "allow", request.method.decode())
@@ -108,7 +104,9 @@ class Proxy:
             headers.append((b"transfer-encoding", b"chunked"))
         self.under_way += 1
         try:
-            async with connected(checked, port, name=host, tls=None, limits=self._limits) as outside:
+            async with connected(
+                self._world.dial, checked, port, name=host, limits=self._limits,
+            ) as outside:
                 await self._exchange(
                     wire, outside, h11.Request(method=request.method, target=path.encode(), headers=headers)
                 )
@@ -122,10 +120,11 @@ class Proxy:
 
     # --- inside -----------------------------------------------------------------------------------------------
 
-    async def _check(self, owner: Owner, action: str, host: str, port: int, target: str) -> tuple[str, ...] | str:
+    async def _check(self, owner: Owner, host: str, port: int, target: str) -> tuple[str, ...] | str:
         """The addresses that may be dialled, or why none may."""
-        bucket = self._buckets.get(owner.worker_id) or Bucket(BURST_MAX, CONNECTIONS_PER_S, BURST_MAX, time.monotonic())
-        self._buckets[owner.worker_id], within = bucket.take(time.monotonic())
+        now_s = time.monotonic()
+        bucket = self._buckets.get(owner.worker_id) or Bucket(BURST_MAX, CONNECTIONS_PER_S, BURST_MAX, now_s)
+        self._buckets[owner.worker_id], within = bucket.take(now_s)
         if not within:
             return f"too many connections: {CONNECTIONS_PER_S:g} a second are allowed, try again later"
         if self.under_way >= UNDER_WAY_MAX:
@@ -140,7 +139,7 @@ class Proxy:
 
     async def _carry(
         self, owner: Owner, wire: Wire, host: str, port: int,
-        outside: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        outside: Streams,
     ) -> None:
         where = f"{host}:{port}"
         already, _ = wire.h11.trailing_data

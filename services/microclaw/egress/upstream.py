@@ -1,10 +1,10 @@
-"""One HTTP exchange with a server outside: connect, send, take the answer; verified TLS, every wait bounded."""
+"""A connection to a server outside: verified TLS or plain, every wait bounded, and why it failed in one line."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import h11
@@ -12,45 +12,42 @@ import h11
 from microclaw.core.errors import MicroclawError
 from microclaw.egress.http_messages import CHUNK_BYTES, Limits, Wire
 
-#: TCP and TLS together.
+#: TCP and TLS together, all addresses of a name.
 CONNECT_S_MAX = 15.0
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+#: Open a connection to (host or address, port). :raises OSError:
+Dial = Callable[[str, int], Awaitable[Streams]]
 
 
 class Unreachable(MicroclawError):
     """The server outside can't be reached."""
 
 
-@asynccontextmanager
-async def connected(
-    hosts: Sequence[str], port: int, *, name: str, tls: ssl.SSLContext | None, limits: Limits,
-    connect_s: float = CONNECT_S_MAX,
-) -> AsyncIterator[Wire]:
-    """A connection to the first of `hosts` (addresses, or one name) that takes it; closed at the end.
+async def dial_plain(host: str, port: int) -> Streams:
+    """TCP."""
+    return await asyncio.open_connection(host, port, limit=CHUNK_BYTES)
 
-    `name` is what its certificate must be for. :raises Unreachable: says why.
-    """
-    reader, writer = await dialled(hosts, port, name=name, tls=tls, connect_s=connect_s)
-    try:
-        yield Wire(h11.CLIENT, reader, writer, limits)
-    finally:
-        # What is still on its way is of no use to anyone: no polite goodbye that a dead server could delay.
-        writer.transport.abort()
-        with suppress(OSError):
-            await writer.wait_closed()
+
+def dial_tls(context: ssl.SSLContext) -> Dial:
+    """TCP and TLS; the certificate must be the host's."""
+    async def dial(host: str, port: int) -> Streams:
+        return await asyncio.open_connection(
+            host, port, ssl=context, server_hostname=host, limit=CHUNK_BYTES,
+        )
+    return dial
 
 
 async def dialled(
-    hosts: Sequence[str], port: int, *, name: str, tls: ssl.SSLContext | None, connect_s: float = CONNECT_S_MAX,
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """The streams of a new connection. :raises Unreachable:"""
+    dial: Dial, addresses: Sequence[str], port: int, *, name: str, connect_s: float = CONNECT_S_MAX,
+) -> Streams:
+    """A connection to the first of `addresses` that takes it. :raises Unreachable: says why none does."""
     reasons: list[str] = []
     try:
         async with asyncio.timeout(connect_s):
-            for host in hosts:
+            for address in addresses:
                 try:
-                    return await asyncio.open_connection(
-                        host, port, ssl=tls, server_hostname=name if tls else None, limit=CHUNK_BYTES,
-                    )
+                    return await dial(address, port)
                 except ssl.SSLCertVerificationError as error:
                     reasons.append(f"its certificate is not accepted: {error.verify_message}")
                 except ssl.SSLError as error:
@@ -60,3 +57,22 @@ async def dialled(
     except TimeoutError:
         reasons.append(f"no connection within {connect_s:g} s")
     raise Unreachable(f"{name}:{port} can't be reached: {'; '.join(dict.fromkeys(reasons))}")
+
+
+@asynccontextmanager
+async def connected(
+    dial: Dial, addresses: Sequence[str], port: int, *, name: str, limits: Limits,
+) -> AsyncIterator[Wire]:
+    """The same, to speak HTTP over; closed at the end. :raises Unreachable:"""
+    reader, writer = await dialled(dial, addresses, port, name=name)
+    try:
+        yield Wire(h11.CLIENT, reader, writer, limits)
+    finally:
+        await hung_up(writer)
+
+
+async def hung_up(writer: asyncio.StreamWriter) -> None:
+    """Close at once. What is still on its way is of no use: no goodbye that a dead server could delay."""
+    writer.transport.abort()
+    with suppress(OSError):
+        await writer.wait_closed()

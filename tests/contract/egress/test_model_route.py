@@ -6,9 +6,9 @@ import asyncio
 import base64
 import json
 
-from microclaw.core.scrub import mask
-
 from tests.contract.egress.through_door import KEY, call, connect, free_port, gate, post, read_request, until
+
+from microclaw.core.scrub import mask
 
 SSE = (
     b'event: message_start\ndata: {"type":"message_start","message":{"model":"claude-x","usage":{"input_tokens":12,'
