@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 import zmq
@@ -68,7 +68,7 @@ class Server:
         while not self._stopping:
             now = time.monotonic()
             due = min(self._engine.next_due() or now + 60, expire_at, silence_at)
-            for fd, _ in self._poller.poll(max(0.0, due - now) * 1000):
+            for fd, _ in self._poller.poll(math.ceil(max(0.0, due - now) * 1000)):
                 if fd in self._pidfds:
                     self._died(int(fd))
                 elif fd == wake_read:
@@ -111,7 +111,7 @@ class Server:
                     continue
                 self._engine.receive(client, operation)
         except (ValueError, TypeError, LookupError, msgspec.DecodeError, RecursionError) as error:
-            log.warning("a client sent garbage and is cut off", extra={"client": client.name, "error": str(error)[:200]})
+            log.warning("a client sent garbage: cut off", extra={"client": client.name, "error": str(error)[:200]})
             self._forget(client.routing, clean=False)
 
     def _stranger(self, routing: bytes) -> None:
@@ -197,7 +197,3 @@ def _peer(frame: zmq.Frame) -> tuple[int | None, int]:
         return int(uid), int(pid)
     return None, 0
 
-
-def socket_path(address: str) -> Path | None:
-    """The file behind an `ipc://` address."""
-    return Path(address.removeprefix("ipc://")) if address.startswith("ipc://") else None

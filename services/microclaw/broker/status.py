@@ -23,7 +23,7 @@ class Status:
             msgspec.msgpack.decode(body, type=StatusAsked)
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
             return Failed(reason=f"the broker does not answer that: {error}")
-        facts = dict(self._engine.facts())
+        facts: dict[str, str | int | float | bool] = dict(self._engine.facts())
         troubles = []
         if facts["no_space"]:
             troubles.append("the disk is full: nothing is accepted until there is room")

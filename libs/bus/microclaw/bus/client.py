@@ -47,7 +47,7 @@ async def connect(address: str, name: str, *, timeout_s: float | None = None) ->
     client = Client(address, name)
     try:
         await asyncio.wait_for(client.connected(), timeout_s)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         await client.close()
         raise BusTimeout("the broker does not answer: is MicroClaw running? `microclaw status`") from None
     except BaseException:
@@ -68,8 +68,8 @@ class _Stream:
 
     def operation(self) -> list[Any]:
         want = self.subscription
-        return [Op.SUBSCRIBE, self.sid, want.group, list(want.kinds), want.sessions, want.max_in_flight, want.ack_wait_ms,
-                want.max_deliver, list(want.backoff_ms), want.start]
+        return [Op.SUBSCRIBE, self.sid, want.group, list(want.kinds), want.sessions, want.max_in_flight,
+                want.ack_wait_ms, want.max_deliver, list(want.backoff_ms), want.start]
 
 
 @dataclass(slots=True, frozen=True)
@@ -93,7 +93,7 @@ class Client(Bus):
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
         self._socket.setsockopt(zmq.MAXMSGSIZE, wire.FRAME_BYTES_MAX)
         self._socket.connect(address)
-        self._fd = self._socket.getsockopt(zmq.FD)
+        self._fd = int(self._socket.getsockopt(zmq.FD))
         self._loop.add_reader(self._fd, self._drain)
         self._instance = os.urandom(8)
         self._greeted: asyncio.Future[None] = self._loop.create_future()
@@ -257,7 +257,7 @@ class Client(Bus):
         self._say(operation)
         try:
             return await asyncio.wait_for(future, timeout_s)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise BusTimeout("the bus did not answer in time; whether it took effect is unknown") from None
         finally:
             self._calls.pop(rid, None)
@@ -358,8 +358,9 @@ class Client(Bus):
         self._say([Op.SERVE])
 
     async def _answer(self, bid: int, asker: str, body: bytes) -> None:
-        assert self._server is not None
         try:
+            if self._server is None:
+                raise RuntimeError("a request came before serve()")
             answer = await self._server(asker, body)
         except Exception as error:
             # The asker is told, and the log; the connection goes on.

@@ -126,6 +126,12 @@ class Engine:
         self._tail: OrderedDict[int, Row] = OrderedDict()
         self._tail_bytes = 0
         self._no_space = False
+        self._handlers: dict[int, Callable[..., None]] = {
+            Op.PUBLISH: self._on_publish, Op.ACK: self._on_ack, Op.NACK: self._on_nack, Op.TERM: self._on_term,
+            Op.PROGRESS: self._on_progress, Op.SUBSCRIBE: self._on_subscribe, Op.UNSUBSCRIBE: self._on_unsubscribe,
+            Op.REPLAY: self._on_replay, Op.REQUEST: self._on_request, Op.ANSWER: self._on_answer,
+            Op.SERVE: self._on_serve, Op.PING: self._on_ping,
+        }
         self._load_groups()
 
     # --- groups -----------------------------------------------------------------------------------------------------
@@ -191,48 +197,47 @@ class Engine:
         self._out.pop(routing, None)
 
     def receive(self, client: Client, operation: list[Any]) -> None:
-        """One operation. What it can't mean is answered with a refusal; raises only ValueError/TypeError for garbage."""
-        op = operation[0]
-        if op == Op.PUBLISH:
-            self._on_publish(client, operation[1], operation[2])
-        elif op == Op.ACK:
-            _, rid, group, offsets, bodies = operation
-            self._on_publish(client, rid, bodies, self.groups.get(group), tuple(offsets))
-        elif op == Op.NACK:
-            _, name, offset, delay_ms, error = operation
-            if group := self.groups.get(name):
-                group.nack(offset, delay_ms, str(error), self._monotonic(), self._wall_ms())
-        elif op == Op.TERM:
-            _, name, offset, reason = operation
-            if group := self.groups.get(name):
-                group.term(offset, str(reason))
-        elif op == Op.PROGRESS:
-            _, name, offset = operation
-            if group := self.groups.get(name):
-                group.progress(offset, self._monotonic())
-        elif op == Op.SUBSCRIBE:
-            self._on_subscribe(client, operation[1:])
-        elif op == Op.UNSUBSCRIBE:
-            self._unsubscribe(client, operation[1], clean=True)
-        elif op == Op.REPLAY:
-            _, rid, session, after, limit, wait_ms = operation
-            waiting = _Waiting(client, rid, session, after, min(limit, REPLAY_MESSAGES_MAX),
-                               self._monotonic() + wait_ms / 1000)
-            if not self._replay(waiting, final=wait_ms == 0):
-                self._waiting.append(waiting)
-        elif op == Op.REQUEST:
-            self._on_request(client, *operation[1:])
-        elif op == Op.ANSWER:
-            _, bid, body = operation
-            if asked := self._asked.pop(bid, None):
-                asked.client.requests -= 1
-                self._out[asked.client.routing].append([Op.REQUEST, asked.rid, body])
-        elif op == Op.SERVE:
-            client.serves = True
-        elif op == Op.PING:
-            self._out[client.routing].append([Op.PING])
-        else:
-            raise ValueError(f"unknown operation {op!r}")
+        """One operation. What can't be met is answered with a refusal; garbage raises ValueError, TypeError or
+        LookupError."""
+        handler = self._handlers.get(operation[0])
+        if handler is None:
+            raise ValueError(f"unknown operation {operation[0]!r}")
+        handler(client, *operation[1:])
+
+    def _on_ack(self, client: Client, rid: int, group: str, offsets: list[int], bodies: list[bytes]) -> None:
+        self._on_publish(client, rid, bodies, self.groups.get(group), tuple(offsets))
+
+    def _on_nack(self, _client: Client, group: str, offset: int, delay_ms: int | None, error: str) -> None:
+        if found := self.groups.get(group):
+            found.nack(offset, delay_ms, error, self._monotonic(), self._wall_ms())
+
+    def _on_term(self, _client: Client, group: str, offset: int, reason: str) -> None:
+        if found := self.groups.get(group):
+            found.term(offset, reason)
+
+    def _on_progress(self, _client: Client, group: str, offset: int) -> None:
+        if found := self.groups.get(group):
+            found.progress(offset, self._monotonic())
+
+    def _on_unsubscribe(self, client: Client, sid: int) -> None:
+        self._unsubscribe(client, sid, clean=True)
+
+    def _on_replay(self, client: Client, rid: int, session: str, after: int, limit: int, wait_ms: int) -> None:
+        waiting = _Waiting(client, rid, session, after, min(limit, REPLAY_MESSAGES_MAX),
+                           self._monotonic() + wait_ms / 1000)
+        if not self._replay(waiting, final=wait_ms == 0):
+            self._waiting.append(waiting)
+
+    def _on_answer(self, _client: Client, bid: int, body: bytes) -> None:
+        if asked := self._asked.pop(bid, None):
+            asked.client.requests -= 1
+            self._out[asked.client.routing].append([Op.REQUEST, asked.rid, body])
+
+    def _on_serve(self, client: Client) -> None:
+        client.serves = True
+
+    def _on_ping(self, client: Client) -> None:
+        self._out[client.routing].append([Op.PING])
 
     def _refuse(self, routing: bytes, rid: int, code: str, why: str, retry_after_ms: int = 0) -> None:
         self._out[routing].append([Op.REFUSED, rid, code, why, retry_after_ms])
@@ -498,12 +503,14 @@ class Engine:
 
     # --- subscriptions ----------------------------------------------------------------------------------------------
 
-    def _on_subscribe(self, client: Client, fields: list[Any]) -> None:
-        sid, name, kinds, sessions, max_in_flight, ack_wait_ms, max_deliver, backoff, start = fields
+    def _on_subscribe(
+        self, client: Client, sid: int, name: str, kinds: list[str], sessions: str, max_in_flight: int, ack_wait_ms: int,
+        max_deliver: int, backoff: list[int], start: str,
+    ) -> None:
         wanted = (tuple(map(str, kinds)), str(sessions), int(ack_wait_ms) / 1000, int(max_deliver),
                   tuple(int(pause) for pause in backoff))
         group = self.groups.get(name)
-        if group is None or wanted != (group.kinds, group.sessions, group.ack_wait_s, group.max_deliver, group.backoff_ms):
+        if group is None or wanted != group.wanted:
             spec = msgspec.msgpack.encode(wanted)
             floor = self._last_offset if start == "new" else max(self.journal.first_offset() - 1, 0)
             try:

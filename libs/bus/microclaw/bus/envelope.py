@@ -94,8 +94,8 @@ def encode(envelope: Envelope) -> bytes:
 
 
 def decode(raw: bytes) -> Envelope:
-    """The envelope in these bytes, whole and nothing else. Raises EnvelopeError. The payload's kind is checked when it is
-    read (`Envelope.kind`)."""
+    """The envelope in these bytes, whole and nothing else. Raises EnvelopeError. The payload's kind is checked when
+    it is read (`Envelope.kind`)."""
     if len(raw) > ENVELOPE_BYTES_MAX:
         raise EnvelopeError("frame", f"{len(raw)} bytes, the limit is {ENVELOPE_BYTES_MAX}")
     try:

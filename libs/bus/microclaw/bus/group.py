@@ -1,11 +1,11 @@
 """A consumer group's place in the journal: who was given what, what comes next, what waits.
 
-Pure: offsets and times in, decisions out. The durable part of it is the *floor* (everything up to it is settled), the
-offsets settled beyond it, and what is *parked* (set aside with its number of deliveries, so that the floor may pass it).
-The rest is rebuilt by looking at the journal from the floor on.
+Pure: offsets and times in, decisions out. The durable part of it is the *floor* (everything up to it is settled),
+the offsets settled beyond it, and what is *parked* (set aside with its number of deliveries, so that the floor may
+pass it). The rest is rebuilt by looking at the journal from the floor on.
 
-One message of a session is out at a time, in order: the *head*. The others of that session wait behind it, also while it
-waits for redelivery. Messages of other sessions pass.
+One message of a session is out at a time, in order: the *head*. The others of that session wait behind it, also
+while it waits for redelivery. Messages of other sessions pass.
 """
 
 from __future__ import annotations
@@ -111,6 +111,8 @@ class Group:
         self, kinds: tuple[str, ...], sessions: str, ack_wait_s: float, max_deliver: int, backoff_ms: tuple[int, ...]
     ) -> None:
         """Change what the group subscribes to, for messages not looked at yet."""
+        #: As it was subscribed to, to see a change.
+        self.wanted = (kinds, sessions, ack_wait_s, max_deliver, backoff_ms)
         self.kinds = kinds
         self.sessions = sessions
         self.ack_wait_s = ack_wait_s

@@ -1,7 +1,7 @@
 """The journal: every accepted envelope, and how far each consumer group is, in one SQLite file.
 
-Written by the broker alone, from one thread. `synchronous=FULL` in WAL mode: what `commit` returned from is on disk. The
-first pages of the WAL are written in advance ("prewarmed"), so a commit overwrites blocks that exist instead of
+Written by the broker alone, from one thread. `synchronous=FULL` in WAL mode: what `commit` returned from is on disk.
+The first pages of the WAL are written in advance ("prewarmed"), so a commit overwrites blocks that exist instead of
 growing a file, which costs the file system a second journal commit.
 """
 
@@ -157,7 +157,9 @@ class Journal:
                 self._prewarm()
         except (sqlite3.DatabaseError, driver.constraint) as error:
             self._lock.close()
-            raise JournalError(f"{path.name} can't be read: {error}. `microclaw bus check` says what is lost") from error
+            raise JournalError(
+                f"{path.name} can't be read: {error}. `microclaw bus check` says what is lost"
+            ) from error
         self.epoch: str = self._value("SELECT value FROM meta WHERE key = 'epoch'")
         self._inserts = {rows: _insert_sql(rows) for rows in INSERT_ROWS}
 
@@ -223,7 +225,9 @@ class Journal:
                 done += size
         except self._driver.constraint:
             if done:
-                self._write("DELETE FROM messages WHERE offset BETWEEN ? AND ?", (rows[0].offset, rows[done - 1].offset))
+                self._write(
+                    "DELETE FROM messages WHERE offset BETWEEN ? AND ?", (rows[0].offset, rows[done - 1].offset)
+                )
             return False
         return True
 
@@ -240,13 +244,14 @@ class Journal:
     def save_group(self, name: str, floor: int, spec: bytes) -> int:
         """Make a group or change what it wants; an existing one keeps its place. Returns its number."""
         self._write(
-            "INSERT INTO groups (name, floor, spec) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET spec = excluded.spec",
+            "INSERT INTO groups (name, floor, spec) VALUES (?, ?, ?)"
+            " ON CONFLICT (name) DO UPDATE SET spec = excluded.spec",
             (name, floor, spec),
         )
         return int(self._value("SELECT no FROM groups WHERE name = ?", (name,)))
 
     def settle(self, group: int, floor: int, beyond: Iterable[int], *, sweep: bool) -> None:
-        """The group is done with all up to `floor`, and with these after it. `sweep`: forget rows now below the floor."""
+        """The group is done with all up to `floor`, and with these after it. `sweep`: forget rows below the floor."""
         self._write("UPDATE groups SET floor = ? WHERE no = ?", (floor, group))
         for offset in beyond:
             self._write("INSERT OR IGNORE INTO settled VALUES (?, ?)", (group, offset))
@@ -338,7 +343,8 @@ class Journal:
     def scan(self, offset: int, limit: int) -> Iterator[Row]:
         """Messages from this offset on."""
         for row in self._db.execute(
-            "SELECT offset, session, seq, kind, body FROM messages WHERE offset >= ? ORDER BY offset LIMIT ?", (offset, limit)
+            "SELECT offset, session, seq, kind, body FROM messages WHERE offset >= ? ORDER BY offset LIMIT ?",
+            (offset, limit),
         ):
             yield Row(*row)
 
@@ -351,7 +357,8 @@ class Journal:
     def replay(self, session: int, after_seq: int, limit: int) -> list[tuple[int, bytes]]:
         """(seq, body) of a session's messages after this one."""
         return list(self._db.execute(
-            "SELECT seq, body FROM messages WHERE session = ? AND seq > ? ORDER BY seq LIMIT ?", (session, after_seq, limit)
+            "SELECT seq, body FROM messages WHERE session = ? AND seq > ? ORDER BY seq LIMIT ?",
+            (session, after_seq, limit),
         ))
 
     def groups(self) -> list[tuple[int, str, int, bytes]]:
@@ -391,7 +398,7 @@ class Journal:
 
 
 def _insert_sql(rows: int) -> str:
-    return "INSERT INTO messages VALUES " + ",".join(["(?,?,?,?,?,?,?,?,?)"] * rows)
+    return f"INSERT INTO messages VALUES {','.join(['(?,?,?,?,?,?,?,?,?)'] * rows)}"  # noqa: S608 - only place holders
 
 
 def _lock(path: Path) -> BinaryIO:

@@ -140,7 +140,8 @@ class Service:
                 await places.acquire()
                 task = asyncio.create_task(self._handle(subscription, handler, delivery, settled))
                 running.add(task)
-                task.add_done_callback(lambda done: (running.discard(done), places.release()))
+                task.add_done_callback(running.discard)
+                task.add_done_callback(lambda _done: places.release())
         finally:
             for task in running:
                 task.cancel()
@@ -288,7 +289,7 @@ def die_with_parent() -> None:
 
 async def _until_orphaned(stop: asyncio.Event) -> None:
     parent = os.getppid()
-    while os.getppid() == parent:
+    while os.getppid() == parent:  # noqa: ASYNC110 - the kernel has no event for it that asyncio could await
         await asyncio.sleep(PARENT_CHECK_S)
     logging.getLogger("microclaw").error("the supervisor is gone: stopping")
     stop.set()
