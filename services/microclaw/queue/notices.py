@@ -1,0 +1,43 @@
+"""What the house says in a chat when a run failed for good: friendly, short, with what to do next.
+
+The cause is named to the owner only, in the main chat: in a group it would be noise, and may say too much.
+"""
+
+from __future__ import annotations
+
+from microclaw.bus.api import Draft
+from microclaw.core.dispatch import Notice
+from microclaw.core.ids import derived_id, id_from_text, id_time
+from microclaw.core.kinds import ReplyRequested
+
+#: Of the cause, at most.
+CAUSE_CHARS_MAX = 300
+
+AFTER_RETRIES = (
+    "Sorry, I could not answer, though I tried several times. Nothing is lost: write again and I take it up once more."
+)
+NEEDS_OWNER = (
+    "Sorry, I cannot answer right now: something has to be put right first. "
+    "Nothing is lost: write again when it is, and I take it up."
+)
+OWNER_HINT = " (`microclaw status` shows more.)"
+
+
+def notice_text(notice: Notice) -> str:
+    """The one line for the chat."""
+    text = AFTER_RETRIES if notice.again else NEEDS_OWNER
+    if not notice.run.is_main:
+        return text
+    cause = " ".join(notice.error.split())[:CAUSE_CHARS_MAX]
+    return text + (f" The cause: {cause}" if cause else "") + OWNER_HINT
+
+
+def notice_draft(notice: Notice, now_ms: int) -> Draft:
+    """The reply that carries it; the same run's notice is the same message."""
+    run = notice.run
+    return Draft(
+        run.chat,
+        ReplyRequested(chat=run.chat, text=notice_text(notice), origin="notice", run_id=run.run_id),
+        message_id=derived_id(id_time(id_from_text(run.run_id)), "notice", run.run_id),
+        ts_ms=now_ms,
+    )

@@ -1,0 +1,142 @@
+"""The scheduler service: sleeps until the next task is due, fires it, hears how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from microclaw.bus.api import Delivery, Draft, Subscription
+from microclaw.bus.errors import BusTimeout, NoResponder, Refused
+from microclaw.bus.service import Service, now_ms
+from microclaw.core.requests import ChangeTask, CreateTask, Failed, Groups, GroupsAsked, Tasks, TasksAsked
+from microclaw.scheduler.commands import Commands
+from microclaw.scheduler.firing import Firing
+from microclaw.scheduler.zone import owner_zone
+from microclaw.store.engine import open_store
+from microclaw.store.heads import HEADS
+
+#: Longest sleep: a clock set forward is noticed by then. (Sleeping until a moment would sleep through it.)
+SLEEP_S_MAX = 1.0
+#: A clock set back by more than this makes next times be reckoned anew.
+SET_BACK_MS = 60_000
+#: Pause before what the bus refused for the moment is sent again.
+RESEND_S = 5.0
+#: How long the router may take to say which groups there are, before tasks fire without knowing.
+GROUPS_S = 1.0
+#: How often old rows are deleted, and fires without an end given up.
+TIDY_S = 3600
+
+
+class Scheduler:
+    """Firing on the bus."""
+
+    def __init__(self, service: Service, firing: Firing, commands: Commands) -> None:
+        self._service = service
+        self._firing = firing
+        self._commands = commands
+        self._changed = asyncio.Event()
+        self._unsent = asyncio.Event()
+        self._folders: frozenset[str] | None = None
+
+    async def on_finished(self, delivery: Delivery) -> Sequence[Draft]:
+        cause = delivery.envelope.message_id
+        if self._firing.finished(delivery.envelope):
+            self._changed.set()
+        return await self._firing.outbox.with_ack(self._service.bus, cause)
+
+    async def on_create(self, command: CreateTask, _asker: str) -> msgspec.Struct:
+        answer = self._commands.create(command)
+        self._changed.set()
+        return answer
+
+    async def on_change(self, command: ChangeTask, _asker: str) -> msgspec.Struct:
+        answer = self._commands.change(command)
+        self._changed.set()
+        return answer
+
+    async def on_tasks(self, question: TasksAsked, _asker: str) -> Tasks:
+        return self._commands.list(question)
+
+    async def keep_time(self) -> None:
+        """Fire what is due, then sleep until the next is, or something changes."""
+        offset = _offset_ms()
+        while not self._service.stopping.is_set():
+            self._changed.clear()
+            if _offset_ms() < offset - SET_BACK_MS:
+                self._service.log.warning("the clock was set back")
+                self._firing.clock_went_back()
+            offset = _offset_ms()
+            due = self._firing.due()
+            if due:
+                self._firing.fire(due, await self._registered())
+                self._unsent.set()
+                continue
+            next_ms = self._firing.next_due_ms()
+            self._service.facts["next_run_ms"] = next_ms or 0
+            pause = SLEEP_S_MAX if next_ms is None else min(SLEEP_S_MAX, max(0.0, (next_ms - now_ms()) / 1000))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), pause)
+
+    async def send(self) -> None:
+        """Publish what fired, in order; first what an earlier life left."""
+        while True:
+            self._unsent.clear()
+            try:
+                for refusal in await self._firing.outbox.flush(self._service.bus):
+                    self._service.trouble(f"the bus refused a task's run for ever: {refusal}")
+            except Refused as refused:
+                self._service.trouble(f"the bus takes no task's run at the moment: {refused}")
+                await asyncio.sleep(RESEND_S)
+                continue
+            await self._unsent.wait()
+
+    async def tidy(self) -> None:
+        """Now and then: give up fires without an end, forget old rows."""
+        while True:
+            if self._firing.give_up():
+                self._unsent.set()
+                self._changed.set()
+            self._firing.forget()
+            await asyncio.sleep(TIDY_S)
+
+    async def _registered(self) -> frozenset[str] | None:
+        """The registered groups' folders, as the router says, or said last; None = it never answered."""
+        try:
+            answer = await self._service.bus.request(
+                "router", GroupsAsked(), Groups | Failed, timeout_s=GROUPS_S,  # type: ignore[arg-type]
+            )
+        except (BusTimeout, NoResponder) as error:
+            self._service.log.warning("the router does not say which groups there are", extra={"why": str(error)})
+            return self._folders
+        if isinstance(answer, Groups):
+            self._folders = frozenset(group.folder for group in answer.groups)
+        return self._folders
+
+
+def _offset_ms() -> int:
+    """What the clock is ahead of the machine's uptime: it changes when the clock is set."""
+    return int((time.time() - time.monotonic()) * 1000)
+
+
+async def serve(service: Service) -> None:
+    """Run until told to stop."""
+    engine = open_store(service.home.database("scheduler"), HEADS["scheduler"])
+    zone = owner_zone(service.settings.assistant.timezone)
+    service.facts["timezone"] = zone
+    firing = Firing(engine, wall=now_ms, trouble=service.trouble, log=service.log)
+    scheduler = Scheduler(service, firing, Commands(engine, wall=now_ms, owner_zone=zone))
+    service.spawn(scheduler.send(), "send fires")
+    service.consume(
+        Subscription("scheduler", ("run.finished",)), scheduler.on_finished, settled=firing.outbox.settled,
+    )
+    service.answer(CreateTask, scheduler.on_create)
+    service.answer(ChangeTask, scheduler.on_change)
+    service.answer(TasksAsked, scheduler.on_tasks)
+    service.spawn(scheduler.tidy(), "tidy")
+    service.spawn(scheduler.keep_time(), "keep time")
+    await service.ready()
+    await service.stopping.wait()

@@ -1,0 +1,492 @@
+"""The queue's decisions as transcripts, and its promises under random events."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from microclaw.core.dispatch import (
+    RETRY_MS,
+    RUN_MESSAGES_MAX,
+    Command,
+    Dispatch,
+    Drain,
+    Ended,
+    Event,
+    Finished,
+    Fire,
+    Grant,
+    Ignored,
+    IllegalTransition,
+    Item,
+    LaneState,
+    LateDone,
+    LeaseOver,
+    Notice,
+    Outcome,
+    Resume,
+    Run,
+    TaskDue,
+    Wanted,
+)
+
+
+class Desk:
+    """Plays a queue by hand: short words in, what started out."""
+
+    def __init__(self, max_concurrent: int = 2, **bounds: Any) -> None:
+        self.dispatch = Dispatch(max_concurrent, **bounds)
+        self.now = 0
+        self.numbers = 0
+        self.started: list[str] = []
+        self.start_times: list[int] = []
+        self.runs: dict[str, Run] = {}
+        self.notices: list[Notice] = []
+        self.commands: list[Command] = []
+
+    def handle(self, event: Event) -> list[Command]:
+        commands = self.dispatch.handle(event, self.now, self._run_id)
+        for command in commands:
+            if isinstance(command, Grant):
+                run = command.run
+                self.runs[run.group] = run
+                self.started.append(f"T:{run.fire.task_id}" if run.fire else f"M:{run.group}")
+                self.start_times.append(self.now)
+            elif isinstance(command, Notice):
+                self.notices.append(command)
+        self.commands += commands
+        return commands
+
+    def _run_id(self, group: str, fire: Fire | None) -> str:
+        return f"task {fire.key}" if fire else f"{group} {len(self.started) + 1} at {self.now}"
+
+    def message(self, group: str, *, size: int = 10, count: int = 1) -> list[Command]:
+        items = []
+        for _ in range(count):
+            self.numbers += 1
+            items.append(Item(self.numbers, f"chat:{group}", size_bytes=size))
+        return self.handle(Wanted(group, tuple(items)))
+
+    def task(self, group: str, task_id: str, due_ms: int = 0) -> list[Command]:
+        self.numbers += 1
+        return self.handle(TaskDue(group, Fire(self.numbers, f"chat:{group}", task_id, due_ms)))
+
+    def ends(self, group: str, **how: Any) -> list[Command]:
+        run = self.runs[group]
+        return self.handle(Finished(group, run.run_id, **({"ok": True} | how)))
+
+    def fails(self, group: str, **how: Any) -> list[Command]:
+        return self.ends(group, ok=False, error="boom", **how)
+
+    def until(self, ms: int, *, failing: bool = False) -> None:
+        """Let time pass; retries start when due, and fail at once if `failing`."""
+        while (due := self.dispatch.next_retry_ms()) is not None and due <= ms:
+            self.now = max(self.now, due)
+            for retry in self.dispatch.retries_due(self.now):
+                self.handle(retry)
+                if failing and self.dispatch.lanes[retry.group].run is not None:
+                    self.fails(retry.group)
+        self.now = max(self.now, ms)
+
+
+# --- order and places ---------------------------------------------------------------------------------------------
+
+
+def test_a_group_has_one_run_at_a_time() -> None:
+    desk = Desk()
+    desk.message("a")
+    desk.message("a")
+    assert desk.started == ["M:a"]
+    desk.ends("a")
+    assert desk.started == ["M:a", "M:a"]
+    assert [item.number for item in desk.runs["a"].items] == [2]
+
+
+def test_no_more_runs_than_places() -> None:
+    desk = Desk()
+    for group in ("g1", "g2", "g3"):
+        desk.message(group)
+    assert desk.started == ["M:g1", "M:g2"]
+    desk.ends("g1")
+    assert desk.started == ["M:g1", "M:g2", "M:g3"]
+
+
+def test_waiting_groups_are_served_in_order_of_arrival_and_stand_in_line_once() -> None:
+    desk = Desk()
+    for group in ("a", "b", "c", "d", "e", "c"):
+        desk.message(group)
+    for group in ("b", "a", "c"):
+        desk.ends(group)
+    assert desk.started == ["M:a", "M:b", "M:c", "M:d", "M:e"]
+    assert len(desk.runs["c"].items) == 2
+
+
+def test_a_busy_group_goes_behind_those_who_wait() -> None:
+    desk = Desk()
+    for group in ("a", "b", "c", "a"):
+        desk.message(group)
+    desk.ends("a")
+    assert desk.started[-1] == "M:c"
+    desk.ends("b")
+    assert desk.started[-1] == "M:a"
+
+
+def test_tasks_come_before_messages_of_a_group() -> None:
+    desk = Desk()
+    desk.message("a")
+    desk.task("a", "t1")
+    desk.task("a", "t2")
+    desk.message("a")
+    for _ in range(3):
+        desk.ends("a")
+    assert desk.started == ["M:a", "T:t1", "T:t2", "M:a"]
+
+
+def test_a_waiting_group_runs_its_task_before_its_messages() -> None:
+    desk = Desk()
+    for group in ("a", "b", "c"):
+        desk.message(group)
+    desk.task("c", "tc")
+    desk.ends("a")
+    desk.ends("c")
+    assert desk.started == ["M:a", "M:b", "T:tc", "M:c"]
+
+
+def test_one_fire_of_a_task_is_one_run() -> None:
+    desk = Desk()
+    desk.task("a", "t1")
+    assert isinstance(desk.task("a", "t1")[0], Ignored)
+    desk.task("a", "t2")
+    assert isinstance(desk.task("a", "t2")[0], Ignored)
+    desk.task("a", "t1", due_ms=60_000)
+    for _ in range(3):
+        desk.ends("a")
+    assert desk.started == ["T:t1", "T:t2", "T:t1"]
+    assert desk.dispatch.state("a") is LaneState.IDLE
+
+
+def test_draining_starts_nothing_and_leaves_what_runs() -> None:
+    desk = Desk()
+    desk.message("a")
+    desk.task("a", "t1")
+    desk.message("b")
+    desk.message("c")
+    desk.handle(Drain())
+    desk.task("z", "tz")
+    desk.message("z")
+    desk.ends("a")
+    desk.ends("b")
+    assert desk.started == ["M:a", "M:b"]
+    desk.handle(Resume())
+    assert desk.started == ["M:a", "M:b", "M:c", "T:tz"]
+
+
+def test_a_run_takes_all_waiting_messages_up_to_its_bounds() -> None:
+    desk = Desk(run_bytes_max=100)
+    desk.message("a", size=500)
+    assert [item.number for item in desk.runs["a"].items] == [1]
+    desk.message("a", size=40, count=5)
+    taken = []
+    for _ in range(3):
+        desk.ends("a")
+        taken.append([item.number for item in desk.runs["a"].items])
+    assert taken == [[2, 3], [4, 5], [6]]
+    desk.ends("a")
+    desk.message("b", size=0, count=RUN_MESSAGES_MAX + 1)
+    assert len(desk.runs["b"].items) == RUN_MESSAGES_MAX
+
+
+def test_a_follow_up_is_for_a_run_of_messages_only() -> None:
+    desk = Desk()
+    assert not desk.dispatch.takes_follow_up("a")
+    desk.task("a", "t1")
+    assert not desk.dispatch.takes_follow_up("a")
+    desk.message("b")
+    assert desk.dispatch.takes_follow_up("b")
+
+
+# --- failure ------------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_run_is_tried_again_five_times_and_then_told() -> None:
+    desk = Desk()
+    desk.message("a")
+    desk.fails("a")
+    desk.until(400_000, failing=True)
+    assert desk.start_times == [0, 5_000, 15_000, 35_000, 75_000, 155_000]
+    assert [(notice.error, notice.again) for notice in desk.notices] == [("boom", True)]
+    assert desk.dispatch.state("a") is LaneState.KEPT
+    assert [command.outcome for command in desk.commands if isinstance(command, Ended)] == \
+        [Outcome.RETRYING] * 5 + [Outcome.FAILED]
+
+
+def test_after_the_notice_the_next_message_takes_the_kept_ones_along_and_counts_anew() -> None:
+    desk = Desk()
+    desk.message("a")
+    desk.fails("a")
+    desk.until(400_000, failing=True)
+    desk.message("a")
+    assert [item.number for item in desk.runs["a"].items] == [1, 2]
+    assert desk.runs["a"].attempt == 1
+    desk.fails("a")
+    desk.until(405_000)
+    assert desk.start_times[6:] == [400_000, 405_000]
+    assert desk.runs["a"].attempt == 2
+
+
+def test_a_success_resets_the_back_off() -> None:
+    desk = Desk()
+    desk.message("a")
+    desk.fails("a")
+    desk.until(5_000)
+    desk.fails("a")
+    desk.until(15_000)
+    desk.ends("a")
+    desk.until(60_000)
+    desk.message("a")
+    desk.fails("a")
+    desk.until(65_000)
+    desk.ends("a")
+    desk.until(400_000)
+    assert desk.start_times == [0, 5_000, 15_000, 60_000, 65_000]
+
+
+def test_messages_of_a_failed_run_go_back_in_front() -> None:
+    desk = Desk()
+    desk.message("a")
+    desk.message("a")
+    desk.fails("a")
+    assert [item.number for item in desk.runs["a"].items] == [1, 2]
+
+
+def test_a_message_during_back_off_starts_at_once_besides_the_retries() -> None:
+    desk = Desk()
+    desk.message("a")
+    desk.now = 5
+    desk.message("a")
+    desk.fails("a")
+    desk.fails("a")
+    desk.until(400_000, failing=True)
+    assert desk.start_times == [0, 5, 5_005, 15_005, 35_005, 75_005, 155_005]
+    assert len(desk.notices) == 1
+
+
+def test_what_did_not_fit_into_a_failing_run_does_not_start_it_again_at_once() -> None:
+    desk = Desk(run_bytes_max=10)
+    desk.message("a", size=10, count=3)
+    desk.fails("a")
+    assert desk.dispatch.state("a") is LaneState.BACKING_OFF
+    desk.until(400_000, failing=True)
+    assert desk.start_times == [0, 5_000, 15_000, 35_000, 75_000, 155_000]
+
+
+def test_a_retry_that_finds_no_place_waits_in_line() -> None:
+    desk = Desk()
+    desk.message("a")
+    desk.fails("a")
+    desk.message("b")
+    desk.message("c")
+    desk.until(5_000)
+    assert desk.dispatch.state("a") is LaneState.WAITING
+    desk.now = 6_005
+    desk.ends("b")
+    assert (desk.started[-1], desk.start_times[-1]) == ("M:a", 6_005)
+
+
+def test_a_task_runs_while_messages_back_off_and_does_not_start_them() -> None:
+    desk = Desk()
+    desk.message("a")
+    desk.fails("a")
+    desk.task("a", "t1")
+    desk.ends("a")
+    assert desk.started == ["M:a", "T:t1"]
+    desk.until(5_000)
+    assert desk.started == ["M:a", "T:t1", "M:a"]
+
+
+def test_a_retry_due_while_a_task_runs_comes_after_it() -> None:
+    desk = Desk()
+    desk.message("a")
+    desk.fails("a")
+    desk.task("a", "t1")
+    desk.until(6_000)
+    assert desk.started == ["M:a", "T:t1"]
+    desk.ends("a")
+    assert desk.started == ["M:a", "T:t1", "M:a"]
+
+
+def test_a_failed_task_is_not_tried_again() -> None:
+    desk = Desk()
+    desk.task("t", "t")
+    assert desk.fails("t") == [Ended(desk.runs["t"], Outcome.FAILED, "boom")]
+    desk.until(400_000)
+    assert desk.started == ["T:t"]
+    assert desk.notices == []
+
+
+def test_a_run_that_was_seen_in_the_chat_is_not_tried_again() -> None:
+    desk = Desk()
+    desk.message("a")
+    assert desk.fails("a", visible=True) == [Ended(desk.runs["a"], Outcome.CUT, "boom")]
+    desk.until(400_000)
+    assert desk.started == ["M:a"]
+    assert desk.dispatch.state("a") is LaneState.IDLE
+
+
+def test_what_cannot_get_better_is_told_at_once_and_kept() -> None:
+    desk = Desk()
+    desk.message("a")
+    desk.fails("a", retryable=False)
+    desk.until(400_000)
+    assert desk.started == ["M:a"]
+    assert [(notice.error, notice.again) for notice in desk.notices] == [("boom", False)]
+    assert desk.dispatch.state("a") is LaneState.KEPT
+    desk.message("a")
+    assert [item.number for item in desk.runs["a"].items] == [1, 2]
+
+
+# --- lost runs and fencing ----------------------------------------------------------------------------------------
+
+
+def test_a_lost_run_is_tried_again_and_its_late_failure_is_ignored() -> None:
+    desk = Desk()
+    desk.message("a")
+    lost = desk.runs["a"]
+    ended = desk.handle(LeaseOver("a", lost.run_id, "lost"))
+    assert ended == [Ended(lost, Outcome.RETRYING, "lost", lost=True)]
+    assert isinstance(desk.handle(Finished("a", lost.run_id, ok=False))[0], Ignored)
+    desk.until(5_000)
+    assert desk.runs["a"].run_id != lost.run_id
+    assert isinstance(desk.handle(Finished("a", lost.run_id, ok=True))[0], Ignored)
+    assert desk.dispatch.state("a") is LaneState.RUNNING
+
+
+@pytest.mark.parametrize("how", [{"ok": True}, {"ok": False, "visible": True}])
+def test_a_lost_run_that_went_well_after_all_counts_while_nothing_else_started(how: dict[str, bool]) -> None:
+    desk = Desk()
+    desk.message("a", count=2)
+    lost = desk.runs["a"]
+    desk.handle(LeaseOver("a", lost.run_id, "lost"))
+    late = desk.handle(Finished("a", lost.run_id, **how))
+    assert isinstance(late[0], LateDone)
+    assert [item.number for item in late[0].items] == [1, 2]
+    desk.until(400_000)
+    assert desk.started == ["M:a"]
+    assert desk.dispatch.state("a") is LaneState.IDLE
+
+
+def test_a_run_is_settled_once() -> None:
+    desk = Desk()
+    desk.message("a")
+    desk.ends("a")
+    assert isinstance(desk.ends("a")[0], Ignored)
+    assert isinstance(desk.fails("a")[0], Ignored)
+
+
+def test_events_that_do_not_fit_are_refused_with_what_was_expected() -> None:
+    desk = Desk()
+    desk.message("a")
+    with pytest.raises(IllegalTransition) as lease:
+        desk.handle(LeaseOver("a", "another", "lost"))
+    assert lease.value.expected == "running another"
+    assert "running" in lease.value.got
+    desk.fails("a")
+    for retry in desk.dispatch.retries_due(5_000):
+        with pytest.raises(IllegalTransition):
+            desk.handle(retry)
+
+
+# --- promises under random events -----------------------------------------------------------------------------------
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 2**32), groups=st.integers(1, 8), places=st.integers(1, 4), steps=st.integers(1, 120))
+def test_whatever_happens_nothing_is_lost_doubled_or_starved(seed: int, groups: int, places: int, steps: int) -> None:
+    """At most one run of a group, never over the bound; each message in exactly one successful run, in order; a group
+    in line starts before any other group starts twice."""
+    rng = random.Random(seed)
+    desk = Desk(places, run_bytes_max=60)
+    names = [f"g{number}" for number in range(groups)]
+    sent: dict[str, list[int]] = {name: [] for name in names}
+    done: dict[str, list[int]] = {name: [] for name in names}
+    fired: Counter[str] = Counter()
+    ran: Counter[str] = Counter()
+    #: For each group in line: how often every other group started since.
+    overtaken: dict[str, Counter[str]] = {}
+
+    def watch(commands: list[Command]) -> None:
+        for command in commands:
+            match command:
+                case Grant(run=run):
+                    overtaken.pop(run.group, None)
+                    for counts in overtaken.values():
+                        counts[run.group] += 1
+                        assert counts[run.group] <= 1, "a group overtook another one twice"
+                    if run.fire:
+                        ran[run.fire.task_id] += 1
+                case Ended(run=run, outcome=Outcome.DONE | Outcome.CUT) if run.fire is None:
+                    done[run.group] += [item.number for item in run.items]
+                case LateDone(items=items):
+                    done[items[0].chat.removeprefix("chat:")] += [item.number for item in items]
+        running = [run.group for run in desk.dispatch.running]
+        assert len(running) == len(set(running)) <= places
+        line = desk.dispatch.line
+        assert len(line) == len(set(line))
+        assert not set(line) & set(running)
+        assert not line or desk.dispatch.draining or len(running) == places
+        for name in line:
+            overtaken.setdefault(name, Counter())
+
+    def finish(group: str, kind: str) -> None:
+        run = desk.runs[group]
+        if kind == "lost":
+            watch(desk.handle(LeaseOver(group, run.run_id, "lost")))
+            if rng.random() < 0.5:
+                watch(desk.handle(Finished(group, run.run_id, ok=True)))
+            return
+        how = {"ok": {}, "fail": {"ok": False}, "visible": {"ok": False, "visible": True},
+               "never": {"ok": False, "retryable": False}}[kind]
+        watch(desk.ends(group, **how))
+        watch(desk.ends(group, **how))
+
+    for _ in range(steps):
+        desk.now += rng.randrange(0, 4_000)
+        for retry in desk.dispatch.retries_due(desk.now):
+            watch(desk.handle(retry))
+        running = [run.group for run in desk.dispatch.running]
+        choice = rng.random()
+        name = rng.choice(names)
+        if choice < 0.4:
+            before = desk.numbers
+            watch(desk.message(name, size=rng.choice([1, 30, 200]), count=rng.randrange(1, 4)))
+            sent[name] += range(before + 1, desk.numbers + 1)
+        elif choice < 0.5:
+            fired[f"t{desk.now}"] = 1
+            watch(desk.task(name, f"t{desk.now}"))
+        elif choice < 0.53:
+            watch(desk.handle(Drain()))
+        elif choice < 0.6:
+            watch(desk.handle(Resume()))
+        elif running:
+            finish(rng.choice(running), rng.choice(["ok", "ok", "fail", "fail", "visible", "never", "lost"]))
+
+    # A last message for every group, and all goes well from now on.
+    watch(desk.handle(Resume()))
+    for name in names:
+        before = desk.numbers
+        watch(desk.message(name))
+        sent[name] += range(before + 1, desk.numbers + 1)
+    for _ in range(10_000):
+        running = [run.group for run in desk.dispatch.running]
+        if not running:
+            break
+        finish(rng.choice(running), "ok")
+    desk.until(desk.now + max(RETRY_MS))
+    assert desk.dispatch.running == []
+    assert done == sent
+    assert ran == fired
