@@ -14,21 +14,30 @@ import re
 import shutil
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Engine, delete, insert, select
 
 from microclaw.core.errors import MicroclawError
+from microclaw.egress.http_messages import CHUNK_BYTES
 from microclaw.egress.tables import doors
 
 #: The longest path of a Unix socket, macOS being the stricter.
 SOCKET_PATH_BYTES_MAX = 103
 #: Workers with a door at the same time.
 DOORS_MAX = 256
+#: Connections of one worker at the same time; one more is told so and closed.
+CONNECTIONS_MAX = 512
+#: For the last bytes of an ended connection to be taken.
+GOODBYE_S_MAX = 5.0
 #: Connections waiting to be taken, per door.
-BACKLOG = 256
+BACKLOG = 1024
+#: What the one too many is told.
+TOO_MANY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n"
+    b"X-Egress-Reason: too many connections are open: close some\r\n\r\n"
+)
 
 _SOCKET = "egress.sock"
 _WORKER = re.compile(r"[a-z0-9-]{1,40}")
@@ -153,23 +162,31 @@ class Doors:
             raise DoorError(f"the door {folder} can't be opened: {error.strerror}; look at the folder") from error
         visits: set[asyncio.Task[None]] = set()
 
-        async def visit(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            visits.add(task)
-            try:
-                await self._visitor(owner, reader, writer)
-            except Exception:
-                # One visitor's trouble must not close the door; the text of what it sent is not in the trace.
-                log.exception("visit failed", extra={"worker": owner.worker_id, "group": owner.group})
-            finally:
-                visits.discard(task)
+        def came(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if len(visits) >= CONNECTIONS_MAX:
+                writer.write(TOO_MANY)
                 writer.close()
-                with suppress(OSError):
-                    await writer.wait_closed()
+                return
+            task = asyncio.get_running_loop().create_task(self._visit(owner, reader, writer))
+            visits.add(task)
+            task.add_done_callback(visits.discard)
 
-        server = await asyncio.start_unix_server(visit, sock=listener)
+        server = await asyncio.start_unix_server(came, sock=listener, backlog=BACKLOG, limit=CHUNK_BYTES)
         self._open[owner.worker_id] = _Open(owner, server, visits)
+
+    async def _visit(self, owner: Owner, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._visitor(owner, reader, writer)
+        except Exception:
+            # One visitor's trouble must not close the door; what it sent is not in the trace.
+            log.exception("visit failed", extra={"worker": owner.worker_id, "group": owner.group})
+        finally:
+            writer.close()
+            try:
+                async with asyncio.timeout(GOODBYE_S_MAX):
+                    await writer.wait_closed()
+            except (OSError, TimeoutError):
+                writer.transport.abort()
 
     @staticmethod
     async def _end(door: _Open) -> None:

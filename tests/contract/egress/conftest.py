@@ -12,6 +12,7 @@ import pytest
 
 from microclaw.core.home import Home, home_from
 from microclaw.store.migrate import upgrade
+from tests.contract.egress.authority import Authority, make_authority
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 StartUpstream = Callable[..., Awaitable[int]]
@@ -48,3 +49,9 @@ async def upstream() -> AsyncIterator[StartUpstream]:
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Signs for the names that tests use."""
+    return make_authority(tmp_path_factory.mktemp("ca"), ("good.example", "other.example", "localhost"))
