@@ -89,7 +89,8 @@ class Bus(Protocol):
         ...
 
     def subscribe(self, subscription: Subscription) -> AsyncIterator[Delivery]:
-        """The group's messages as they come. After a reconnect what was not settled may come again."""
+        """The group's messages as they come, from now until `close`. Cancelling a wait for the next one loses nothing.
+        After a reconnect what was not settled may come again."""
         ...
 
     async def ack(self, delivery: Delivery, *drafts: Draft) -> list[Receipt]:

@@ -66,6 +66,13 @@ class _Stream:
     #: Offsets handed out and not settled: a repeat of one of these is not a second delivery.
     open: set[int] = field(default_factory=set)
 
+    def __aiter__(self) -> _Stream:
+        return self
+
+    async def __anext__(self) -> Delivery:
+        """The next delivery; cancelling the wait loses nothing."""
+        return await self.queue.get()
+
     def operation(self) -> list[Any]:
         want = self.subscription
         return [Op.SUBSCRIBE, self.sid, want.group, list(want.kinds), want.sessions, want.max_in_flight,
@@ -321,17 +328,12 @@ class Client(Bus):
         token: _Token = delivery.token
         self._say([Op.PROGRESS, token.stream.subscription.group, token.offset])
 
-    async def subscribe(self, subscription: Subscription) -> AsyncIterator[Delivery]:
+    def subscribe(self, subscription: Subscription) -> AsyncIterator[Delivery]:
         """See `Bus.subscribe`."""
         stream = _Stream(self._rid(), subscription)
         self._streams[stream.sid] = stream
         self._say(stream.operation())
-        try:
-            while True:
-                yield await stream.queue.get()
-        finally:
-            self._streams.pop(stream.sid, None)
-            self._say([Op.UNSUBSCRIBE, stream.sid])
+        return stream
 
     async def replay(self, session_id: str, last_seen_seq: int) -> AsyncIterator[Envelope]:
         """See `Bus.replay`."""

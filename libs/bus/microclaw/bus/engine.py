@@ -504,8 +504,8 @@ class Engine:
     # --- subscriptions ----------------------------------------------------------------------------------------------
 
     def _on_subscribe(
-        self, client: Client, sid: int, name: str, kinds: list[str], sessions: str, max_in_flight: int, ack_wait_ms: int,
-        max_deliver: int, backoff: list[int], start: str,
+        self, client: Client, sid: int, name: str, kinds: list[str], sessions: str, max_in_flight: int,
+        ack_wait_ms: int, max_deliver: int, backoff: list[int], start: str,
     ) -> None:
         wanted = (tuple(map(str, kinds)), str(sessions), int(ack_wait_ms) / 1000, int(max_deliver),
                   tuple(int(pause) for pause in backoff))

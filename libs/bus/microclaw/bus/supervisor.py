@@ -57,13 +57,13 @@ class Supervisor:
             for row in self._call("supervisor.getAllProcessInfo")
         ]
 
-    def start(self, name: str) -> bool:
-        """Start a program and wait until supervisord holds it for started. False = it ran already.
+    def start(self, name: str, *, wait: bool = True) -> bool:
+        """Start a program and (`wait`) wait until supervisord holds it for started. False = it ran already.
 
         :raises UsageError: there is no such program. :raises UnhealthyError: it did not start.
         """
         try:
-            self._call("supervisor.startProcess", name, True, timeout_s=CHANGE_TIMEOUT_S)
+            self._call("supervisor.startProcess", name, wait, timeout_s=CHANGE_TIMEOUT_S)
         except xmlrpc.client.Fault as fault:
             if fault.faultCode == _ALREADY_STARTED:
                 return False

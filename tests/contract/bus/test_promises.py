@@ -1,0 +1,297 @@
+"""What the client interface promises, each promise a test. Another engine would have to pass the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+from tests.broker_process import DEADLINE_S, BrokerProcess
+
+from microclaw.bus.api import Bus, Delivery, Draft, Subscription
+from microclaw.bus.errors import BusTimeout, EpochMismatch, NoResponder, Refused
+from microclaw.core.ids import derived_id, new_id
+from microclaw.core.kinds import MessageReceived, ReplyDelivered, ReplyRequested
+from microclaw.core.requests import Done, Failed, StatusAsked
+
+
+def say(text: str, session: str = "console:main", message_id: bytes | None = None) -> Draft:
+    return Draft(session, ReplyRequested(chat=session, text=text), message_id=message_id)
+
+
+async def next_of(stream: AsyncIterator[Delivery]) -> Delivery:
+    return await asyncio.wait_for(anext(stream), DEADLINE_S)
+
+
+async def nothing_from(stream: AsyncIterator[Delivery], bus: Bus) -> bool:
+    """Nothing is delivered, though the broker has certainly had its turn (it answered several questions since)."""
+    waiting = asyncio.ensure_future(anext(stream))
+    for _ in range(5):
+        await bus.publish(Draft("elsewhere", ReplyDelivered(chat="x:y", reply_id="", status="sent")))
+    nothing = not waiting.done()
+    waiting.cancel()
+    return nothing
+
+
+def text_of(delivery: Delivery) -> str:
+    return delivery.envelope.read(ReplyRequested).text
+
+
+async def test_seq_is_dense_and_rising_in_each_session(connect) -> None:
+    bus = await connect("alpha")
+    receipts = await bus.publish(say("1"), say("a", "other"), say("2"), say("b", "other"))
+    assert [r.seq for r in receipts] == [1, 1, 2, 2]
+    assert [r.seq for r in await bus.publish(say("3"))] == [3]
+
+
+async def test_a_message_id_seen_before_gets_the_first_seq_and_is_delivered_once(connect) -> None:
+    bus = await connect("alpha")
+    message_id = new_id(1)
+    (first,) = await bus.publish(say("once", message_id=message_id))
+    await bus.publish(say("between"))
+    (again,) = await bus.publish(say("once", message_id=message_id))
+    assert (again.seq, again.duplicate, first.duplicate) == (first.seq, True, False)
+    stream = bus.subscribe(Subscription("g", ("reply.requested",)))
+    for expected in ("once", "between"):
+        delivery = await next_of(stream)
+        assert text_of(delivery) == expected
+        await bus.ack(delivery)
+    assert await nothing_from(stream, bus)
+
+
+async def test_the_same_id_twice_in_one_call_is_one_message(connect) -> None:
+    bus = await connect("alpha")
+    message_id = new_id(1)
+    receipts = await bus.publish(say("x", message_id=message_id), say("x", message_id=message_id))
+    assert [(r.seq, r.duplicate) for r in receipts] == [(1, False), (1, True)]
+
+
+async def test_the_same_id_with_another_body_is_refused_and_its_call_with_it(connect) -> None:
+    bus = await connect("alpha")
+    message_id = new_id(1)
+    await bus.publish(say("first", message_id=message_id))
+    with pytest.raises(Refused) as refused:
+        await bus.publish(say("innocent"), say("second", message_id=message_id))
+    assert refused.value.code == "id_conflict"
+    assert [r.seq for r in await bus.publish(say("next"))] == [2], "nothing of the refused call was stored"
+
+
+async def test_ac30_nobody_publishes_under_another_name(connect) -> None:
+    bus = await connect("alpha")
+    bus.name = "router"
+    with pytest.raises(Refused) as refused:
+        await bus.publish(say("forged"))
+    assert refused.value.code == "denied"
+
+
+async def test_each_group_gets_everything_and_its_consumers_share(connect) -> None:
+    one, two, other = await connect("one"), await connect("two"), await connect("other")
+    kinds = ("reply.requested",)
+    streams = [bus.subscribe(Subscription("work", kinds, max_in_flight=1)) for bus in (one, two)]
+    watching = other.subscribe(Subscription("watch", kinds))
+    waiting = [asyncio.ensure_future(anext(stream)) for stream in (*streams, watching)]
+    await asyncio.sleep(0)
+    await one.publish(say("a", "s1"), say("b", "s2"))
+    a, b, seen = await asyncio.wait_for(asyncio.gather(*waiting), DEADLINE_S)
+    assert {text_of(a), text_of(b)} == {"a", "b"}
+    assert text_of(seen) == "a"
+
+
+async def test_kinds_match_by_segment_and_sessions_by_prefix(connect) -> None:
+    bus = await connect("alpha")
+    await bus.publish(
+        Draft("telegram:1", MessageReceived(chat="telegram:1", platform_id="1", sender="s", sender_name="S", text="t",
+                                            sent_ms=1)),
+        say("not this session", "telegram:1"),
+        say("this", "console:main"),
+        Draft("console:main", ReplyDelivered(chat="console:main", reply_id="r", status="sent")),
+    )
+    stream = bus.subscribe(Subscription("g", ("reply.requested",), sessions="console:"))
+    delivery = await next_of(stream)
+    assert text_of(delivery) == "this"
+    await bus.ack(delivery)
+    both = bus.subscribe(Subscription("h", ("reply.*",), sessions="console:"))
+    kinds = []
+    for _ in range(2):
+        delivery = await next_of(both)
+        kinds.append(delivery.envelope.kind)
+        await bus.ack(delivery)
+    assert kinds == ["reply.requested", "reply.delivered"]
+
+
+async def test_one_of_a_session_is_out_at_a_time_also_while_it_waits_for_redelivery(connect) -> None:
+    bus = await connect("alpha")
+    await bus.publish(say("first", "s"), say("second", "s"), say("elsewhere", "t"))
+    stream = bus.subscribe(Subscription("g", ("reply.requested",)))
+    first, elsewhere = await next_of(stream), await next_of(stream)
+    assert [text_of(first), text_of(elsewhere)] == ["first", "elsewhere"]
+    await bus.nack(first, delay_ms=50, error="not yet")
+    again = await next_of(stream)
+    assert (text_of(again), again.count) == ("first", 2)
+    await bus.ack(again)
+    assert text_of(await next_of(stream)) == "second"
+
+
+async def test_no_more_than_max_in_flight_is_given_to_a_consumer(connect) -> None:
+    bus = await connect("alpha")
+    await bus.publish(*(say(str(n), f"s{n}") for n in range(10)))
+    stream = bus.subscribe(Subscription("g", ("reply.requested",), max_in_flight=3))
+    held = [await next_of(stream) for _ in range(3)]
+    assert await nothing_from(stream, bus)
+    await bus.ack(held[0])
+    assert text_of(await next_of(stream)) == "3"
+
+
+async def test_what_is_not_settled_in_time_is_delivered_again(connect) -> None:
+    bus = await connect("alpha")
+    await bus.publish(say("slow"))
+    stream = bus.subscribe(Subscription("g", ("reply.requested",), ack_wait_ms=100, backoff_ms=(0,)))
+    first = await next_of(stream)
+    other = (await connect("beta")).subscribe(Subscription("g", ("reply.requested",), ack_wait_ms=100, backoff_ms=(0,)))
+    again = await next_of(other)
+    assert (first.count, again.count >= 2, text_of(again)) == (1, True, "slow")
+
+
+async def test_in_progress_keeps_a_delivery(connect) -> None:
+    bus = await connect("alpha")
+    await bus.publish(say("slow"))
+    subscription = Subscription("g", ("reply.requested",), ack_wait_ms=400)
+    delivery = await next_of(bus.subscribe(subscription))
+    other = await connect("beta")
+    waiting = asyncio.ensure_future(anext(other.subscribe(subscription)))
+    for _ in range(12):
+        await bus.in_progress(delivery)
+        await asyncio.sleep(0.1)
+    assert not waiting.done(), "three times its ack_wait has passed, and it is still ours"
+    waiting.cancel()
+    await bus.ack(delivery)
+
+
+async def test_after_max_deliver_it_is_a_dead_letter_and_the_next_comes(connect) -> None:
+    bus = await connect("alpha")
+    await bus.publish(say("poison", "s"), say("next", "s"))
+    stream = bus.subscribe(Subscription("g", ("reply.requested",), max_deliver=3, backoff_ms=(0,)))
+    for count in (1, 2, 3):
+        delivery = await next_of(stream)
+        assert (text_of(delivery), delivery.count) == ("poison", count)
+        await bus.nack(delivery, error="boom")
+    assert text_of(await next_of(stream)) == "next"
+
+
+async def test_term_is_a_dead_letter_at_once(connect) -> None:
+    bus = await connect("alpha")
+    await bus.publish(say("never", "s"), say("next", "s"))
+    stream = bus.subscribe(Subscription("g", ("reply.requested",)))
+    await bus.term(await next_of(stream), "can't be read")
+    assert text_of(await next_of(stream)) == "next"
+
+
+async def test_an_ack_and_what_it_publishes_are_one(connect) -> None:
+    bus = await connect("alpha")
+    await bus.publish(say("cause"))
+    taken = new_id(5)
+    await bus.publish(say("taken", "x", message_id=taken))
+    stream = bus.subscribe(Subscription("g", ("reply.requested",), sessions="console:", ack_wait_ms=200))
+    delivery = await next_of(stream)
+    with pytest.raises(Refused):
+        await bus.ack(delivery, say("other", "x", message_id=taken), say("effect", "y"))
+    again = await next_of(stream)
+    assert text_of(again) == "cause", "the refused call acknowledged nothing"
+    (effect,) = await bus.ack(again, say("effect", "y"))
+    assert effect.seq == 1, "and published nothing"
+    assert await nothing_from(stream, bus)
+
+
+async def test_replay_gives_the_rest_of_a_session_and_then_what_comes(connect) -> None:
+    bus = await connect("alpha")
+    await bus.publish(*(say(str(n)) for n in range(1, 1001)), timeout_s=DEADLINE_S)
+    seen: list[int] = []
+    reader = bus.replay("console:main", 990)
+    publishing = asyncio.create_task(bus.publish(*(say(str(n)) for n in range(1001, 1021))))
+    async with asyncio.timeout(DEADLINE_S):
+        async for envelope in reader:
+            seen.append(envelope.seq)
+            if envelope.seq == 1020:
+                break
+    await publishing
+    assert seen == list(range(991, 1021))
+
+
+async def test_replay_from_beyond_the_end_is_told(connect) -> None:
+    bus = await connect("alpha")
+    await bus.publish(say("one"))
+    with pytest.raises(EpochMismatch):
+        await anext(bus.replay("console:main", 5))
+
+
+async def test_requests_are_answered_and_errors_told(connect) -> None:
+    server, asker = await connect("server"), await connect("asker")
+
+    async def answer(who: str, raw: bytes) -> msgspec.Struct:
+        if who != "asker":
+            return Failed(reason="who?")
+        msgspec.msgpack.decode(raw, type=StatusAsked)
+        return Done()
+
+    await server.serve(answer)
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            try:
+                assert await asker.request("server", StatusAsked(), Done | Failed) == Done()
+                break
+            except NoResponder:
+                continue
+
+
+async def test_a_request_to_nobody_fails_at_once(connect) -> None:
+    bus = await connect("alpha")
+    with pytest.raises(NoResponder):
+        await bus.request("nobody", StatusAsked(), Done, timeout_s=DEADLINE_S)
+
+
+async def test_a_request_without_an_answer_ends_at_its_deadline(connect) -> None:
+    server, asker = await connect("server"), await connect("asker")
+    asked = asyncio.Event()
+
+    async def never(_who: str, _raw: bytes) -> msgspec.Struct:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    await server.serve(never)
+    await server.publish(say("after serve"))
+    with pytest.raises(BusTimeout):
+        await asker.request("server", StatusAsked(), Done, timeout_s=0.3)
+    assert asked.is_set()
+
+
+async def test_a_new_group_may_start_at_new_messages(connect) -> None:
+    bus = await connect("alpha")
+    await bus.publish(say("old"))
+    stream = bus.subscribe(Subscription("late", ("reply.requested",), start="new"))
+    waiting = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    await bus.publish(say("new"))
+    assert text_of(await asyncio.wait_for(waiting, DEADLINE_S)) == "new"
+
+
+async def test_derived_ids_make_a_redone_effect_one_message(connect) -> None:
+    bus = await connect("alpha")
+    for _ in range(2):
+        await bus.publish(say("effect", message_id=derived_id(7, "run-1", "reply")))
+    assert [r.seq for r in await bus.publish(say("next"))] == [2]
+
+
+def test_a_second_broker_on_one_journal_refuses_to_start(broker: BrokerProcess) -> None:
+    import time
+
+    deadline = time.monotonic() + DEADLINE_S
+    while "ready" not in broker.log():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    second = BrokerProcess(broker.root)
+    second.start()
+    assert second.process is not None
+    assert second.process.wait(DEADLINE_S) == 5
+    assert "another broker has journal.db" in broker.log()
