@@ -1,0 +1,149 @@
+"""Egress as a process beside a real broker: asked over the bus, killed, started again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from microclaw.bus.api import Bus, Draft
+from microclaw.bus.client import connect as connect_bus
+from microclaw.core.kinds import AuditEntry
+from microclaw.core.requests import (
+    AuditAsked,
+    AuditEntries,
+    AuditVerified,
+    ChangeEgressRule,
+    CloseDoors,
+    Done,
+    Door,
+    EgressExplained,
+    EgressRules,
+    EgressRulesAsked,
+    ExplainEgress,
+    Failed,
+    OpenDoor,
+    RemoveSecret,
+    SecretAnswer,
+    Secrets,
+    SecretsAsked,
+    ServiceStatus,
+    SetSecret,
+    StatusAsked,
+    UsageAsked,
+    UsageRows,
+    VerifyAudit,
+)
+from tests.contract.egress.through_door import KEY, call, post, read_request
+
+GET = b"GET /nowhere HTTP/1.1\r\nHost: egress\r\nConnection: close\r\n\r\n"
+
+
+@contextmanager
+def process(home, name: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A service's process; ended and waited for."""
+    env = {**os.environ, "MICROCLAW_HOME": str(home.data.parent)}
+    log = (home.logs / f"{name}.log").open("ab")
+    child = subprocess.Popen([sys.executable, "-m", f"microclaw.{name}"], stdout=log, stderr=log, env=env)
+    try:
+        yield child
+    finally:
+        child.terminate()
+        try:
+            child.wait(10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait(10)
+            raise
+        log.close()
+
+
+async def until_ready(bus: Bus) -> ServiceStatus:
+    """Egress's status, once it answers that it is ready."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                status = await bus.request("egress", StatusAsked(), ServiceStatus, timeout_s=2)
+                if status.ready:
+                    return status
+            except Exception:
+                pass
+            await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def upstream_port(upstream):
+    async def server(reader, writer):
+        head, _ = await read_request(reader)
+        body = head + b'"usage"'
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    return await upstream(server)
+
+
+async def test_asked_over_the_bus_and_killed_its_doors_come_back(home, upstream_port):
+    home.config.write_text(
+        f'[model]\nbackend = "openai"\nname = "m"\nkey = "llm"\nbase_url = "http://127.0.0.1:{upstream_port}"\n'
+    )
+    home.config.chmod(0o600)
+    with process(home, "broker"):
+        bus = await connect_bus(home.bus, "cli", timeout_s=30)
+        with process(home, "egress") as egress:
+            await until_ready(bus)
+            kept = await bus.request("egress", SetSecret(name="llm", value=KEY), SecretAnswer)
+            assert kept.secret.name == "llm"
+            listed = await bus.request("egress", SecretsAsked(), Secrets)
+            assert [row.name for row in listed.secrets] == ["llm"] and KEY not in repr(listed)
+            door = await bus.request("egress", OpenDoor(worker_id="w-1", group="home"), Door)
+            assert (door.backend, door.model) == ("openai", "m")
+            got = await call(Path(door.directory), post("/llm/v1/chat/completions", b"{}"))
+            assert got.startswith(b"HTTP/1.1 200") and b"[REDACTED]" in got and KEY.encode() not in got
+
+            assert isinstance(
+                await bus.request("egress", ChangeEgressRule(host="a.example", verdict="allow"), Done), Done
+            )
+            rules = await bus.request("egress", EgressRulesAsked(), EgressRules)
+            assert [(rule.host, rule.port, rule.origin) for rule in rules.rules] == [("a.example", 443, "cli")]
+            explained = await bus.request("egress", ExplainEgress(host="b.example", group="home"), EgressExplained)
+            assert not explained.allowed and "allow-list" in explained.reason
+            bad = await bus.request("egress", SetSecret(name="../x", value=KEY), Failed | SecretAnswer)
+            assert isinstance(bad, Failed) and KEY not in bad.reason
+
+            entry = AuditEntry(actor="service:x", action="tool.call", subject="bash", outcome="allow")
+            await bus.publish(Draft("service:x", entry), timeout_s=10)
+            async with asyncio.timeout(10):
+                while True:
+                    page = await bus.request("egress", AuditAsked(tail=True), AuditEntries)
+                    if any(row.action == "tool.call" for row in page.entries):
+                        break
+                    await asyncio.sleep(0.02)
+            assert (await bus.request("egress", VerifyAudit(), AuditVerified)).faults == ()
+            usage = await bus.request("egress", UsageAsked(), UsageRows)
+            assert [(row.group, row.calls) for row in usage.rows] == [("home", 1)]
+            status = (Path("/proc") / str(egress.pid) / "mem")
+            if status.exists() and os.getuid() != 0:
+                with pytest.raises(PermissionError):
+                    status.open("rb")
+            egress.send_signal(signal.SIGKILL)
+            egress.wait(10)
+        with pytest.raises(ConnectionRefusedError):
+            await call(Path(door.directory), GET)
+        with process(home, "egress"):
+            await until_ready(bus)
+            got = await call(Path(door.directory), post("/llm/v1/chat/completions", b"{}"))
+            assert got.startswith(b"HTTP/1.1 200")
+            assert isinstance(await bus.request("egress", RemoveSecret(name="llm"), Done), Done)
+            got = await call(Path(door.directory), post("/llm/v1/chat/completions", b"{}"))
+            assert got.startswith(b"HTTP/1.1 401")
+            await bus.request("egress", CloseDoors(workers=(), keep_only=True), Done)
+            assert not Path(door.directory).exists()
+        await bus.close()
+    leaks = [path.name for path in home.data.parent.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+    assert leaks == [], "neither the journal, a database nor a log ever held the key"
