@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 
-from microclaw.agent.worker import serve
+from microclaw.agent.serve import serve
 from microclaw.agent.workspace import workspace_from
 
 

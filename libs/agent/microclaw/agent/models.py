@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -10,6 +9,7 @@ import msgspec
 
 from microclaw.agent.conversation import Said, TurnLog
 from microclaw.agent.tools.schemas import ToolSpec
+from microclaw.agent.workspace import Workspace
 from microclaw.core.worker import Setup
 
 FailureCode = Literal["model_down", "rate_limited", "bad_key", "bad_request", "too_long", "budget"]
@@ -57,7 +57,7 @@ class Model(Protocol):
         ...
 
 
-def open_model(setup: Setup, note: Callable[[str], None]) -> Model:
+def open_model(setup: Setup, workspace: Workspace) -> Model:
     """The backend that the host chose. Imports nothing of the others."""
     match setup.backend:
         case "local":
@@ -71,11 +71,11 @@ def open_model(setup: Setup, note: Callable[[str], None]) -> Model:
         case "anthropic":
             from microclaw.agent.anthropic_model import AnthropicModel
 
-            return AnthropicModel(setup, note)
+            return AnthropicModel(setup, workspace)
         case "openai":
             from microclaw.agent.openai_model import OpenAIModel
 
-            return OpenAIModel(setup, note)
+            return OpenAIModel(setup, workspace)
     raise msgspec.ValidationError(
         f"model backend {setup.backend!r} is unknown; use local, scripted, anthropic or openai"
     )

@@ -1,4 +1,4 @@
-"""A prompt as the router or the scheduler wrote it, taken apart again, for the backends that are not language models."""
+"""A prompt as the router or the scheduler wrote it, taken apart again, for the backends that are no language model."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Sessions:
             self._group = Transcript(self._folder / "group.jsonl")
         return self._group
 
-    def close(self, turn: Turn, transcript: Transcript) -> None:
+    def close(self, transcript: Transcript) -> None:
         """The turn has ended."""
         if transcript is not self._group:
             transcript.close()

@@ -71,7 +71,7 @@ class Transcript:
 
     def _load(self) -> None:
         whole = 0
-        with open(self._fd, "rb", closefd=False) as file:
+        with os.fdopen(self._fd, "rb", closefd=False) as file:
             for raw in file:
                 if not raw.endswith(b"\n"):
                     break

@@ -73,7 +73,7 @@ def workspace_from(env: Mapping[str, str]) -> Workspace:
 def read_text(path: Path, bytes_max: int) -> tuple[str, bool]:
     """The text of a regular file and whether it was cut at `bytes_max`. Raises OSError; never blocks on a pipe."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with open(fd, "rb") as file:
+    with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(f"{path.name} is not a regular file")
         raw = file.read(bytes_max + 1)

@@ -184,7 +184,8 @@ _DAY = re.compile(
     r"|(?P<later>the day after tomorrow)"
     r"|(?:on |next |this )?(?P<weekday>" + "|".join(WEEKDAYS) + r")\b"
     r"|(?:on )?(?P<iso>\d{4}-\d{2}-\d{2})"
-    r"|(?:on )?(?:the )?(?P<day>\d{1,2})(?:st|nd|rd|th)?(?: of)? (?P<month>" + "|".join(MONTHS) + r")(?:,? (?P<year>\d{4}))?"
+    r"|(?:on )?(?:the )?(?P<day>\d{1,2})(?:st|nd|rd|th)?(?: of)? "
+    r"(?P<month>" + "|".join(MONTHS) + r")(?:,? (?P<year>\d{4}))?"
     r"|(?:on )?(?P<month2>" + "|".join(MONTHS) + r") (?P<day2>\d{1,2})(?:st|nd|rd|th)?(?:,? (?P<year2>\d{4}))?)"
     r"(?: (?:in the )?(?P<part>morning|noon|afternoon|evening|night)\b)?"
 )
@@ -266,7 +267,8 @@ def _real(wall: datetime) -> datetime:
 
 _EVERY = re.compile(r"(?:every|each)\s+")
 _DAYS = re.compile(
-    r"(?:(?P<daily>daily|every ?day|each day|every single day)|(?P<weekdays>(?:every |each |on )?(?:weekdays?|workdays?))"
+    r"(?:(?P<daily>daily|every ?day|each day|every single day)"
+    r"|(?P<weekdays>(?:every |each |on )?(?:weekdays?|workdays?))"
     r"|(?P<weekend>(?:every |each |on )?weekends?|(?:at|on) (?:the )?weekends?)"
     r"|(?P<part>(?:every|each) (?:morning|noon|afternoon|evening|night))"
     r"|(?:every |each )(?P<named>(?:(?:" + "|".join(WEEKDAYS) + r")(?:, and | and |, )?)+)"

@@ -27,7 +27,9 @@ _VERB = re.compile(
     r"\b(?:remind|tell|ping|notify|alert|nudge) (?:me|us)\b(?: (?:again))?|\bset (?:me )?an? (?:reminder|alarm|timer)\b"
     r"|\bwake me(?: up)?\b", re.IGNORECASE
 )
-_LEAD = re.compile(r"^(?:(?:please|hey|can you|could you|would you|will you|to|for|that|about|,|:|-)\s*\b)+", re.IGNORECASE)
+_LEAD = re.compile(
+    r"^(?:(?:please|hey|can you|could you|would you|will you|to|for|that|about|,|:|-)\s*\b)+", re.IGNORECASE
+)
 _TAIL = re.compile(r"[\s,]+(?:please|to|that|for)?\s*$", re.IGNORECASE)
 _USAGE = 'Say it like "remind me in 10 minutes to stretch" or "remind me tomorrow at 9 to call mum".'
 
@@ -152,14 +154,15 @@ def _change(asked: Asked, match: re.Match[str]) -> Plan:
 
 
 _THINGS = r"(?:reminders?|tasks?|alarms?|timers?|schedules?)"
+_CHANGE = r"(?:please )?(?P<verb>cancel|delete|remove|stop|pause|resume|continue)"
 SKILLS: tuple[tuple[str, Skill], ...] = (
     (r"(?s)reminder: (?P<what>.+)$", _fire),
-    (rf"(?:please )?(?:list|show|what are)(?: me)?(?: all)?(?: of)?(?: my| the| our)? (?:scheduled )?{_THINGS}\s*[.!?]*$",
-     _list),
+    (rf"(?:please )?(?:list|show|what are)(?: me)?(?: all)?(?: of)?(?: my| the| our)? (?:scheduled )?{_THINGS}"
+     r"\s*[.!?]*$", _list),
     (rf"(?:my )?{_THINGS}\s*\??$", _list),
-    (rf"(?:please )?(?P<verb>cancel|delete|remove|stop|pause|resume|continue) (?:my |the )?{_THINGS} (?:number |no\.? ?)?"
+    (rf"{_CHANGE} (?:my |the )?{_THINGS} (?:number |no\.? ?)?"
      r"(?P<which>\S+)\s*$", _change),
-    (rf"(?:please )?(?P<verb>cancel|delete|remove|stop|pause|resume|continue) (?P<which>all)(?: of)?(?: my| the)? {_THINGS}"
+    (rf"{_CHANGE} (?P<which>all)(?: of)?(?: my| the)? {_THINGS}"
      r"\s*[.!]*$", _change),
     (r".*", _make),
 )

@@ -25,15 +25,15 @@ class Asked:
 Skill = Callable[[Asked, re.Match[str]], Plan | None]
 
 NO_MODEL = (
-    "I have no language model yet, so I only understand a few things: say \"help\" to see them. To give me a model, put "
-    "its key in with `microclaw secrets set anthropic`, and in the configuration file (`microclaw config path`) write "
+    "I have no language model yet, so I only understand a few things: say \"help\" to see them. To give me a model, "
+    "put its key in with `microclaw secrets set anthropic`, and in the configuration file (`microclaw config path`) write "
     "[model] backend = \"anthropic\", key = \"anthropic\"; then `microclaw restart`."
 )
 
 HELP = """\
 I can do these things without a language model:
-• reminders: "remind me in 10 minutes to stretch", "remind me tomorrow at 9 to call mum", "every weekday at 8:30 tell me \
-to stand up", "every 20 minutes remind me to drink"
+• reminders: "remind me in 10 minutes to stretch", "remind me tomorrow at 9 to call mum", "every weekday at 8:30 tell \
+me to stand up", "every 20 minutes remind me to drink"
 • "list my reminders", "cancel reminder 2", "pause reminder 1", "resume reminder 1"
 • notes: "note: the code is 42", "show notes", "delete note 2"
 • a to-do list: "todo: buy milk", "show my todos", "done 1", "remove todo 2"

@@ -80,7 +80,7 @@ def replace_file(path: Path, content: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name[:100]}.new")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    with open(fd, "wb") as file:
+    with os.fdopen(fd, "wb") as file:
         file.write(content.encode())
     if path.exists():
         fresh.chmod(path.stat().st_mode & 0o7777)

@@ -77,8 +77,9 @@ async def run_program(argv: Sequence[str], cwd: Path, timeout_s: float) -> Ran:
         )
     except OSError as error:
         raise ToolError(f"{argv[0]} can't be started: {error.strerror}") from error
-    assert process.stdout is not None
     stdout = process.stdout
+    if stdout is None:  # for the type checker: a pipe was asked for
+        raise ToolError(f"{argv[0]} has no output")
     kept = _Kept()
 
     async def read() -> None:
