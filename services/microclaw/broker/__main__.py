@@ -10,6 +10,7 @@ import time
 
 from microclaw.broker.serve import Server
 from microclaw.broker.status import Status
+from microclaw.bus import only_one
 from microclaw.bus.engine import Engine
 from microclaw.bus.journal import Journal
 from microclaw.bus.logs import configure
@@ -28,6 +29,8 @@ def main() -> int:
     try:
         home = home_from(os.environ)
         settings = load(home.config, os.environ)
+        die_with_parent()
+        only_one.hold(home, "broker")
         journal = Journal(home.data / "journal.db")
     except MicroclawError as error:
         log.error(str(error))
@@ -38,7 +41,6 @@ def main() -> int:
     server = Server(engine, home.bus)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: server.stop())
-    die_with_parent()
     parent = os.getppid()
 
     def orphaned() -> None:

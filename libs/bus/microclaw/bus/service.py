@@ -31,11 +31,12 @@ from typing import Any
 
 import msgspec
 
+from microclaw.bus import only_one
 from microclaw.bus.api import Bus, Delivery, Draft, Handler, Subscription
 from microclaw.bus.client import connect
 from microclaw.bus.errors import BusError, EnvelopeError
 from microclaw.bus.logs import configure
-from microclaw.core.errors import MicroclawError, UsageError
+from microclaw.core.errors import MicroclawError, UnhealthyError, UsageError
 from microclaw.core.home import Home, home_from
 from microclaw.core.requests import Failed, Request, ServiceStatus, StatusAsked
 from microclaw.core.settings import Settings, load
@@ -231,7 +232,11 @@ def run(name: str, serve: Callable[[Service], Awaitable[None]]) -> None:
         home = home_from(os.environ)
         settings = load(home.config, os.environ)
         die_with_parent()
+        only_one.hold(home, name)
         sys.exit(asyncio.run(_life(name, settings, home, serve)))
+    except UnhealthyError as error:
+        log.error(str(error))
+        sys.exit(error.exit_code)
     except UsageError as error:
         # A bad configuration does not get better by starting again: supervisord gives up after its retries.
         log.error(str(error))

@@ -1,18 +1,20 @@
 """Where an installation keeps its things.
 
-`MICROCLAW_HOME` puts all in one folder, so that tests and second installations don't meet; without it configuration
-and state go where XDG says. All folders are private to the user (0700).
+`MICROCLAW_HOME` puts all in one folder, so that tests and second installations don't meet; without it
+configuration and state go where XDG says. All folders are private to the user (0700).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from platformdirs import PlatformDirs
+from microclaw.core.errors import UnhealthyError
 
 #: Longest path a Unix socket may have, with room for the longest socket name below `run/`
 #: (`egress/<worker id>/egress.sock`); the kernels' limits are 108 (Linux) and 104 (macOS).
@@ -51,22 +53,64 @@ class Home:
         """The SQLite file that `service`, and nobody else, opens."""
         return self.data / f"{service}.db"
 
+    @property
+    def state(self) -> Path:
+        """The folder that holds all but, perhaps, the configuration and `run`."""
+        return self.data.parent
+
+    @property
+    def private(self) -> tuple[Path, ...]:
+        """The folders that nobody else may even read."""
+        return (self.data, self.logs, self.run, self.groups, self.sessions, self.secrets)
+
     def create(self) -> None:
-        """Make the folders that are missing, private to the user."""
-        for folder in (self.config.parent, self.data, self.logs, self.run, self.groups, self.sessions, self.secrets):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Make the folders that are missing, private to the user, and check those that are there.
+
+        :raises UnhealthyError: a folder belongs to somebody else, or others may enter it.
+        """
+        for folder in (self.config.parent, *self.private):
+            _make(folder)
+        if troubles := self.troubles():
+            raise UnhealthyError(troubles[0])
+
+    def troubles(self) -> list[str]:
+        """What is wrong with the folders that exist: one line each, with the command that mends it."""
+        found = []
+        # Below /tmp others can plant links; the user's own folders may well be links to another disk.
+        in_tmp = () if self.run.parent == self.state else (self.run, self.run.parent)
+        for folder in (self.run.parent, self.state, *self.private):
+            try:
+                facts = folder.lstat() if folder in in_tmp else folder.stat()
+            except FileNotFoundError:
+                continue
+            if not stat.S_ISDIR(facts.st_mode) and folder in self.private:
+                found.append(f"{folder} is not a folder; move it away")
+            elif facts.st_uid != os.getuid():
+                found.append(f"{folder} belongs to another user; take it: sudo chown {os.getuid()} {folder}")
+            elif folder in self.private and facts.st_mode & 0o077:
+                found.append(f"{folder} is open to other users; close it: chmod 700 {folder}")
+            elif facts.st_mode & 0o022:
+                found.append(f"{folder} can be changed by other users; close it: chmod go-w {folder}")
+        return found
+
+
+def _make(folder: Path) -> None:
+    """The folder and what is missing above it, all 0700. (`mkdir` would make the parents with the umask.)"""
+    if not folder.exists():
+        _make(folder.parent)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
 
 
 def home_from(env: Mapping[str, str]) -> Home:
-    """The installation that these environment variables name (`MICROCLAW_HOME`, `MICROCLAW_CONFIG`, `XDG_*`)."""
+    """The installation that the environment names (`MICROCLAW_HOME`, `MICROCLAW_CONFIG`, `XDG_*`)."""
     if root := env.get("MICROCLAW_HOME"):
         state = Path(root).expanduser().absolute()
         config = state / "config.toml"
     else:
-        dirs = PlatformDirs("microclaw", appauthor=False)
         home = Path(env.get("HOME") or Path.home())
-        state = Path(env["XDG_STATE_HOME"]) / "microclaw" if env.get("XDG_STATE_HOME") else dirs.user_state_path
-        config = (Path(env.get("XDG_CONFIG_HOME") or home / ".config")) / "microclaw" / "config.toml"
+        state = Path(env.get("XDG_STATE_HOME") or home / ".local" / "state") / "microclaw"
+        config = Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "microclaw" / "config.toml"
     if chosen := env.get("MICROCLAW_CONFIG"):
         config = Path(chosen).expanduser().absolute()
     run = state / "run"

@@ -1,8 +1,8 @@
 """The one configuration file, as types. Every field has a default: an empty file is a working installation.
 
-`parse` is strict: an unknown key is an error that names the nearest known one. The file holds no secrets, only
-their names. Descriptions, bounds and defaults are said once, here: the JSON schema (`schema`) and the commented
-file written at the first start (`default_text`) are made from them.
+`parse` is strict: an unknown key is an error that names the nearest known one. The file holds no secrets, but
+their names. Descriptions, bounds and defaults are said once, here: the JSON schema (`schema`) and the
+commented file written at the first start (`default_text`) are made from them.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Egress(Section, frozen=True, kw_only=True):
 
     allow: Annotated[
         tuple[str, ...],
-        Meta(description="`host` or `host:port` (443 if left out), `*.example.org` for subdomains. Nothing else."),
+        Meta(description="`host` or `host:port` (else 443), `*.example.org` for subdomains. Nothing else."),
     ] = ()
 
 
@@ -237,7 +237,7 @@ def _expand(value: Any, env: Mapping[str, str], path: tuple[str, ...]) -> Any:
         if name is None:
             raise _Wrong(path, "has ${ without NAME} behind it; write $${ for the characters themselves")
         if name not in env:
-            raise _Wrong(path, f"needs the environment variable {name}, which is not set; set it or write the value")
+            raise _Wrong(path, f"needs the environment variable {name}, which is not set; set it first")
         return env[name]
 
     return _REFERENCE.sub(answer, value)

@@ -1,0 +1,34 @@
+"""The table of commands: name → module, one line of help."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A command of the CLI."""
+
+    #: Below `microclaw.cli`; has `arguments(parser)` and `run(context, options)`.
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "up": Command("up", "start MicroClaw in the foreground (-d: in the background)"),
+    "down": Command("down", "stop MicroClaw"),
+    "status": Command("status", "which services run, since when, and what is in trouble"),
+    "start": Command("change", "start a service"),
+    "stop": Command("change", "stop a service"),
+    "restart": Command("change", "stop and start a service"),
+    "logs": Command("logs", "show a service's log (-f: follow it)"),
+    "chat": Command("chat", "talk to your assistant in the terminal"),
+    "agent": Command("agent", "say one thing and print the answer"),
+    "message": Command("message", "send a message to a chat"),
+    "groups": Command("groups", "list and register chats"),
+    "cron": Command("cron", "list, add and change scheduled tasks"),
+    "runs": Command("runs", "what runs, waits and lately failed"),
+    "config": Command("config", "show, check and change the configuration"),
+    "doctor": Command("doctor", "look for what is wrong (--fix: mend it)"),
+    "completion": Command("completion", "print a completion script for bash or zsh"),
+    "version": Command("version", "print the version"),
+}

@@ -1,0 +1,88 @@
+"""What every command is given: the installation, and how to print."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from microclaw.core.home import Home, home_from
+
+if TYPE_CHECKING:
+    from microclaw.core.settings import Settings
+
+_COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "grey": 90, "bold": 1}
+
+
+@dataclass
+class Context:
+    """One call of the command line."""
+
+    env: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+    json: bool = False
+    colour: bool = True
+    quiet: bool = False
+
+    @cached_property
+    def home(self) -> Home:
+        """The installation that is meant."""
+        return home_from(self.env)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Its settings. Raises UsageError: the configuration is bad."""
+        from microclaw.core.settings import load
+
+        return load(self.home.config, self.env)
+
+    @cached_property
+    def colourful(self) -> bool:
+        """Whether a person looks at it in colour."""
+        wanted = self.colour and not self.env.get("NO_COLOR") and self.env.get("TERM") != "dumb"
+        return wanted and sys.stdout.isatty()
+
+    def paint(self, text: str, colour: str) -> str:
+        """`text` in this colour, where colours are wanted."""
+        return f"\033[{_COLOURS[colour]}m{text}\033[0m" if colour and self.colourful else text
+
+    def say(self, text: str) -> None:
+        """A line for people: not with --quiet, not with --json."""
+        if not self.quiet and not self.json:
+            print(text, flush=True)
+
+    def progress(self, text: str) -> None:
+        """A line about what is under way, beside the output."""
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def dump(self, value: object) -> None:
+        """The one JSON value that --json prints."""
+        print(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None), flush=True)
+
+    def table(self, head: Sequence[str], rows: Iterable[Sequence[str]], colours: Sequence[str] = ()) -> None:
+        """Aligned columns; `colours` colours the first column, one a row."""
+        cells = [[*map(str, row)] for row in rows]
+        widths = [max(len(line[column]) for line in [[*head], *cells]) for column in range(len(head))]
+
+        def line(row: Sequence[str]) -> list[str]:
+            return [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+
+        print(self.paint("  ".join(line(head)).rstrip(), "grey"))
+        for number, row in enumerate(cells):
+            first, *rest = line(row)
+            shown = self.paint(first, colours[number] if number < len(colours) else "")
+            print("  ".join([shown, *rest]).rstrip())
+
+
+def duration(seconds: float) -> str:
+    """A length of time as people say it: `4 s`, `3 min 5 s`, `2 h 4 min`, `3 d 4 h`."""
+    seconds = max(0, int(seconds))
+    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if seconds >= size:
+            rest = seconds % size // part
+            return f"{seconds // size} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{seconds} s"

@@ -1,0 +1,181 @@
+"""`microclaw status`: what supervisord knows, what each service says of itself, what failed lately."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from dataclasses import dataclass
+
+import msgspec
+
+from microclaw.bus.supervisor import Process, Supervisor
+from microclaw.cli.context import Context, duration
+from microclaw.cli.readiness import NOT_ON_BUS
+from microclaw.core.alarms import AGE_S_MAX, Alarm, read_alarms
+from microclaw.core.requests import Failed, RunRow, Runs, RunsAsked, ServiceStatus, StatusAsked
+
+#: Waiting for a service's answer, all asked at the same time.
+ANSWER_TIMEOUT_S = 2.0
+#: Failed runs and alarms that are shown.
+SHOWN_MAX = 10
+
+UNHEALTHY = 5
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """--deep."""
+    parser.add_argument("--deep", action="store_true", help="also what each service tells of itself")
+
+
+@dataclass
+class Seen:
+    """One look at the mesh."""
+
+    now_s: float
+    processes: list[Process]
+    #: By service; a service that did not answer is not in it.
+    answers: dict[str, ServiceStatus]
+    failed: tuple[RunRow, ...]
+    alarms: list[Alarm]
+
+    def trouble(self, process: Process) -> str:
+        """What is wrong with this service, "" = nothing."""
+        if process.state != "RUNNING":
+            return _DOWN.get(process.state, process.state.lower())
+        if process.name in NOT_ON_BUS:
+            return ""
+        answer = self.answers.get(process.name)
+        if answer is None:
+            return "does not answer"
+        return "" if answer.ready else "not ready"
+
+    @property
+    def healthy(self) -> bool:
+        """Every service runs and is ready. (A failed run is news, not an illness.)"""
+        return not any(self.trouble(process) for process in self.processes)
+
+
+_DOWN = {
+    "STOPPED": "stopped", "STARTING": "starting", "BACKOFF": "crashes at its start, tried again",
+    "STOPPING": "stopping", "EXITED": "ended", "FATAL": "crashed too often; tried again later",
+}
+
+
+def run(context: Context, options: argparse.Namespace) -> int:
+    """Show it. Exit code 0 all well, 3 not running, 5 something is not."""
+    seen = asyncio.run(look(context))
+    if context.json:
+        context.dump(as_json(seen))
+    else:
+        show(context, seen, deep=options.deep)
+    return 0 if seen.healthy else UNHEALTHY
+
+
+async def look(context: Context) -> Seen:
+    """Ask supervisord and all services. Raises NotRunningError."""
+    processes = Supervisor(context.home.supervisor_socket).processes()
+    answers: dict[str, ServiceStatus] = {}
+    failed: tuple[RunRow, ...] = ()
+    if any(process.name == "broker" and process.state == "RUNNING" for process in processes):
+        answers, failed = await _ask_all(context, processes)
+    now_s = time.time()
+    return Seen(now_s, processes, answers, failed, read_alarms(context.home, int(now_s - AGE_S_MAX) * 1000))
+
+
+async def _ask_all(
+    context: Context, processes: list[Process]
+) -> tuple[dict[str, ServiceStatus], tuple[RunRow, ...]]:
+    from microclaw.bus.client import connect
+    from microclaw.bus.errors import BusError
+
+    try:
+        bus = await connect(context.home.bus, "cli", timeout_s=ANSWER_TIMEOUT_S)
+    except BusError:
+        return {}, ()
+
+    async def status_of(name: str) -> ServiceStatus | None:
+        try:
+            answer = await bus.request(
+                name, StatusAsked(), ServiceStatus | Failed, timeout_s=ANSWER_TIMEOUT_S  # type: ignore[arg-type]
+            )
+        except BusError:
+            # That it does not answer is what will be shown.
+            return None
+        return answer if isinstance(answer, ServiceStatus) else None
+
+    async def failed_runs() -> tuple[RunRow, ...]:
+        try:
+            runs = await bus.request("queue", RunsAsked(), Runs, timeout_s=ANSWER_TIMEOUT_S)
+        except (BusError, msgspec.ValidationError):
+            return ()
+        return runs.failed
+
+    names = [process.name for process in processes if process.name not in NOT_ON_BUS and process.pid]
+    try:
+        failed, found = await asyncio.gather(failed_runs(), asyncio.gather(*map(status_of, names)))
+    finally:
+        await bus.close()
+    return {name: answer for name, answer in zip(names, found, strict=True) if answer}, failed
+
+
+def as_json(seen: Seen) -> dict[str, object]:
+    """The whole of it, for programs."""
+    return {
+        "healthy": seen.healthy,
+        "services": [
+            {
+                "name": process.name, "state": process.state, "pid": process.pid or None,
+                "since": process.since_s or None, "exit_status": None if process.pid else process.exit_status,
+                "trouble": seen.trouble(process) or None, **_said(seen.answers.get(process.name)),
+            }
+            for process in seen.processes
+        ],
+        "failed_runs": [msgspec.to_builtins(row) for row in seen.failed],
+        "alarms": [msgspec.to_builtins(alarm) for alarm in seen.alarms],
+    }
+
+
+def _said(answer: ServiceStatus | None) -> dict[str, object]:
+    if answer is None:
+        return {"ready": None, "facts": {}, "troubles": []}
+    return {"ready": answer.ready, "facts": answer.facts, "troubles": list(answer.troubles)}
+
+
+def show(context: Context, seen: Seen, *, deep: bool) -> None:
+    """For people."""
+    rows, colours = [], []
+    for process in seen.processes:
+        trouble = seen.trouble(process)
+        up = process.state == "RUNNING"
+        since = duration(seen.now_s - process.since_s) if process.since_s else "-"
+        what = trouble or ("running" if process.name in NOT_ON_BUS else "ready")
+        if not up and process.since_s and process.state in ("EXITED", "FATAL", "BACKOFF"):
+            status = "by a signal" if process.exit_status < 0 else f"with status {process.exit_status}"
+            what += f" (ended {status})"
+        rows.append((process.name, what, str(process.pid or "-"), f"{'up' if up else 'down'} {since}"))
+        colours.append("green" if not trouble else "yellow" if up or process.state == "STARTING" else "red")
+    context.table(("SERVICE", "STATE", "PID", "SINCE"), rows, colours)
+    for process in seen.processes:
+        answer = seen.answers.get(process.name)
+        if answer and deep and answer.facts:
+            facts = ", ".join(f"{key} {value}" for key, value in sorted(answer.facts.items()))
+            print(f"{context.paint(process.name, 'bold')}: {facts}")
+        for trouble in (answer.troubles if answer else ())[: None if deep else 3]:
+            print(f"{context.paint('!', 'yellow')} {process.name}: {trouble}")
+    _show_news(context, seen)
+
+
+def _show_news(context: Context, seen: Seen) -> None:
+    if seen.failed:
+        print(context.paint("failed runs", "bold"))
+        for row in seen.failed[:SHOWN_MAX]:
+            ago = duration(seen.now_s - row.since_ms / 1000)
+            print(f"  {row.group}  {ago} ago, after {row.attempt} tries: {row.error or 'no reason given'}")
+    if seen.alarms:
+        print(context.paint("alarms", "bold"))
+        for alarm in seen.alarms[-SHOWN_MAX:]:
+            print(f"  {alarm.service}  {duration(seen.now_s - alarm.ts_ms / 1000)} ago: {alarm.detail}")
+    if any(seen.trouble(process) for process in seen.processes):
+        name = next(process.name for process in seen.processes if seen.trouble(process))
+        context.say(f"what happened: microclaw logs {name}")
