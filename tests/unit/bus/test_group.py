@@ -1,0 +1,151 @@
+"""The consumer group against a small model: random consumers, settlements, crashes of the broker."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from microclaw.bus.group import Group, Subscriber, subject_matcher
+from microclaw.bus.journal import Parked
+
+
+class Disk:
+    """What of a group is durable, as the journal would keep it."""
+
+    def __init__(self) -> None:
+        self.floor = 0
+        self.settled: set[int] = set()
+        self.parked: dict[int, Parked] = {}
+        self.dead: set[int] = set()
+
+    def write(self, group: Group) -> None:
+        changes = group.changes
+        floor, beyond, sweep = group.durable()
+        self.floor = floor
+        self.settled |= set(beyond)
+        if sweep:
+            self.settled = {offset for offset in self.settled if offset > floor}
+        for parked in changes.parked.values():
+            self.parked[parked.offset] = parked
+        for offset in changes.unparked:
+            self.parked.pop(offset, None)
+        for item, _reason in changes.buried:
+            self.parked.pop(item.offset, None)
+            self.dead.add(item.offset)
+        group.saved()
+
+
+class World:
+    def __init__(self, seed: int, sessions: int) -> None:
+        self.random = random.Random(seed)
+        self.disk = Disk()
+        self.messages: list[tuple[int, bool]] = []  # session, matches; offset = index + 1
+        self.sessions = sessions
+        self.now = 0.0
+        self.done: list[int] = []
+        self.out: dict[int, Subscriber] = {}
+        self.boot()
+
+    def boot(self) -> None:
+        """The broker starts: only what is on disk is known."""
+        self.group = Group(1, "g", floor=self.disk.floor, kinds=(">",), sessions="", ack_wait_s=10, max_deliver=10**6,
+                           backoff_ms=(0, 100))
+        parked = [(item, self.messages[offset - 1][0]) for offset, item in sorted(self.disk.parked.items())]
+        ahead = set(self.disk.settled) | {offset for offset in self.disk.dead if offset > self.disk.floor}
+        self.group.restore(ahead, parked, self.now, int(self.now * 1000))
+        self.out.clear()
+        self.subscribers: list[Subscriber] = []
+
+    def step(self) -> None:
+        choose = self.random.random()
+        ms = int(self.now * 1000)
+        if choose < 0.3:
+            self.messages.append((self.random.randrange(self.sessions), self.random.random() < 0.8))
+        elif choose < 0.35:
+            subscriber = Subscriber(b"x", self.random.randrange(1 << 30), self.random.randint(1, 3))
+            self.subscribers.append(subscriber)
+            self.group.subscribers.append(subscriber)
+        elif choose < 0.39 and self.subscribers:
+            gone = self.subscribers.pop(self.random.randrange(len(self.subscribers)))
+            self.group.leave(gone, self.now, ms, clean=self.random.random() < 0.5)
+            self.out = {offset: who for offset, who in self.out.items() if who is not gone}
+        elif choose < 0.41:
+            self.boot()
+        elif choose < 0.45:
+            self.now += self.random.choice([0.05, 0.2, 11])
+            self.group.wake(self.now, int(self.now * 1000))
+            self.out = {offset: who for offset, who in self.out.items() if offset in self.group.leases}
+        elif choose < 0.75 and self.out:
+            offset = self.random.choice(list(self.out))
+            del self.out[offset]
+            self.done.append(offset)
+            self.group.ack(offset)
+        elif choose < 0.8 and self.out:
+            offset = self.random.choice(list(self.out))
+            del self.out[offset]
+            self.group.nack(offset, self.random.choice([None, 0, 50]), "later", self.now, ms)
+        self.turn()
+
+    def turn(self) -> None:
+        self.disk.write(self.group)
+        while self.group.next <= len(self.messages):
+            session, matches = self.messages[self.group.next - 1]
+            self.group.offer(self.group.next, session, matches)
+        while given := self.group.give(self.now):
+            offset, subscriber, _count = given
+            assert offset not in self.out, "given twice at once"
+            assert offset not in self.done, "given again after it was settled on disk"
+            self.out[offset] = subscriber
+            session = self.messages[offset - 1][0]
+            earlier = [o for o, (s, m) in enumerate(self.messages[: offset - 1], 1) if s == session and m]
+            assert all(o in self.done for o in earlier), "given before an earlier one of its session was settled"
+        held: dict[int, int] = defaultdict(int)
+        for subscriber in self.out.values():
+            held[id(subscriber)] += 1
+        assert all(held[id(s)] <= s.max_in_flight for s in self.subscribers)
+
+    def drain(self) -> None:
+        """Everything can be finished from here."""
+        self.boot()
+        self.group.subscribers.append(Subscriber(b"x", 1, 5))
+        for _ in range(20 * len(self.messages) + 50):
+            self.now += 1
+            self.group.wake(self.now, int(self.now * 1000))
+            self.turn()
+            for offset in list(self.out):
+                del self.out[offset]
+                self.done.append(offset)
+                self.group.ack(offset)
+        self.disk.write(self.group)
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 2**32), sessions=st.integers(1, 6), steps=st.integers(0, 200))
+def test_every_message_is_settled_once_in_order_whatever_happens(seed: int, sessions: int, steps: int) -> None:
+    world = World(seed, sessions)
+    for _ in range(steps):
+        world.step()
+    world.drain()
+    expected = [offset for offset, (_, matches) in enumerate(world.messages, 1) if matches]
+    assert sorted(world.done) == expected, "each exactly once"
+    per_session = defaultdict(list)
+    for offset in world.done:
+        per_session[world.messages[offset - 1][0]].append(offset)
+    assert all(order == sorted(order) for order in per_session.values())
+    assert world.disk.floor == len(world.messages)
+    assert not world.disk.settled
+    assert not world.disk.parked
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=4))
+def test_a_subject_matches_itself_its_stars_and_its_tail(segments: list[str]) -> None:
+    kind = ".".join(segments)
+    assert subject_matcher([kind])(kind)
+    assert subject_matcher([".".join("*" for _ in segments)])(kind)
+    assert subject_matcher([">"])(kind)
+    assert not subject_matcher([kind + ".x"])(kind)
+    assert not subject_matcher([".".join(["*"] * (len(segments) + 1))])(kind)
+    assert subject_matcher([segments[0] + ".>"])(kind) == (len(segments) > 1)
