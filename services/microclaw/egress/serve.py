@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from microclaw.bus.api import Delivery, Draft, Subscription
 from microclaw.bus.service import Service
 from microclaw.core.egress_rules import parse_authority
@@ -40,8 +42,9 @@ from microclaw.egress.gate import Gate
 from microclaw.egress.privacy import hide_in_logs, keep_memory_private
 from microclaw.egress.secret_store import Kept
 
-#: Rows of one answer, so that it fits into a frame.
+#: Rows and bytes of one answer, so that it fits into a frame.
 AUDIT_ROWS_MAX = 500
+ANSWER_BYTES_MAX = 512 << 10
 #: How often the numbers in `status` are renewed.
 FACTS_S = 5.0
 
@@ -180,9 +183,11 @@ class Answers:
         """A page of it."""
         limit = max(1, min(question.limit, AUDIT_ROWS_MAX))
         log = self._gate.audit
-        return AuditEntries(entries=tuple(
-            log.tail(limit) if question.tail else log.entries(after=question.after, limit=limit)
-        ))
+        found = log.tail(limit) if question.tail else log.entries(after=question.after, limit=limit)
+        while len(found) > 1 and len(msgspec.msgpack.encode(found)) > ANSWER_BYTES_MAX:
+            half = len(found) // 2
+            found = found[half:] if question.tail else found[:half]
+        return AuditEntries(entries=tuple(found))
 
     async def verify_audit(self, _question: VerifyAudit, _asker: str) -> AuditVerified:
         """The whole chain."""

@@ -1,0 +1,51 @@
+"""`microclaw usage`: what the model calls cost, in tokens."""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from microclaw.cli.asking import ask
+from microclaw.cli.context import Context
+from microclaw.core.requests import UsageAsked, UsageRow, UsageRows
+
+_COUNTS = (
+    "calls", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "unknown_calls",
+)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """`--by`, `--days`."""
+    parser.add_argument("--by", choices=("group", "day", "model"), default="day", help="what to add up by")
+    parser.add_argument("--days", type=int, default=30, help="how far back (default 30)")
+
+
+def run(context: Context, options: argparse.Namespace) -> int:
+    """Print it. Raises MicroclawError."""
+    # A day more than asked for: days begin at midnight in the owner's time zone, which only egress knows.
+    since = (datetime.now(UTC) - timedelta(days=max(0, options.days))).date().isoformat()
+    found = ask(context, UsageAsked(since_day=since), UsageRows).rows
+    summed = summed_by(found, options.by)
+    if context.json:
+        context.dump([{options.by: key, **counts} for key, counts in summed])
+    elif not summed:
+        context.say("no model was called in that time")
+    else:
+        context.table(
+            (options.by.upper(), "CALLS", "INPUT", "OUTPUT", "CACHE READ", "CACHE WRITE", "UNKNOWN"),
+            [(key, *(f"{counts[name]:,}" for name in _COUNTS)) for key, counts in summed],
+        )
+    return 0
+
+
+def summed_by(found: Sequence[UsageRow], by: str) -> list[tuple[str, dict[str, int]]]:
+    """The counts added up by `group`, `day` or `model`: days from the newest on, others from the dearest on."""
+    sums: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(_COUNTS, 0))
+    for row in found:
+        for name in _COUNTS:
+            sums[getattr(row, by)][name] += getattr(row, name)
+    if by == "day":
+        return sorted(sums.items(), reverse=True)
+    return sorted(sums.items(), key=lambda item: (-item[1]["input_tokens"] - item[1]["output_tokens"], item[0]))
