@@ -141,7 +141,7 @@ def prompt_bytes(message: PromptMessage) -> int:
 
 
 def split(messages: Iterable[PromptMessage], bytes_max: int = PROMPT_BYTES_MAX) -> list[list[PromptMessage]]:
-    """The messages in their order, in as few runs as fit `bytes_max` each; one too big for a run is clipped."""
+    """The messages in their order, in as few runs as fit `bytes_max` each; one too big alone is cut."""
     parts: list[list[PromptMessage]] = []
     size = 0
     for message in messages:
@@ -158,7 +158,7 @@ def split(messages: Iterable[PromptMessage], bytes_max: int = PROMPT_BYTES_MAX) 
 
 
 def clip(message: PromptMessage, bytes_max: int) -> PromptMessage:
-    """The message cut so that `prompt_bytes` is at most `bytes_max` (4 KiB or more), telling what is missing."""
+    """The message cut so that `prompt_bytes` is at most `bytes_max` (4 KiB or more), telling that it is."""
     quote = message.quote
     if quote is not None:
         quote = Quote(

@@ -41,7 +41,7 @@ from sqlalchemy import (
 )
 
 from microclaw.bus.api import Bus, Draft
-from microclaw.bus.errors import Refused
+from microclaw.bus.errors import BusError, EnvelopeError, Refused
 from microclaw.core.ids import new_id
 
 #: How long the id of a handled delivery is remembered, in ms: longer than any redelivery can take.
@@ -152,19 +152,19 @@ class Outbox:
                 asyncio.get_running_loop().call_later(SETTLE_PAUSE_S, self._delete_settled)
             self._settled.update(draft.message_id for draft in drafts if draft.message_id)
 
-    async def flush(self, bus: Bus, cause: bytes | None = None) -> list[Refused]:
+    async def flush(self, bus: Bus, cause: bytes | None = None) -> list[BusError]:
         """Publish what is pending, of all or of one cause: at start, for effects that no delivery caused.
 
         Returns why the broker refused some for ever (too big, not allowed); they are dropped: tell the owner.
 
         :raises Refused: `busy`, `no_space`: what was not published stays.
         """
-        refusals: list[Refused] = []
+        refusals: list[BusError] = []
         for part in _parts(self.pending(cause)):
             try:
                 await bus.publish(*part)
-            except Refused as refused:
-                if refused.code in _PASSING:
+            except (Refused, EnvelopeError) as refused:
+                if passes(refused):
                     raise
                 refusals += await self._one_by_one(bus, part)
             self.settled(part)
@@ -175,13 +175,13 @@ class Outbox:
         with self._engine.begin() as db:
             db.execute(delete(self._inbox).where(self._inbox.c.seen_ms < now_ms - SEEN_KEPT_MS))
 
-    async def _one_by_one(self, bus: Bus, drafts: Sequence[Draft]) -> list[Refused]:
-        refusals = []
+    async def _one_by_one(self, bus: Bus, drafts: Sequence[Draft]) -> list[BusError]:
+        refusals: list[BusError] = []
         for draft in drafts:
             try:
                 await bus.publish(draft)
-            except Refused as refused:
-                if refused.code in _PASSING:
+            except (Refused, EnvelopeError) as refused:
+                if passes(refused):
                     raise
                 refusals.append(refused)
         return refusals
@@ -193,6 +193,11 @@ class Outbox:
                 part = ids[start:start + PART_COUNT]
                 db.execute(delete(self._outbox).where(self._outbox.c.message_id.in_(part)))
         self._settled.difference_update(ids)
+
+
+def passes(refused: BusError) -> bool:
+    """Whether trying again later can heal this refusal."""
+    return isinstance(refused, Refused) and refused.code in _PASSING
 
 
 def _parts(drafts: Sequence[Draft]) -> Iterator[list[Draft]]:

@@ -1,0 +1,50 @@
+"""Text on its way out of a chat, and what is kept of what comes in."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from microclaw.core.text import is_own_reply, is_worth_storing, outbound, strip_internal
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("hello <internal>secret</internal> world", "hello  world"),
+    ("a <internal>\n1\n2\n</internal> b <internal>x</internal>", "a  b"),
+    ("<internal>only</internal>", ""),
+    ("<internal>open", "<internal>open"),
+    ("</internal>closed", "</internal>closed"),
+    ("<INTERNAL>x</INTERNAL> y", "<INTERNAL>x</INTERNAL> y"),
+    ("<internal>a<internal>b</internal>c</internal> d", "c</internal> d"),
+    ("\ufeff \n text\u3000", "text"),
+])
+def test_internal_notes_are_not_said(text: str, said: str) -> None:
+    assert strip_internal(text) == said
+
+
+@pytest.mark.parametrize(("text", "prefix", "said"), [
+    ("hello", True, "Andy: hello"), ("hello", False, "hello"), ("<internal>t</internal>42", True, "Andy: 42"),
+    ("   ", True, ""), ("<internal>t</internal>", True, ""),
+])
+def test_the_name_stands_before_what_is_said_but_never_alone(text: str, prefix: bool, said: str) -> None:
+    assert outbound(text, "Andy", prefix=prefix) == said
+
+
+@given(st.text(), st.text())
+def test_no_whole_note_is_ever_said(before: str, note: str) -> None:
+    assert "<internal>" not in outbound(f"<internal>{note}</internal>", "Andy").removeprefix("Andy: ") or (
+        "</internal>" in note or "<internal>" in note
+    )
+
+
+def test_the_connectors_flag_tells_our_own_messages_and_a_prefix_only_where_there_is_none() -> None:
+    assert not is_own_reply("Andy: typed by a person", "Andy", flag=False)
+    assert is_own_reply("anything", "Andy", flag=True)
+    assert is_own_reply("Andy: reply", "Andy") and is_own_reply("andy:reply", "Andy")
+    assert not is_own_reply("Andy says: hi", "Andy") and not is_own_reply("hello Andy: x", "Andy")
+
+
+def test_a_message_without_content_is_not_stored() -> None:
+    assert not is_worth_storing(None) and not is_worth_storing("")
+    assert is_worth_storing("x") and is_worth_storing("", attachments=1)
