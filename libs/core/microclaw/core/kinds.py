@@ -47,7 +47,7 @@ class PromptMessage(msgspec.Struct, frozen=True, kw_only=True):
     attachments: tuple[Attachment, ...] = ()
 
 
-class MessageReceived(Payload, tag="message.received"):
+class MessageReceived(Payload, frozen=True, kw_only=True, tag="message.received"):
     """Somebody wrote in a chat. Session: the chat. Source: its connector."""
 
     chat: str
@@ -79,7 +79,7 @@ class ScheduledTask(msgspec.Struct, frozen=True, kw_only=True):
     context: Literal["group", "isolated"] = "isolated"
 
 
-class RunRequested(Payload, tag="run.requested"):
+class RunRequested(Payload, frozen=True, kw_only=True, tag="run.requested"):
     """A group has something to do: messages to answer, or a task that is due. Session: `group:<folder>`.
 
     From the router (messages, in the order of the journal, each in exactly one request) or the scheduler (one task).
@@ -92,7 +92,7 @@ class RunRequested(Payload, tag="run.requested"):
     task: ScheduledTask | None = None
 
 
-class RunGranted(Payload, tag="run.granted"):
+class RunGranted(Payload, frozen=True, kw_only=True, tag="run.granted"):
     """The queue lets a group's agent run. Session: `group:<folder>`.
 
     `run_id` stays the same when the same grant is delivered again, so whatever the run causes has the same ids.
@@ -111,7 +111,7 @@ class RunGranted(Payload, tag="run.granted"):
     expires_ms: int = 0
 
 
-class RunFinished(Payload, tag="run.finished"):
+class RunFinished(Payload, frozen=True, kw_only=True, tag="run.finished"):
     """A granted run came to its end. Session: `group:<folder>`. Source: sandbox."""
 
     run_id: str
@@ -128,7 +128,7 @@ class RunFinished(Payload, tag="run.finished"):
     result: str = ""
 
 
-class ReplyRequested(Payload, tag="reply.requested"):
+class ReplyRequested(Payload, frozen=True, kw_only=True, tag="reply.requested"):
     """Say this in a chat. Session: the chat; its connector delivers it once."""
 
     chat: str
@@ -143,7 +143,7 @@ class ReplyRequested(Payload, tag="reply.requested"):
     expires_ms: int = 0
 
 
-class ReplyDelivered(Payload, tag="reply.delivered"):
+class ReplyDelivered(Payload, frozen=True, kw_only=True, tag="reply.delivered"):
     """How a reply ended. Session: the chat. Source: its connector."""
 
     chat: str
@@ -154,7 +154,7 @@ class ReplyDelivered(Payload, tag="reply.delivered"):
     error: str = ""
 
 
-class AuditEntry(Payload, tag="audit.entry"):
+class AuditEntry(Payload, frozen=True, kw_only=True, tag="audit.entry"):
     """Something that belongs in the audit log. Session: `service:<source>`. Egress chains it; holds no secret."""
 
     #: Who: `worker:<id>@<group>`, `cli`, `service:<name>`.
@@ -168,7 +168,7 @@ class AuditEntry(Payload, tag="audit.entry"):
     detail: str = ""
 
 
-class ServiceAlarm(Payload, tag="service.alarm"):
+class ServiceAlarm(Payload, frozen=True, kw_only=True, tag="service.alarm"):
     """A service is in trouble that the owner should know. Session: `service:<name>`. Source: watch."""
 
     service: str

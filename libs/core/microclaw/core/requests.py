@@ -25,7 +25,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="f
     code: Literal["bad_request", "denied", "not_found", "conflict", "unavailable", "internal"] = "bad_request"
 
 
-class StatusAsked(Request, tag="service.status"):
+class StatusAsked(Request, frozen=True, kw_only=True, tag="service.status"):
     """To any service."""
 
 
@@ -55,7 +55,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     added_ms: int = 0
 
 
-class GroupsAsked(Request, tag="groups.list"):
+class GroupsAsked(Request, frozen=True, kw_only=True, tag="groups.list"):
     """To the router: the registered groups, and the chats that could be."""
 
 
@@ -72,7 +72,7 @@ class Groups(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="g
     chats: tuple[KnownChat, ...] = ()
 
 
-class RegisterGroup(Request, tag="groups.register"):
+class RegisterGroup(Request, frozen=True, kw_only=True, tag="groups.register"):
     """To the router: register a chat. Same chat again = update; a taken folder is refused. Answer: Group or Failed."""
 
     command_id: str
@@ -99,7 +99,7 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
-class RunsAsked(Request, tag="runs.list"):
+class RunsAsked(Request, frozen=True, kw_only=True, tag="runs.list"):
     """To the queue: what runs, waits and lately failed."""
 
     limit: int = 50
@@ -134,7 +134,7 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
     catch_up: Literal["latest", "skip", "all"] = "latest"
 
 
-class CreateTask(Request, tag="tasks.create"):
+class CreateTask(Request, frozen=True, kw_only=True, tag="tasks.create"):
     """To the scheduler. `timezone` "" = the owner's. Answer: TaskAnswer or Failed."""
 
     command_id: str
@@ -149,7 +149,7 @@ class CreateTask(Request, tag="tasks.create"):
     catch_up: Literal["latest", "skip", "all"] = "latest"
 
 
-class ChangeTask(Request, tag="tasks.change"):
+class ChangeTask(Request, frozen=True, kw_only=True, tag="tasks.change"):
     """To the scheduler. `viewer` is the group that asks, "" = the owner; a group may change only its own tasks unless
     `viewer_is_main`. Fields left None stay. Answer: TaskAnswer or Failed."""
 
@@ -164,7 +164,7 @@ class ChangeTask(Request, tag="tasks.change"):
     catch_up: Literal["latest", "skip", "all"] | None = None
 
 
-class TasksAsked(Request, tag="tasks.list"):
+class TasksAsked(Request, frozen=True, kw_only=True, tag="tasks.list"):
     """To the scheduler. A group sees its own tasks, main and the owner (viewer "") see all."""
 
     viewer: str = ""
@@ -182,7 +182,7 @@ class Tasks(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="ta
 # --- egress -----------------------------------------------------------------------------------------------------
 
 
-class OpenDoor(Request, tag="egress.open"):
+class OpenDoor(Request, frozen=True, kw_only=True, tag="egress.open"):
     """To egress: a Unix socket for one worker. The same worker again gets the same door. Answer: Door or Failed."""
 
     worker_id: str
@@ -197,7 +197,7 @@ class Door(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="egr
     model: str = ""
 
 
-class CloseDoors(Request, tag="egress.close"):
+class CloseDoors(Request, frozen=True, kw_only=True, tag="egress.close"):
     """To egress: close these workers' doors; `keep_only` True closes all *but* these. Answer: Done."""
 
     workers: tuple[str, ...]
@@ -208,7 +208,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="don
     """It is done."""
 
 
-class SetSecret(Request, tag="secrets.set"):
+class SetSecret(Request, frozen=True, kw_only=True, tag="secrets.set"):
     """To egress: keep or replace a secret, in force when answered. Doing it twice is doing it once.
 
     Requests are not durable: no journal, outbox or log ever holds the value, and nothing answers it back. Answer:
@@ -224,13 +224,13 @@ class SetSecret(Request, tag="secrets.set"):
         return f"SetSecret(name={self.name!r}, value=<hidden>, must_exist={self.must_exist})"
 
 
-class RemoveSecret(Request, tag="secrets.rm"):
+class RemoveSecret(Request, frozen=True, kw_only=True, tag="secrets.rm"):
     """To egress: forget a secret. Answer: Done or Failed."""
 
     name: str
 
 
-class SecretsAsked(Request, tag="secrets.list"):
+class SecretsAsked(Request, frozen=True, kw_only=True, tag="secrets.list"):
     """To egress: which secrets there are, never their values. Answer: Secrets."""
 
 
@@ -262,7 +262,7 @@ class EgressRule(msgspec.Struct, frozen=True, kw_only=True):
     added_ms: int = 0
 
 
-class EgressRulesAsked(Request, tag="egress.rules"):
+class EgressRulesAsked(Request, frozen=True, kw_only=True, tag="egress.rules"):
     """To egress: the allow-list in force. Answer: EgressRules."""
 
 
@@ -270,7 +270,7 @@ class EgressRules(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
     rules: tuple[EgressRule, ...]
 
 
-class ChangeEgressRule(Request, tag="egress.change"):
+class ChangeEgressRule(Request, frozen=True, kw_only=True, tag="egress.change"):
     """To egress: allow, deny, or forget what was said of this host, at once. Twice is once. Answer: Done or Failed.
 
     A deny is stronger than every allow, the configuration's included.
@@ -282,7 +282,7 @@ class ChangeEgressRule(Request, tag="egress.change"):
     group: str = ""
 
 
-class ExplainEgress(Request, tag="egress.explain"):
+class ExplainEgress(Request, frozen=True, kw_only=True, tag="egress.explain"):
     """To egress: would this group reach this host now, and why (not)? It is resolved, not dialled."""
 
     host: str
@@ -295,7 +295,7 @@ class EgressExplained(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind
     addresses: tuple[str, ...] = ()
 
 
-class AuditAsked(Request, tag="audit.read"):
+class AuditAsked(Request, frozen=True, kw_only=True, tag="audit.read"):
     """To egress: entries after number `after` (oldest first), or with `tail` the newest ones. Answer: AuditEntries."""
 
     after: int = 0
@@ -307,7 +307,7 @@ class AuditEntries(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", 
     entries: tuple[Entry, ...]
 
 
-class VerifyAudit(Request, tag="audit.verify"):
+class VerifyAudit(Request, frozen=True, kw_only=True, tag="audit.verify"):
     """To egress: follow the whole chain. Answer: AuditVerified."""
 
 
@@ -318,7 +318,7 @@ class AuditVerified(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind",
     faults: tuple[Fault, ...] = ()
 
 
-class UsageAsked(Request, tag="usage.read"):
+class UsageAsked(Request, frozen=True, kw_only=True, tag="usage.read"):
     """To egress: what model calls cost from day `since_day` (YYYY-MM-DD) on. Answer: UsageRows."""
 
     since_day: str = ""
@@ -346,7 +346,7 @@ class UsageRows(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
 # --- console ----------------------------------------------------------------------------------------------------
 
 
-class Say(Request, tag="console.say"):
+class Say(Request, frozen=True, kw_only=True, tag="console.say"):
     """To the console connector: a person typed this. Answered (`Said`) once the journal has it."""
 
     chat: str
@@ -371,7 +371,7 @@ class ConsoleLine(msgspec.Struct, frozen=True, kw_only=True):
     sent_ms: int
 
 
-class Read(Request, tag="console.read"):
+class Read(Request, frozen=True, kw_only=True, tag="console.read"):
     """To the console connector: the replies of a chat after line `after`; waits up to `wait_ms` for the first."""
 
     chat: str
@@ -386,7 +386,7 @@ class Lines(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="co
     last: int
 
 
-class Deliver(Request, tag="message.send"):
+class Deliver(Request, frozen=True, kw_only=True, tag="message.send"):
     """To the router: send a message to a chat as a person would by `microclaw message send`. Answer: Done or Failed."""
 
     command_id: str

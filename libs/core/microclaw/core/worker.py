@@ -24,7 +24,7 @@ class HostLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
     """Host to worker."""
 
 
-class Setup(HostLine, tag="setup"):
+class Setup(HostLine, frozen=True, kw_only=True, tag="setup"):
     """First line of all: who you are. `backend`: local | scripted | anthropic | openai."""
 
     group: str
@@ -40,7 +40,7 @@ class Setup(HostLine, tag="setup"):
     turn_tokens_max: int = 2_000_000
 
 
-class Turn(HostLine, tag="turn"):
+class Turn(HostLine, frozen=True, kw_only=True, tag="turn"):
     """Do this. Exactly one `TurnDone` with the same `run_id` answers it. `session` isolated = forget afterwards."""
 
     run_id: str
@@ -52,7 +52,7 @@ class Turn(HostLine, tag="turn"):
     deadline_s: int = 1800
 
 
-class ToolReply(HostLine, tag="tool_reply"):
+class ToolReply(HostLine, frozen=True, kw_only=True, tag="tool_reply"):
     """The answer to a `ToolCall`: `text` goes to the model as it is."""
 
     run_id: str
@@ -61,7 +61,7 @@ class ToolReply(HostLine, tag="tool_reply"):
     text: str
 
 
-class Close(HostLine, tag="close"):
+class Close(HostLine, frozen=True, kw_only=True, tag="close"):
     """Finish the turn under way, if any, and exit 0."""
 
 
@@ -69,18 +69,18 @@ class WorkerLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
     """Worker to host."""
 
 
-class Ready(WorkerLine, tag="ready"):
+class Ready(WorkerLine, frozen=True, kw_only=True, tag="ready"):
     pid: int
 
 
-class Alive(WorkerLine, tag="alive"):
+class Alive(WorkerLine, frozen=True, kw_only=True, tag="alive"):
     """A sign of life, at least every 10 s while a turn is under way."""
 
     run_id: str
     doing: str = ""
 
 
-class ToolCall(WorkerLine, tag="tool_call"):
+class ToolCall(WorkerLine, frozen=True, kw_only=True, tag="tool_call"):
     """A tool that only the host can carry out (`HOST_TOOLS`). `call_id` is stable across a repeated turn."""
 
     run_id: str
@@ -89,7 +89,7 @@ class ToolCall(WorkerLine, tag="tool_call"):
     args: dict[str, Any]
 
 
-class TurnDone(WorkerLine, tag="turn_done"):
+class TurnDone(WorkerLine, frozen=True, kw_only=True, tag="turn_done"):
     """The turn's end. `text` is what is to be said in the chat ("" = nothing)."""
 
     run_id: str
@@ -103,7 +103,7 @@ class TurnDone(WorkerLine, tag="turn_done"):
     steps: int = 0
 
 
-class Note(WorkerLine, tag="note"):
+class Note(WorkerLine, frozen=True, kw_only=True, tag="note"):
     """For the log. Never the user's text."""
 
     text: str
@@ -118,8 +118,8 @@ HOST_TOOLS = (
 HostToWorker = Setup | Turn | ToolReply | Close
 WorkerToHost = Ready | Alive | ToolCall | TurnDone | Note
 
-_host_decoder = msgspec.json.Decoder(HostToWorker)
-_worker_decoder = msgspec.json.Decoder(WorkerToHost)
+_host_decoder: msgspec.json.Decoder[HostToWorker] = msgspec.json.Decoder(HostToWorker)
+_worker_decoder: msgspec.json.Decoder[WorkerToHost] = msgspec.json.Decoder(WorkerToHost)
 
 
 def encode_line(line: HostLine | WorkerLine) -> bytes:
