@@ -38,7 +38,7 @@ from microclaw.core.requests import RunRow
 from microclaw.core.tasks import task_run_id
 from microclaw.queue import store
 from microclaw.queue.notices import notice_draft
-from microclaw.queue.opaque import OpaqueGranted, OpaqueRequested, fire_name
+from microclaw.queue.opaque import NOTHING, OpaqueGranted, OpaqueRequested, fire_name, is_there
 from microclaw.queue.tables import inbox, outbox
 from microclaw.store.outbox import Outbox
 
@@ -111,7 +111,7 @@ class Desk:
             drafts: list[Draft] = []
             if request.messages:
                 drafts += self._take(db, Wanted(request.group, self._add_messages(db, request)))
-            if request.task is not None:
+            if is_there(request.task):
                 drafts += self._take_task(db, request, request.task)
             self.outbox.put(db, envelope.message_id, drafts, now_ms=self._wall())
 
@@ -248,7 +248,7 @@ class Desk:
         })
         payload = OpaqueGranted(
             run_id=run.run_id, attempt=run.attempt, group=run.group, chat=run.chat, is_main=run.is_main,
-            messages=() if run.fire else tuple(contents), task=contents[0] if run.fire else None,
+            messages=() if run.fire else tuple(contents), task=contents[0] if run.fire else NOTHING,
             expires_ms=now + START_S_MAX * 1000,
         )
         return Draft(f"group:{run.group}", payload, message_id=_derived(run.run_id, "run.granted"), ts_ms=now)

@@ -11,18 +11,22 @@ import msgspec
 from microclaw.core.kinds import RunGranted, RunRequested
 
 
+#: An encoded nil. (msgspec has no `Raw | None`.)
+NOTHING = msgspec.Raw(b"\xc0")
+
+
 class OpaqueRequested(RunRequested, frozen=True, kw_only=True, tag="run.requested"):
     """`run.requested` with its contents left encoded."""
 
     messages: tuple[msgspec.Raw, ...] = ()  # type: ignore[assignment]
-    task: msgspec.Raw | None = None  # type: ignore[assignment]
+    task: msgspec.Raw = NOTHING  # type: ignore[assignment]
 
 
 class OpaqueGranted(RunGranted, frozen=True, kw_only=True, tag="run.granted"):
     """`run.granted` with its contents as they came."""
 
     messages: tuple[msgspec.Raw, ...] = ()  # type: ignore[assignment]
-    task: msgspec.Raw | None = None  # type: ignore[assignment]
+    task: msgspec.Raw = NOTHING  # type: ignore[assignment]
 
 
 class FireName(msgspec.Struct, frozen=True):
@@ -30,6 +34,11 @@ class FireName(msgspec.Struct, frozen=True):
 
     task_id: str
     due_ms: int
+
+
+def is_there(content: msgspec.Raw) -> bool:
+    """Whether it is more than a nil."""
+    return bytes(content) != bytes(NOTHING)
 
 
 def fire_name(task: msgspec.Raw) -> FireName:

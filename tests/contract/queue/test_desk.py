@@ -1,0 +1,282 @@
+"""The queue over its real database: restarts at every point, notices, leases."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import event as sqlalchemy_event
+from sqlalchemy import text
+from tests.contract.queue.desk_play import Play, envelope, requested, task_due, texts
+
+from microclaw.bus.errors import EnvelopeError
+from microclaw.bus.service import Poison
+from microclaw.core.kinds import ReplyRequested, RunFinished, RunGranted
+from microclaw.queue import desk as desk_module
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Play:
+    return Play(tmp_path)
+
+
+def test_messages_go_out_as_one_grant_with_their_order_and_facts(play: Play) -> None:
+    [grant] = play.take(requested("fam", "one", "two", is_main=True))
+    assert texts(grant) == ["one", "two"]
+    assert (grant.group, grant.chat, grant.is_main, grant.attempt) == ("fam", "console:fam", True, 1)
+    assert play.now < grant.expires_ms <= play.now + desk_module.START_S_MAX * 1000
+    assert play.take(requested("fam", "three")) == []
+    [second] = play.ends(grant)
+    assert texts(second) == ["three"]
+    assert second.run_id != grant.run_id
+
+
+def test_a_repeated_delivery_has_no_second_effect(play: Play) -> None:
+    first = requested("fam", "one")
+    [grant] = play.take(first)
+    assert play.take(first) == []
+    end = play.end_of(grant)
+    assert play.take(end) == []
+    assert play.take(end) == []
+    assert len(play.granted()) == 1
+
+
+def test_fields_that_this_version_does_not_know_reach_the_sandbox(play: Play) -> None:
+    raw = {"kind": "run.requested", "group": "fam", "chat": "console:fam", "is_main": False,
+           "messages": [{"id": "1", "sender_name": "A", "sent_ms": 1, "text": "t", "mood": "sunny"}]}
+    play.desk.requested(envelope(msgspec.msgpack.encode(raw), "group:fam"))
+    [draft] = play.desk.outbox.pending()
+    assert isinstance(draft.payload, bytes)
+    assert msgspec.msgpack.decode(draft.payload)["messages"] == raw["messages"]
+
+
+def test_a_run_that_fails_five_retries_long_is_told_and_kept_across_restarts(play: Play) -> None:
+    began = play.now
+    starts = []
+    [grant] = play.take(requested("fam", "one"))
+    while True:
+        starts.append(play.now - began)
+        caused = play.ends(grant, ok=False, error="model is down")
+        if caused:
+            break
+        play.start()
+        caused = _until_grant(play)
+        [grant] = caused
+    assert starts == [0, 5_000, 15_000, 35_000, 75_000, 155_000]
+    [notice] = caused
+    assert isinstance(notice, ReplyRequested)
+    assert (notice.chat, notice.origin) == ("console:fam", "notice")
+    assert "model is down" not in notice.text, "no internals in a group"
+    [failed] = play.desk.failed(10)
+    assert (failed.group, failed.state, failed.error, failed.attempt) == ("fam", "failed", "model is down", 6)
+    assert [row.state for row in play.desk.waiting(10)] == ["kept"]
+    play.start()
+    play.until(600_000)
+    assert len(play.granted()) == 6
+    [again] = play.take(requested("fam", "two"))
+    assert texts(again) == ["one", "two"]
+    assert again.attempt == 1
+
+
+def _until_grant(play: Play) -> list[Any]:
+    for _ in range(200):
+        if caused := play.until(1_000):
+            return caused
+    raise AssertionError("no retry came")
+
+
+def test_what_cannot_get_better_is_told_at_once_and_the_owner_learns_why(play: Play) -> None:
+    [grant] = play.take(requested("main", "one", is_main=True))
+    [notice] = play.ends(grant, ok=False, retryable=False, error="401: the key is wrong")
+    assert "401: the key is wrong" in notice.text
+    assert "\n" not in notice.text
+    assert play.until(400_000) == []
+    assert play.troubles
+
+
+def test_a_run_seen_in_the_chat_is_neither_tried_again_nor_excused(play: Play) -> None:
+    [grant] = play.take(requested("fam", "one"))
+    assert play.ends(grant, ok=False, visible=True, error="crashed") == []
+    play.start()
+    assert play.until(400_000) == []
+    assert [row.state for row in play.desk.failed(10)] == ["cut"]
+    assert play.desk.waiting(10) == ()
+
+
+def test_one_fire_is_one_run_for_ever(play: Play) -> None:
+    [grant] = play.take(task_due("fam", "t1"))
+    assert grant.task is not None
+    assert (grant.task.prompt, grant.task.due_ms) == ("water the plants", 7)
+    assert play.take(task_due("fam", "t1")) == []
+    play.start()
+    assert play.take(task_due("fam", "t1")) == []
+    assert play.ends(grant, ok=False, error="no") == []
+    assert play.take(task_due("fam", "t1")) == []
+    play.start()
+    assert play.until(400_000) == []
+    assert len(play.granted()) == 1
+    assert play.desk.waiting(10) == ()
+
+
+def test_a_granted_run_is_not_granted_again_by_a_restart(play: Play) -> None:
+    play.take(requested("fam", "one"))
+    for _ in range(3):
+        play.start()
+        play.until(60_000)
+    assert len(play.granted()) == 1
+
+
+def test_a_run_that_nobody_ends_is_lost_told_and_tried_again(play: Play) -> None:
+    [grant] = play.take(requested("fam", "one"))
+    late = play.end_of(grant)
+    assert play.until((desk_module.START_S_MAX + 1800) * 1000) == []
+    lost, second = play.until(120_000)
+    assert isinstance(lost, RunFinished)
+    assert (lost.run_id, lost.ok) == (grant.run_id, False)
+    assert isinstance(second, RunGranted)
+    assert (texts(second), second.attempt) == (["one"], 2)
+    assert play.take(late) == [], "the older run has no say any more"
+    assert [row.run_id for row in play.desk.running(10)] == [second.run_id]
+
+
+def test_a_lost_run_that_ends_well_before_its_retry_counts(play: Play) -> None:
+    [grant] = play.take(requested("fam", "one"))
+    while not (caused := play.until(1_000)):
+        pass
+    assert [type(payload) for payload in caused] == [RunFinished]
+    play.start()
+    assert play.ends(grant) == []
+    play.start()
+    assert play.until(400_000) == []
+    assert play.desk.waiting(10) == ()
+
+
+def test_a_lost_task_ends_in_its_log(play: Play) -> None:
+    [grant] = play.take(task_due("fam", "t1"))
+    [lost] = play.until((desk_module.START_S_MAX + 1800 + 120) * 1000)
+    assert isinstance(lost, RunFinished)
+    assert (lost.run_id, lost.ok, lost.retryable) == (grant.run_id, False, False)
+
+
+def test_what_can_never_run_is_poison(play: Play) -> None:
+    for group in ("../outside", "a/b", "", "global", "x" * 65):
+        with pytest.raises(Poison):
+            play.take(requested(group, "one"))
+    with pytest.raises(EnvelopeError):
+        play.take(envelope({"kind": "run.requested", "group": 7}, "group:x"))  # type: ignore[arg-type]
+    assert play.desk.waiting(10) == ()
+
+
+def test_a_failing_commit_takes_the_decision_back(play: Play) -> None:
+    assert play.engine is not None
+    given = requested("fam", "one")
+    with play.engine.begin() as db:
+        db.execute(text("CREATE TRIGGER full BEFORE INSERT ON queue_runs BEGIN SELECT RAISE(ABORT, 'disk full'); END"))
+    with pytest.raises(Exception, match="disk full"):
+        play.take(given)
+    assert play.desk.dispatch.running == []
+    with play.engine.begin() as db:
+        db.execute(text("DROP TRIGGER full"))
+    [grant] = play.take(given)
+    assert texts(grant) == ["one"]
+
+
+def test_the_order_of_the_line_survives_a_restart(tmp_path: Path) -> None:
+    play = Play(tmp_path, max_concurrent=1)
+    [first] = play.take(requested("a", "1"))
+    for group in ("d", "b", "c"):
+        play.take(requested(group, "1"))
+    play.start()
+    order = []
+    grants = play.ends(first)
+    while grants:
+        order.append(grants[0].group)
+        play.start()
+        grants = play.ends(grants[0])
+    assert order == ["d", "b", "c"]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_killed_after_any_commit_each_message_is_in_exactly_one_good_run(seed: int, tmp_path: Path) -> None:
+    """The bus gives again what was not acknowledged; the process dies at random before or after a commit."""
+    rng = random.Random(seed)
+    play = Play(tmp_path, max_concurrent=2)
+    done: list[str] = []
+    sent: list[str] = []
+    open_grants: dict[str, RunGranted] = {}
+    seen: set[bytes] = set()
+
+    def deliver(given: Any) -> None:
+        while True:
+            how = rng.random()
+            if how < 0.15:
+                play.start()
+            elif how < 0.3:
+                with _dying_commit(play, rng):
+                    play.take(given)
+                play.start()
+            else:
+                play.take(given)
+                break
+        for message_id, payload in play.published.items():
+            if message_id not in seen:
+                seen.add(message_id)
+                if isinstance(payload, RunGranted):
+                    assert payload.group not in open_grants
+                    open_grants[payload.group] = payload
+
+    for step in range(60):
+        if rng.random() < 0.5 or not open_grants:
+            group = rng.choice("abcd")
+            sent.append(f"{group}{step}")
+            deliver(requested(group, sent[-1]))
+        else:
+            grant = open_grants.pop(rng.choice(sorted(open_grants)))
+            ok = rng.random() < 0.7
+            if ok:
+                done += texts(grant)
+            deliver(play.end_of(grant, ok=ok, error="" if ok else "boom"))
+        assert len(open_grants) <= 2
+    for _ in range(2_000):
+        if not open_grants:
+            play.until(1_000)
+            for message_id, payload in play.published.items():
+                if message_id not in seen:
+                    seen.add(message_id)
+                    if isinstance(payload, RunGranted):
+                        open_grants[payload.group] = payload
+            if not open_grants and not play.desk.waiting(10):
+                break
+            continue
+        grant = open_grants.pop(sorted(open_grants)[0])
+        done += texts(grant)
+        deliver(play.end_of(grant))
+    assert sorted(done) == sorted(sent)
+    for group in "abcd":
+        assert [name for name in done if name[0] == group] == [name for name in sent if name[0] == group]
+
+
+class _dying_commit:
+    """The process dies in the next commit: before it took place or right after."""
+
+    def __init__(self, play: Play, rng: random.Random) -> None:
+        self._engine = play.engine
+        self._before = rng.random() < 0.5
+        self._listener: Callable[[Any], None] | None = None
+
+    def __enter__(self) -> None:
+        if self._before:
+            def die(_connection: Any) -> None:
+                raise KeyboardInterrupt("killed before the commit")
+
+            self._listener = die
+            sqlalchemy_event.listen(self._engine, "commit", die)
+
+    def __exit__(self, kind: type[BaseException] | None, *_rest: Any) -> bool:
+        if self._listener is not None:
+            sqlalchemy_event.remove(self._engine, "commit", self._listener)
+        return kind is KeyboardInterrupt
