@@ -34,6 +34,10 @@ class AnthropicModel:
         """Import the SDK, which takes longer than all the rest of the start."""
         await self._open()
 
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+
     async def _open(self) -> AsyncAnthropic:
         async with self._opening:
             if self._client is None:

@@ -56,6 +56,10 @@ class Model(Protocol):
         """Do what is slow and can be done before the first turn."""
         ...
 
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
 
 def open_model(setup: Setup, workspace: Workspace) -> Model:
     """The backend that the host chose. Imports nothing of the others."""

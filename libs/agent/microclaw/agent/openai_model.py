@@ -35,6 +35,10 @@ class OpenAIModel:
         """Import the SDK, which takes longer than all the rest of the start."""
         await self._open()
 
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+
     async def _open(self) -> AsyncOpenAI:
         async with self._opening:
             if self._client is None:

@@ -64,6 +64,9 @@ class ScriptedModel:
     async def prewarm(self) -> None:
         return
 
+    async def close(self) -> None:
+        return
+
     async def say(self, ask: Ask) -> Said:
         return next_message(_play(read_prompt(ask.turn.prompt)), ask.turn)
 

@@ -69,6 +69,10 @@ class Worker:
         except ModelError as error:
             self._send(Note(text=str(error)))
 
+    async def close(self) -> None:
+        """No turn will come any more."""
+        await self._model.close()
+
     def _now_doing(self, what: str) -> None:
         self._doing = what
 

@@ -25,6 +25,9 @@ class LocalModel:
     async def prewarm(self) -> None:
         return
 
+    async def close(self) -> None:
+        return
+
     async def say(self, ask: Ask) -> Said:
         return next_message(self._plan(ask.turn), ask.turn)
 

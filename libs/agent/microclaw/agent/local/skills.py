@@ -26,8 +26,8 @@ Skill = Callable[[Asked, re.Match[str]], Plan | None]
 
 NO_MODEL = (
     "I have no language model yet, so I only understand a few things: say \"help\" to see them. To give me a model, "
-    "put its key in with `microclaw secrets set anthropic`, and in the configuration file (`microclaw config path`) write "
-    "[model] backend = \"anthropic\", key = \"anthropic\"; then `microclaw restart`."
+    "put its key in with `microclaw secrets set anthropic`, and in the configuration file (`microclaw config path`) "
+    "write [model] backend = \"anthropic\", key = \"anthropic\"; then `microclaw restart`."
 )
 
 HELP = """\
