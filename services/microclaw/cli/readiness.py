@@ -26,10 +26,13 @@ def wait(context: Context, started: subprocess.Popen[bytes] | None, timeout_s: f
 
     :raises UnhealthyError: supervisord ended (`started` is it), or a service is not ready in time; says why.
     """
-    return asyncio.run(_wait(context, started, timeout_s))
+    return asyncio.run(ready(context, started, timeout_s))
 
 
-async def _wait(context: Context, started: subprocess.Popen[bytes] | None, timeout_s: float) -> float:
+async def ready(
+    context: Context, started: subprocess.Popen[bytes] | None, timeout_s: float = READY_WAIT_S
+) -> float:
+    """`wait`, inside an event loop."""
     begin = time.monotonic()
     processes = await _programs(context, started, begin + timeout_s)
     waiting = [process.name for process in processes if process.name not in NOT_ON_BUS]
@@ -108,11 +111,11 @@ def _why(context: Context, waiting: list[str]) -> str:
 
 
 def tail(path: Path, lines: int) -> list[str]:
-    """The last lines of a log, for people; [] where there is none."""
+    """The last lines of a log, for people, the same line once; [] where there is none."""
     from microclaw.cli.log_lines import for_people
 
     try:
         text = path.read_bytes()[-65536:].decode(errors="replace")
     except FileNotFoundError:
         return []
-    return [for_people(line) for line in text.splitlines()[-lines:]]
+    return [for_people(line) for line in list(dict.fromkeys(text.splitlines()))[-lines:]]

@@ -150,7 +150,7 @@ def show(context: Context, seen: Seen, *, deep: bool) -> None:
         up = process.state == "RUNNING"
         since = duration(seen.now_s - process.since_s) if process.since_s else "-"
         what = trouble or ("running" if process.name in NOT_ON_BUS else "ready")
-        if not up and process.since_s and process.state in ("EXITED", "FATAL", "BACKOFF"):
+        if process.state == "EXITED":
             status = "by a signal" if process.exit_status < 0 else f"with status {process.exit_status}"
             what += f" (ended {status})"
         rows.append((process.name, what, str(process.pid or "-"), f"{'up' if up else 'down'} {since}"))
