@@ -69,7 +69,7 @@ def _list(context: Context) -> int:
     else:
         context.table(
             ("VERDICT", "HOST", "PORT", "GROUP", "FROM"),
-            [(row.verdict, row.host, row.port, row.group or "all", row.origin) for row in found],
+            [(row.verdict, row.host, str(row.port), row.group or "all", row.origin) for row in found],
             ["green" if row.verdict == "allow" else "red" for row in found],
         )
     return 0
