@@ -50,7 +50,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """One sandbox. There is no field for a network, privileges, capabilities or a seccomp profile: none can be asked."""
+    """One sandbox. There is no field for a network, privileges, capabilities or a seccomp profile: none can
+    be asked."""
 
     #: Unique; `[a-z0-9-]+`, at most 40 characters. Becomes part of the container's name.
     worker_id: str
@@ -120,6 +121,10 @@ class Backend(Protocol):
 
     async def probe(self, *, deep: bool = False) -> ProbeResult:
         """Is it there and does it hold? `deep` measures every protection with a throw-away run (seconds)."""
+        ...
+
+    def agent_argv(self) -> list[str]:
+        """The command that starts `python -m microclaw.agent` inside. Its first part is the Python there."""
         ...
 
     async def prepare(self) -> None:

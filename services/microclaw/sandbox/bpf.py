@@ -1,7 +1,7 @@
 """Classic BPF as seccomp knows it: a few instructions, assembled to bytes. Pure.
 
-Only jumps that go forward exist. Conditional ones reach one instruction further and `jump` (32 bits) does the rest, so
-programs of any size assemble the same way.
+Only jumps that go forward exist. Conditional ones reach one instruction further and `jump` (32 bits) does the
+rest, so programs of any size assemble the same way.
 """
 
 from __future__ import annotations

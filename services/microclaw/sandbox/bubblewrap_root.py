@@ -11,14 +11,18 @@ from microclaw.sandbox.spec import DOOR, WORKSPACE
 
 #: Folders that are part of /usr on today's systems and beside it on others.
 BESIDE_USR = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-#: Read-only from the host where they exist: what programs of /usr need to run, and nothing that says whose host it is.
+#: Read-only from the host where they exist: what programs of /usr need to run, and nothing that says whose
+#: host it is.
 FROM_ETC = (
-    "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime", "/etc/mime.types",
-    "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/ca-certificates", "/etc/pki/tls/certs", "/etc/pki/ca-trust/extracted",
+    "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime",
+    "/etc/mime.types", "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/ca-certificates", "/etc/pki/tls/certs",
+    "/etc/pki/ca-trust/extracted",
 )  # fmt: skip
 #: Made up.
 ETC = {
-    "/etc/passwd": f"agent:x:{inside.UID}:{inside.GID}:agent:{inside.HOME}:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
+    "/etc/passwd": (
+        f"agent:x:{inside.UID}:{inside.GID}:agent:{inside.HOME}:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n"
+    ),
     "/etc/group": f"agent:x:{inside.GID}:\nnogroup:x:65534:\n",
     "/etc/hosts": "127.0.0.1 localhost\n",
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
@@ -27,6 +31,8 @@ HOSTNAME = "microclaw"
 #: Shared memory, beside /tmp the only other place that can be written.
 SHM_BYTES = 16 << 20
 
+_SHM, _TMP, _VAR_TMP = "/dev/shm", "/tmp", "/var/tmp"  # noqa: S108 - made anew inside each sandbox
+
 
 def root_options(spec: RunSpec, python: inside.HostPython, files: Mapping[str, int]) -> list[str]:
     """The options without those that name descriptors of one start.
@@ -34,8 +40,8 @@ def root_options(spec: RunSpec, python: inside.HostPython, files: Mapping[str, i
     :param files: path in /etc → descriptor that holds its text.
     """
     return [
-        # --unshare-all takes the network away; a namespace has only its own loopback. --disable-userns needs the
-        # user namespace to be asked for by name.
+        # --unshare-all takes the network away; a namespace has only its own loopback. --disable-userns needs
+        # the user namespace to be asked for by name.
         "--unshare-all", "--unshare-user", "--disable-userns", "--uid", str(inside.UID), "--gid", str(inside.GID),
         "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--hostname", HOSTNAME,
         *_environment(spec),
@@ -81,9 +87,9 @@ def _places(spec: RunSpec) -> list[str]:
     return [
         # Read-only: where our user is the host's root, /proc/sys would else be open to it.
         "--proc", "/proc", "--remount-ro", "/proc",
-        "--dev", "/dev", "--perms", "1777", "--size", str(SHM_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev",
-        "--perms", "1777", "--size", str(spec.limits.tmp_bytes), "--tmpfs", "/tmp",
-        "--symlink", "/tmp", "/var/tmp", "--dir", "/run", "--dir", WORKSPACE,
+        "--dev", "/dev", "--perms", "1777", "--size", str(SHM_BYTES), "--tmpfs", _SHM, "--remount-ro", "/dev",
+        "--perms", "1777", "--size", str(spec.limits.tmp_bytes), "--tmpfs", _TMP,
+        "--symlink", _TMP, _VAR_TMP, "--dir", "/run", "--dir", WORKSPACE,
     ]  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Control groups, where this process may make some: memory, processes and processors of a whole sandbox.
 
-Version 1 (one tree a controller) and version 2 (one tree), found by writing, not by guessing. A sandbox's group is
-`…/microclaw-<installation>/<worker id>`, so that what an earlier life left is found by its name.
+Version 1 (one tree a controller) and version 2 (one tree), found by writing, not by guessing. A sandbox's
+group is `…/microclaw-<installation>/<worker id>`, so that what an earlier life left is found by its name.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Group:
                 except OSError as error:
                     # The last process is buried a moment after it left the list.
                     if loop.time() > deadline:
-                        raise SandboxError(f"{folder} can't be removed: {error.strerror}; remove it by rmdir") from error
+                        raise SandboxError(f"{folder} can't be removed: {error.strerror}; do it by rmdir") from error
                     await asyncio.sleep(EMPTY_POLL_S)
                     continue
                 break
@@ -178,7 +178,8 @@ def _settings(tree: Tree, limits: Limits) -> list[tuple[str, str]]:
 
 
 def _no_swap(tree: Tree, folder: Path, limits: Limits) -> None:
-    """Without this a machine with swap would let a run have as much again. The files are absent where swap is."""
+    """Without this a machine with swap would let a run have as much again. The files are absent where swap
+    is."""
     if "memory" not in tree.controllers:
         return
     name, value = ("memory.swap.max", "0") if tree.version == 2 else (
@@ -196,14 +197,15 @@ def _v1_path(mount: Path, own: str) -> Path | None:
 
 
 def _v2_tree(root: Path, own: str) -> Tree | None:
-    """The nearest group above us that lets us make groups beside our own (a group with processes in it can't hold
-    limited ones: "no internal processes")."""
+    """The nearest group above us that lets us make groups beside our own (a group with processes in it can't
+    hold limited ones: "no internal processes")."""
     mount = root if (root / "cgroup.controllers").exists() else root / "unified"
     path = mount / own.strip("/")
     while mount in (path, *path.parents):
         with contextlib.suppress(OSError):
             given = (path / "cgroup.subtree_control").read_text().split()
-            if set(CONTROLLERS) <= set(given) and os.access(path, os.W_OK) and os.access(path / "cgroup.procs", os.W_OK):
+            writable = os.access(path, os.W_OK) and os.access(path / "cgroup.procs", os.W_OK)
+            if writable and set(CONTROLLERS) <= set(given):
                 return Tree(path, CONTROLLERS, 2)
         path = path.parent
     return None

@@ -38,8 +38,8 @@ class HostPython:
 
 
 def agent_argv(python: str) -> list[str]:
-    """The command of the worker program. Isolated: no environment variable or file of the workspace changes what it
-    imports, and the programs it starts don't inherit its search path."""
+    """The command of the worker program. Isolated: no environment variable or file of the workspace changes
+    what it imports, and the programs it starts don't inherit its search path."""
     start = (
         f"import sys, runpy; sys.path[:0] = [{LIB!r}, {SITE!r}]; sys.argv[0] = 'microclaw.agent'; "
         "runpy.run_module('microclaw.agent', run_name='__main__', alter_sys=True)"
@@ -71,5 +71,6 @@ def package_folder(name: str) -> Path:
     spec = importlib.util.find_spec(f"microclaw.{name}")
     places = list(spec.submodule_search_locations or ()) if spec else []
     if not places:
-        raise ModuleNotFoundError(f"microclaw.{name} is not installed; install MicroClaw again", name=f"microclaw.{name}")
+        name = f"microclaw.{name}"
+        raise ModuleNotFoundError(f"{name} is not installed; install MicroClaw again", name=name)
     return Path(places[0]).resolve()

@@ -1,4 +1,5 @@
-"""What a sandbox writes, in bounds: lines for the reader, a tail of standard error for the log, a cap on both."""
+"""What a sandbox writes, in bounds: lines for the reader, a tail of standard error for the log, a cap on
+both."""
 
 from __future__ import annotations
 
@@ -19,8 +20,9 @@ STDERR_TAIL_BYTES = 4 << 10
 class Output:
     """Fed by the backend's readers, read by `receive`.
 
-    The readers are held back while nobody reads (back-pressure reaches the sandbox), until `let_go`: from then on all
-    is thrown away at once, because an engine whose stream is not drained does not carry out a kill.
+    The readers are held back while nobody reads (back-pressure reaches the sandbox), until `let_go`: from
+    then on all is thrown away at once, because an engine whose stream is not drained does not carry out a
+    kill.
     """
 
     def __init__(self, limit_bytes: int, on_cut: Callable[[], None]) -> None:

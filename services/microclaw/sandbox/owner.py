@@ -9,8 +9,9 @@ from pathlib import Path
 def hand_over(folder: Path, uid: int, gid: int) -> None:
     """Make the folder and all in it belong to `uid:gid`, when we are root and it belongs to somebody else.
 
-    A run without capabilities can't write what another user owns, root's own files included; and the backends' users
-    differ. Nothing is followed: a link that a run left changes hands itself, never what it points to.
+    A run without capabilities can't write what another user owns, root's own files included; and the
+    backends' users differ. Nothing is followed: a link that a run left changes hands itself, never what it
+    points to.
     """
     if os.geteuid() != 0 or folder.lstat().st_uid == uid:
         return

@@ -13,8 +13,9 @@ FILE_BYTES_MAX = 4 << 30
 def bound(pid: int, limits: Limits, *, whole_sandbox: bool) -> None:
     """Set the limits of `pid`.
 
-    :param whole_sandbox: something else bounds memory and processes of the sandbox as a whole; else each process gets
-        the memory at most, so that a greedy one fails at once, and the user namespace the number of processes.
+    :param whole_sandbox: something else bounds memory and processes of the sandbox as a whole; else each
+        process gets the memory at most, so that a greedy one fails at once, and the user namespace the number
+        of processes.
     :raises OSError: it is gone.
     """
     wanted = {

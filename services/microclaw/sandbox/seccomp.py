@@ -1,7 +1,8 @@
 """Which system calls a run may make: one profile, kept as data, in the forms that the backends take.
 
-An allow-list: what `syscalls.json` knows without what `seccomp_profile.json` refuses. Calls that are newer than the
-table do not exist inside (ENOSYS), so a new kernel opens nothing. Calls by another ABI (i386, x32) end the process.
+An allow-list: what `syscalls.json` knows without what `seccomp_profile.json` refuses. Calls that are newer
+than the table do not exist inside (ENOSYS), so a new kernel opens nothing. Calls by another ABI (i386, x32)
+end the process.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What becomes of one system call: allowed when all conditions of one alternative hold, else `refusal` (errno)."""
+    """What becomes of one system call: allowed when all conditions of one alternative hold, else `refusal`
+    (errno)."""
 
     allowed: tuple[tuple[Condition, ...], ...]
     refusal: int = errno.EPERM
@@ -86,8 +88,8 @@ def rules() -> dict[str, Rule]:
 def complement(values: Iterable[int]) -> list[tuple[int, int]]:
     """Masks and values that together hold for every 32-bit number except `values`.
 
-    Neither Docker's JSON nor libseccomp can say "none of these, looking at the low half only"; they can say "one of
-    these patterns". The patterns are the branches of the bit tree in which no refused value lies.
+    Neither Docker's JSON nor libseccomp can say "none of these, looking at the low half only"; they can say
+    "one of these patterns". The patterns are the branches of the bit tree in which no refused value lies.
     """
     patterns: list[tuple[int, int]] = []
     pending = [(32, 0, frozenset(values))]
@@ -177,7 +179,7 @@ def _architecture(machine: str) -> Architecture:
         return ARCHITECTURES[{"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)]
     except KeyError:
         raise EngineMissing(
-            f"there is no seccomp profile for {machine} processors, only for {', '.join(ARCHITECTURES)}; use one of those"
+            f"there is no seccomp profile for {machine} processors; use one of {', '.join(ARCHITECTURES)}"
         ) from None
 
 
@@ -187,7 +189,8 @@ def _data(name: str) -> dict[str, dict]:  # type: ignore[type-arg]
 
 
 def _segments(known: dict[int, Rule]) -> list[tuple[int, Rule]]:
-    """(first number, rule) of each run of numbers with the same rule, from 0 on; what is not known is absent."""
+    """(first number, rule) of each run of numbers with the same rule, from 0 on; what is not known is
+    absent."""
     segments: list[tuple[int, Rule]] = []
     for number in range(max(known) + 2):
         rule = known.get(number, ABSENT)

@@ -1,4 +1,5 @@
-"""What no run may have. `admit` looks at a RunSpec before any backend does; nothing else makes one acceptable."""
+"""What no run may have. `admit` looks at a RunSpec before any backend does; nothing else makes one
+acceptable."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ CLOSED = (
     "/run/containerd", "/run/podman", "/run/dbus", "/run/systemd", "/var/lib/docker", "/var/lib/containers",
 )  # fmt: skip
 #: Names that mean credentials wherever they are.
-CLOSED_NAMES = frozenset({".ssh", ".gnupg", ".aws", ".azure", ".gcloud", ".kube", ".docker", "docker.sock", "podman.sock"})
+CLOSED_NAMES = frozenset({
+    ".ssh", ".gnupg", ".aws", ".azure", ".gcloud", ".kube", ".docker", "docker.sock", "podman.sock",
+})  # fmt: skip
 
 ARGV_BYTES_MAX = 128 << 10
 ENV_ENTRIES_MAX = 64
@@ -46,7 +49,8 @@ _ENV_TAKEN = frozenset({"PATH", "HOME", "HOSTNAME", "PWD"})
 
 
 def admit(spec: RunSpec, closed: Collection[Path] = ()) -> RunSpec:
-    """The spec with its mounts' real paths, once it has passed `check_spec` by name and by where the names lead.
+    """The spec with its mounts' real paths, once it has passed `check_spec` by name and by where the names
+    lead.
 
     `closed` are this installation's own folders that no run may see (secrets, databases, sockets).
     :raises SpecRefused: one line why. Nothing was started or created.
@@ -69,7 +73,9 @@ def check_spec(spec: RunSpec, closed: Collection[Path] = ()) -> None:
     if not _WORKER_ID.fullmatch(spec.worker_id):
         raise SpecRefused(f"worker id {spec.worker_id!r} refused: use a-z, 0-9 and '-', at most 40 characters")
     if not _INSTALLATION.fullmatch(spec.installation):
-        raise SpecRefused(f"installation id {spec.installation!r} refused: use letters, digits, '.', '_', '-', at most 64")
+        raise SpecRefused(
+            f"installation id {spec.installation!r} refused: use letters, digits, '.', '_', '-', at most 64"
+        )
     _check_command(spec)
     _check_env(spec)
     _check_mounts(spec.mounts, closed)

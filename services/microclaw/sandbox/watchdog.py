@@ -1,7 +1,7 @@
 """Limits without control groups: somebody looks, some ten times a second, and stops what takes too much.
 
-A look costs reading two small files a process. It comes later than the kernel would: for the time of a look a sandbox
-may be above its limits, bounded by each process's own limits (`rlimits`).
+A look costs reading two small files a process. It comes later than the kernel would: for the time of a look a
+sandbox may be above its limits, bounded by each process's own limits (`rlimits`).
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def _memory_bytes(pid: int) -> int:
 
 
 def _cpu_s(pid: int) -> float:
-    """Processor time it used so far, that of its dead children left out: they were counted while they lived."""
+    """Processor time it used so far, that of its dead children left out: they were counted while they
+    lived."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
