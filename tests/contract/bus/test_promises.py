@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -11,6 +12,7 @@ from tests.broker_process import DEADLINE_S, BrokerProcess
 
 from microclaw.bus.api import Bus, Delivery, Draft, Subscription
 from microclaw.bus.errors import BusTimeout, EpochMismatch, NoResponder, Refused
+from microclaw.bus.journal import Journal, JournalError
 from microclaw.core.ids import derived_id, new_id
 from microclaw.core.kinds import MessageReceived, ReplyDelivered, ReplyRequested
 from microclaw.core.requests import Done, Failed, StatusAsked
@@ -284,8 +286,6 @@ async def test_derived_ids_make_a_redone_effect_one_message(connect) -> None:
 
 
 def test_a_second_broker_on_one_journal_refuses_to_start(broker: BrokerProcess) -> None:
-    import time
-
     deadline = time.monotonic() + DEADLINE_S
     while "ready" not in broker.log():
         assert time.monotonic() < deadline
@@ -294,4 +294,58 @@ def test_a_second_broker_on_one_journal_refuses_to_start(broker: BrokerProcess) 
     second.start()
     assert second.process is not None
     assert second.process.wait(DEADLINE_S) == 5
-    assert "another broker has journal.db" in broker.log()
+    assert "another broker" in broker.log()
+
+
+def test_a_journal_is_opened_by_one_broker_only(tmp_path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    with pytest.raises(JournalError, match="another broker has journal.db"):
+        Journal(tmp_path / "journal.db")
+    journal.close()
+    Journal(tmp_path / "journal.db").close()
+
+
+async def test_a_delayed_message_comes_when_it_is_due_and_holds_nobody_up(connect) -> None:
+    bus = await connect("alpha")
+    now_ms = time.time_ns() // 1_000_000
+    later = Draft("s", ReplyRequested(chat="s", text="later"), not_before_ms=now_ms + 400)
+    await bus.publish(later, say("now", "s"))
+    stream = bus.subscribe(Subscription("g", ("reply.requested",)))
+    first = await next_of(stream)
+    assert text_of(first) == "now"
+    await bus.ack(first)
+    second = await next_of(stream)
+    assert text_of(second) == "later"
+    assert time.time_ns() // 1_000_000 >= now_ms + 400
+
+
+async def test_a_delayed_message_survives_the_broker(broker, connect) -> None:
+    bus = await connect("alpha")
+    now_ms = time.time_ns() // 1_000_000
+    stream = bus.subscribe(Subscription("g", ("reply.requested",)))
+    await bus.publish(Draft("s", ReplyRequested(chat="s", text="later"), not_before_ms=now_ms + 1_500))
+    broker.restart()
+    assert text_of(await next_of(stream)) == "later"
+    assert time.time_ns() // 1_000_000 >= now_ms + 1_500
+
+
+async def test_an_expired_message_is_not_delivered_but_keeps_its_place_in_replay(connect) -> None:
+    bus = await connect("alpha")
+    past = time.time_ns() // 1_000_000 - 1
+    await bus.publish(Draft("s", ReplyRequested(chat="s", text="stale"), expires_ms=past), say("fresh", "s"))
+    stream = bus.subscribe(Subscription("g", ("reply.requested",)))
+    assert text_of(await next_of(stream)) == "fresh"
+    async with asyncio.timeout(DEADLINE_S):
+        reader = bus.replay("s", 0)
+        assert [(await anext(reader)).seq, (await anext(reader)).seq] == [1, 2]
+
+
+async def test_a_fenced_message_is_stored_only_at_the_expected_place(connect) -> None:
+    bus = await connect("alpha")
+    first = Draft("s", ReplyRequested(chat="s", text="a"), message_id=new_id(1), expected_last_seq=0)
+    assert (await bus.publish(first))[0].seq == 1
+    with pytest.raises(Refused) as refused:
+        await bus.publish(Draft("s", ReplyRequested(chat="s", text="b"), expected_last_seq=0))
+    assert refused.value.code == "fenced"
+    assert (await bus.publish(first))[0].duplicate, "a repeat is no conflict"
+    assert (await bus.publish(Draft("s", ReplyRequested(chat="s", text="c"), expected_last_seq=1)))[0].seq == 2

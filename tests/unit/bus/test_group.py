@@ -42,7 +42,7 @@ class World:
     def __init__(self, seed: int, sessions: int) -> None:
         self.random = random.Random(seed)
         self.disk = Disk()
-        self.messages: list[tuple[int, bool]] = []  # session, matches; offset = index + 1
+        self.messages: list[tuple[int, bool, float]] = []  # session, matches, due (0 = at once); offset = index + 1
         self.sessions = sessions
         self.now = 0.0
         self.done: list[int] = []
@@ -63,7 +63,8 @@ class World:
         choose = self.random.random()
         ms = int(self.now * 1000)
         if choose < 0.3:
-            self.messages.append((self.random.randrange(self.sessions), self.random.random() < 0.8))
+            due = self.now + self.random.choice([0.1, 5]) if self.random.random() < 0.1 else 0.0
+            self.messages.append((self.random.randrange(self.sessions), self.random.random() < 0.8, due))
         elif choose < 0.35:
             subscriber = Subscriber(b"x", self.random.randrange(1 << 30), self.random.randint(1, 3))
             self.subscribers.append(subscriber)
@@ -92,16 +93,18 @@ class World:
     def turn(self) -> None:
         self.disk.write(self.group)
         while self.group.next <= len(self.messages):
-            session, matches = self.messages[self.group.next - 1]
-            self.group.offer(self.group.next, session, matches)
+            session, matches, due = self.messages[self.group.next - 1]
+            waits = matches and due > self.now
+            self.group.offer(self.group.next, session, matches, due=due if waits else None, due_ms=int(due * 1000))
         while given := self.group.give(self.now):
             offset, subscriber, _count = given
             assert offset not in self.out, "given twice at once"
             assert offset not in self.done, "given again after it was settled on disk"
             self.out[offset] = subscriber
-            session = self.messages[offset - 1][0]
-            earlier = [o for o, (s, m) in enumerate(self.messages[: offset - 1], 1) if s == session and m]
-            assert all(o in self.done for o in earlier), "given before an earlier one of its session was settled"
+            session, _, due = self.messages[offset - 1]
+            assert due <= self.now + 0.002, "given before it was due"
+            earlier = [o for o, (s, m, d) in enumerate(self.messages[: offset - 1], 1) if s == session and m and not d]
+            assert due or all(o in self.done for o in earlier), "given before an earlier one of its session was settled"
         held: dict[int, int] = defaultdict(int)
         for subscriber in self.out.values():
             held[id(subscriber)] += 1
@@ -129,11 +132,13 @@ def test_every_message_is_settled_once_in_order_whatever_happens(seed: int, sess
     for _ in range(steps):
         world.step()
     world.drain()
-    expected = [offset for offset, (_, matches) in enumerate(world.messages, 1) if matches]
+    expected = [offset for offset, (_, matches, _) in enumerate(world.messages, 1) if matches]
     assert sorted(world.done) == expected, "each exactly once"
     per_session = defaultdict(list)
     for offset in world.done:
-        per_session[world.messages[offset - 1][0]].append(offset)
+        session, _, due = world.messages[offset - 1]
+        if not due:
+            per_session[session].append(offset)
     assert all(order == sorted(order) for order in per_session.values())
     assert world.disk.floor == len(world.messages)
     assert not world.disk.settled

@@ -25,6 +25,14 @@ class Draft:
     #: Unix ms; None = now.
     ts_ms: int | None = None
     device_id: str = ""
+    #: Not delivered to any group before this moment (Unix ms, 0 = at once). It does not hold its session back: what
+    #: comes after it goes first.
+    not_before_ms: int = 0
+    #: Not delivered after this moment (Unix ms, 0 = for ever). It keeps its place in the session for `replay`.
+    expires_ms: int = 0
+    #: Fencing: stored only if the session's last `seq` is this one (None = whatever it is). A repeat of a stored
+    #: message is a repeat, not a conflict.
+    expected_last_seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

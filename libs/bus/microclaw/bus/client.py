@@ -275,37 +275,42 @@ class Client(Bus):
 
     # --- the interface ----------------------------------------------------------------------------------------------
 
-    def _encode(self, drafts: tuple[Draft, ...]) -> tuple[list[bytes], list[bytes]]:
+    def _encode(self, drafts: tuple[Draft, ...]) -> tuple[list[bytes], list[Any]]:
         now_ms = time.time_ns() // 1_000_000
-        ids, bodies = [], []
+        ids: list[bytes] = []
+        items: list[Any] = []
         for draft in drafts:
             message_id = draft.message_id or new_id(now_ms)
             raw = draft.payload if isinstance(draft.payload, bytes) else msgspec.msgpack.encode(draft.payload)
             ids.append(message_id)
-            bodies.append(encode(Envelope(
+            body = encode(Envelope(
                 v=VERSION, seq=0, ts_ms=now_ms if draft.ts_ms is None else draft.ts_ms, source=self.name,
                 device_id=draft.device_id, session_id=draft.session_id, message_id=message_id,
                 payload=msgspec.Raw(raw),
-            )))
-        return ids, bodies
+            ))
+            plain = not (draft.not_before_ms or draft.expires_ms or draft.expected_last_seq is not None)
+            items.append(body if plain else [
+                body, draft.not_before_ms, draft.expires_ms, draft.expected_last_seq
+            ])
+        return ids, items
 
     async def publish(self, *drafts: Draft, timeout_s: float | None = None) -> list[Receipt]:
         """See `Bus.publish`."""
         if not drafts:
             return []
-        ids, bodies = self._encode(drafts)
+        ids, items = self._encode(drafts)
         rid = self._rid()
-        (answer,) = await self._call([Op.PUBLISH, rid, bodies], rid, timeout_s)
+        (answer,) = await self._call([Op.PUBLISH, rid, items], rid, timeout_s)
         return [Receipt(message_id, seq, dup) for message_id, (seq, dup) in zip(ids, answer, strict=True)]
 
     async def ack(self, delivery: Delivery, *drafts: Draft) -> list[Receipt]:
         """See `Bus.ack`."""
         token: _Token = delivery.token
-        ids, bodies = self._encode(drafts)
+        ids, items = self._encode(drafts)
         rid = self._rid()
         try:
             (answer,) = await self._call(
-                [Op.ACK, rid, token.stream.subscription.group, [token.offset], bodies], rid, None
+                [Op.ACK, rid, token.stream.subscription.group, [token.offset], items], rid, None
             )
         finally:
             token.stream.open.discard(token.offset)

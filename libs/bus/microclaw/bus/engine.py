@@ -59,7 +59,8 @@ class _Call:
     client: Client
     rid: int
     rows: list[NewRow]
-    names: list[tuple[str, str]]
+    #: (session, kind, expected last seq or None) of each row.
+    names: list[tuple[str, str, int | None]]
     group: Group | None = None
     offsets: tuple[int, ...] = ()
     answer: list[list[Any]] | None = None
@@ -245,21 +246,22 @@ class Engine:
     # --- publishing -------------------------------------------------------------------------------------------------
 
     def _on_publish(
-        self, client: Client, rid: int, bodies: list[bytes], group: Group | None = None, offsets: tuple[int, ...] = ()
+        self, client: Client, rid: int, items: list[Any], group: Group | None = None, offsets: tuple[int, ...] = ()
     ) -> None:
         try:
-            if len(bodies) > CALL_MESSAGES_MAX:
-                raise Refusal("too_big", f"{len(bodies)} messages in one call, the limit is {CALL_MESSAGES_MAX}")
+            if len(items) > CALL_MESSAGES_MAX:
+                raise Refusal("too_big", f"{len(items)} messages in one call, the limit is {CALL_MESSAGES_MAX}")
             rows, names = [], []
-            for body in bodies:
+            for item in items:
+                body, not_before, expires, expected = item if isinstance(item, list) else (item, 0, 0, None)
                 envelope = decode(body)
                 kind = kind_of(envelope.payload)
                 self._check_rights(client, envelope)
                 digest = digest_of(
                     kind.encode(), envelope.session_id.encode(), envelope.source.encode(), bytes(envelope.payload)
                 )
-                rows.append(NewRow(0, envelope.message_id, 0, 0, 0, digest, body))
-                names.append((envelope.session_id, kind))
+                rows.append(NewRow(0, envelope.message_id, 0, 0, 0, digest, body, not_before or None, expires or None))
+                names.append((envelope.session_id, kind, expected))
         except EnvelopeError as error:
             code = "version" if error.field == "v" else "too_big" if error.why.endswith("bytes") else "malformed"
             self._refuse(client.routing, rid, code, str(error))
@@ -293,7 +295,7 @@ class Engine:
         last: dict[str, tuple[int, int]] = {}
         offset = self._last_offset
         for call in calls:
-            for row, (session, kind) in zip(call.rows, call.names, strict=True):
+            for row, (session, kind, _) in zip(call.rows, call.names, strict=True):
                 no, seq = last.get(session) or self._session(session)
                 offset += 1
                 last[session] = (no, seq + 1)
@@ -304,10 +306,11 @@ class Engine:
     def _placed(self, rows: list[NewRow], calls: list[_Call]) -> None:
         """They are stored: remember the last seqs, keep the tail."""
         for call in calls:
-            for row, (session, _) in zip(call.rows, call.names, strict=True):
+            for row, (session, _, _) in zip(call.rows, call.names, strict=True):
                 self._sessions[session] = (row.session, row.seq)
         for row in rows:
-            self._tail[row.offset] = Row(row.offset, row.session, row.seq, row.kind, row.body)
+            self._tail[row.offset] = Row(row.offset, row.session, row.seq, row.kind, row.body, row.not_before_ms,
+                                         row.expires_ms)
             self._tail_bytes += len(row.body)
         if rows:
             self._last_offset = rows[-1].offset
@@ -318,7 +321,7 @@ class Engine:
         """All calls at once; when an id was seen before, call by call."""
         calls = self._calls
         rows = self._place(calls)
-        if self._distinct(rows) and self.journal.insert(rows, now_ms):
+        if self._plain(rows, calls) and self.journal.insert(rows, now_ms):
             for call in calls:
                 call.answer = [[row.seq, False] for row in call.rows]
             self._placed(rows, calls)
@@ -328,8 +331,11 @@ class Engine:
             self._store_one(call, now_ms)
 
     @staticmethod
-    def _distinct(rows: list[NewRow]) -> bool:
-        return len({row.message_id for row in rows}) == len(rows)
+    def _plain(rows: list[NewRow], calls: list[_Call]) -> bool:
+        """No id twice, nothing fenced: the calls can't be in each other's way."""
+        return len({row.message_id for row in rows}) == len(rows) and not any(
+            expected is not None for call in calls for _, _, expected in call.names
+        )
 
     def _store_one(self, call: _Call, now_ms: int) -> None:
         known: dict[bytes, tuple[int, bytes]] = {}
@@ -348,6 +354,11 @@ class Engine:
                 known.setdefault(row.message_id, found)
         part = _Call(call.client, call.rid, fresh, names)
         rows = self._place([part])
+        for row, (session, _, expected) in zip(fresh, names, strict=True):
+            if expected is not None and row.seq != expected + 1:
+                self._refuse(call.client.routing, call.rid, "fenced",
+                             f"{session} is at {row.seq - 1}, not at {expected}: somebody else wrote")
+                return
         if rows and not self.journal.insert(rows, now_ms):
             raise AssertionError("an id was free a moment ago and is taken now; the journal has another writer")
         self._placed(rows, [part])
@@ -374,7 +385,7 @@ class Engine:
             group.wake(now, now_ms)
             group.park_laggards()
         self._commit(now_ms)
-        self._dispatch(now)
+        self._dispatch(now, now_ms)
         if self._waiting:
             self._waiting = [w for w in self._waiting if not self._replay(w, final=w.deadline <= now)]
         for bid, asked in list(self._asked.items()):
@@ -451,7 +462,7 @@ class Engine:
             name = self._session_names[number] = self.journal.session_name(number)
         return name
 
-    def _scan(self, group: Group) -> None:
+    def _scan(self, group: Group, now: float, now_ms: int) -> None:
         """Let the group look at what is new."""
         names = {no: name for name, no in self._kinds.items()}
         budget = min(SCAN_MAX, group.room)
@@ -468,14 +479,16 @@ class Engine:
             matches = group.matches(names[row.kind]) and (
                 not group.sessions or self._session_name(row.session).startswith(group.sessions)
             )
-            group.offer(row.offset, row.session, matches)
+            due_ms = row.not_before_ms or 0
+            due = now + (due_ms - now_ms) / 1000 if matches and due_ms > now_ms else None
+            group.offer(row.offset, row.session, matches, due=due, due_ms=due_ms)
 
-    def _dispatch(self, now: float) -> None:
+    def _dispatch(self, now: float, now_ms: int) -> None:
         for group in self.groups.values():
             if not group.subscribers:
                 continue
             if group.next <= self._last_offset:
-                self._scan(group)
+                self._scan(group, now, now_ms)
             batches: dict[tuple[bytes, int], list[list[Any]]] = defaultdict(list)
             size = 0
             while size < BATCH_BYTES_MAX and (given := group.give(now)):
@@ -483,6 +496,9 @@ class Engine:
                 row = self._row(offset)
                 if row is None:
                     group.term(offset, "no longer in the journal")
+                    continue
+                if row.expires_ms is not None and row.expires_ms <= now_ms:
+                    group.expire(offset)
                     continue
                 size += len(row.body)
                 batches[subscriber.client, subscriber.sid].append([offset, row.seq, count, row.body])

@@ -21,6 +21,8 @@ from microclaw.bus.journal import Parked
 LOADED_MAX = 10_000
 #: How far an unsettled message may lag behind before it is parked, in offsets.
 LAG_MAX = 50_000
+#: Longest pause that a nack may ask for, ms: a day.
+PAUSE_MS_MAX = 24 * 3600 * 1000
 
 
 @dataclass(slots=True)
@@ -93,6 +95,8 @@ class Group:
         self.changes = Changes()
         self.leases: dict[int, Lease] = {}
         self.redelivered = 0
+        #: Settled without a delivery, because their time was over.
+        self.expired = 0
         self._saved_floor = floor
         self._saved_beyond: set[int] = set()
         #: Unsettled and not parked, in rising order of offset, → session.
@@ -104,6 +108,8 @@ class Group:
         self._ready: deque[int] = deque()
         self._delayed: list[tuple[float, int]] = []
         self._attempts: dict[int, Attempt] = {}
+        #: Not due yet → session: in nobody's way.
+        self._later: dict[int, int] = {}
         self._settled_ahead: set[int] = set()
         self.want(kinds, sessions, ack_wait_s, max_deliver, backoff_ms)
 
@@ -160,11 +166,19 @@ class Group:
         for item, session in parked:
             self._parked[item.offset] = session
             self._attempts[item.offset] = Attempt(item.count, item.first_error, item.last_error)
-            delay_s = max(0, min(item.due_ms - now_ms, max(self.backoff_ms) + 1)) / 1000
+            if item.count == 0 and item.due_ms > now_ms:
+                self._later[item.offset] = session
+                heapq.heappush(self._delayed, (now + (item.due_ms - now_ms) / 1000, item.offset))
+                continue
+            # The clock may have been set: no pause is longer than the longest there is.
+            delay_s = max(0, min(item.due_ms - now_ms, PAUSE_MS_MAX)) / 1000
             self._queue_up(item.offset, session, now + delay_s if delay_s else None)
 
-    def offer(self, offset: int, session: int, matches: bool) -> None:
-        """The next message of the journal, whether it is for this group or not. Offsets come in rising order."""
+    def offer(
+        self, offset: int, session: int, matches: bool, *, due: float | None = None, due_ms: int = 0
+    ) -> None:
+        """The next message of the journal, whether it is for this group or not. Offsets come in rising order. `due`
+        (monotonic seconds, and the same as Unix ms): not before then."""
         self.next = offset + 1
         if offset in self._settled_ahead:
             self._settled_ahead.discard(offset)
@@ -172,6 +186,12 @@ class Group:
         if not matches or offset in self._parked:
             return
         self._pending[offset] = session
+        if due is not None:
+            # Aside, so that neither its session nor the floor waits for it.
+            self._later[offset] = session
+            self._park(offset, due_ms)
+            heapq.heappush(self._delayed, (due, offset))
+            return
         self._queue_up(offset, session, None)
 
     def _queue_up(self, offset: int, session: int, due: float | None) -> None:
@@ -213,7 +233,12 @@ class Group:
     def wake(self, now: float, now_ms: int) -> None:
         """Make ready what is due, and take back what was not settled in time."""
         while self._delayed and self._delayed[0][0] <= now:
-            self._ready.append(heapq.heappop(self._delayed)[1])
+            _, offset = heapq.heappop(self._delayed)
+            session = self._later.pop(offset, None)
+            if session is None:
+                self._ready.append(offset)
+            else:
+                self._queue_up(offset, session, None)
         late = [offset for offset, lease in self.leases.items() if lease.deadline <= now]
         for offset in late:
             self._take_back(offset, f"no answer for {self.ack_wait_s:g} s", now, now_ms)
@@ -251,11 +276,20 @@ class Group:
             return
         if delay_ms is None:
             delay_ms = self.backoff_ms[min(attempt.count, len(self.backoff_ms)) - 1]
+        delay_ms = max(0, min(delay_ms, PAUSE_MS_MAX))
         self._park(offset, now_ms + delay_ms)
         if delay_ms:
             heapq.heappush(self._delayed, (now + delay_ms / 1000, offset))
         else:
             self._ready.appendleft(offset)
+
+    def expire(self, offset: int) -> None:
+        """Its time is over: settled, undelivered."""
+        self._release(offset)
+        if self.holds(offset):
+            self._settle(offset)
+            self.changes.settled.append(offset)
+            self.expired += 1
 
     def term(self, offset: int, reason: str) -> None:
         """Never."""
@@ -277,7 +311,7 @@ class Group:
                 self._take_back(offset, "its consumer went away", now, now_ms)
 
     def revive(self, offset: int, session: int) -> None:
-        """A dead letter comes again, as if never delivered."""
+        """A dead letter comes again, as if never delivered; it goes behind what its session has waiting."""
         self._attempts.pop(offset, None)
         self._parked[offset] = session
         self.changes.parked[offset] = Parked(offset, 0, 0, "", "")
@@ -306,6 +340,7 @@ class Group:
             self.changes.parked.pop(offset, None)
             self.changes.unparked.append(offset)
         self._attempts.pop(offset, None)
+        self._later.pop(offset, None)
         if self._head.get(session) == offset:
             behind = self._behind.get(session)
             if behind:

@@ -34,7 +34,8 @@ CREATE TABLE kinds (no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE sessions (no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, base_seq INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE TABLE messages (
     offset INTEGER PRIMARY KEY, id BLOB NOT NULL, session INTEGER NOT NULL, seq INTEGER NOT NULL,
-    kind INTEGER NOT NULL, stored_ms INTEGER NOT NULL, digest BLOB NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL
+    kind INTEGER NOT NULL, stored_ms INTEGER NOT NULL, digest BLOB NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL,
+    not_before_ms INTEGER, expires_ms INTEGER
 ) STRICT;
 CREATE UNIQUE INDEX messages_id ON messages (id);
 CREATE UNIQUE INDEX messages_place ON messages (session, seq);
@@ -51,6 +52,8 @@ CREATE TABLE dead (
     reason TEXT NOT NULL, first_error TEXT NOT NULL, last_error TEXT NOT NULL, PRIMARY KEY (grp, offset)
 ) STRICT, WITHOUT ROWID;
 """
+
+_ROW = "offset, session, seq, kind, body, not_before_ms, expires_ms"
 
 
 class JournalError(BusError):
@@ -72,6 +75,9 @@ class Row:
     seq: int
     kind: int
     body: bytes
+    #: Unix ms, None = no such bound.
+    not_before_ms: int | None = None
+    expires_ms: int | None = None
 
 
 @dataclass(slots=True)
@@ -85,6 +91,8 @@ class NewRow:
     kind: int
     digest: bytes
     body: bytes
+    not_before_ms: int | None = None
+    expires_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +228,7 @@ class Journal:
                 for row in rows[done:done + size]:
                     crc = zlib.crc32(row.body, zlib.crc32(row.message_id))
                     values += (row.offset, row.message_id, row.session, row.seq, row.kind, stored_ms, row.digest, crc,
-                               row.body)
+                               row.body, row.not_before_ms, row.expires_ms)
                 self._write(self._inserts[size], values)
                 done += size
         except self._driver.constraint:
@@ -343,7 +351,7 @@ class Journal:
     def scan(self, offset: int, limit: int) -> Iterator[Row]:
         """Messages from this offset on."""
         for row in self._db.execute(
-            "SELECT offset, session, seq, kind, body FROM messages WHERE offset >= ? ORDER BY offset LIMIT ?",
+            f"SELECT {_ROW} FROM messages WHERE offset >= ? ORDER BY offset LIMIT ?",  # noqa: S608 - column names
             (offset, limit),
         ):
             yield Row(*row)
@@ -351,7 +359,7 @@ class Journal:
     def row(self, offset: int) -> Row | None:
         """One message, None = not kept."""
         row = next(iter(self._db.execute(
-            "SELECT offset, session, seq, kind, body FROM messages WHERE offset = ?", (offset,))), None)
+            f"SELECT {_ROW} FROM messages WHERE offset = ?", (offset,))), None)  # noqa: S608 - column names
         return None if row is None else Row(*row)
 
     def replay(self, session: int, after_seq: int, limit: int) -> list[tuple[int, bytes]]:
@@ -398,7 +406,7 @@ class Journal:
 
 
 def _insert_sql(rows: int) -> str:
-    return f"INSERT INTO messages VALUES {','.join(['(?,?,?,?,?,?,?,?,?)'] * rows)}"  # noqa: S608 - only place holders
+    return f"INSERT INTO messages VALUES {','.join(['(?,?,?,?,?,?,?,?,?,?,?)'] * rows)}"  # noqa: S608 - only place holders
 
 
 def _lock(path: Path) -> BinaryIO:

@@ -26,11 +26,12 @@ class Op(IntEnum):
 
     #: [HELLO, protocol, name, instance] → [HELLO, protocol, epoch]
     HELLO = 1
-    #: [PUBLISH, rid, [body, …], options?] → [PUBLISH, rid, [[seq, duplicate], …]]
+    #: [PUBLISH, rid, [item, …]] → [PUBLISH, rid, [[seq, duplicate], …]]
+    #: item = body, or [body, not_before_ms, expires_ms, expected_last_seq | nil]
     PUBLISH = 2
     #: [SUBSCRIBE, sid, group, kinds, sessions, max_in_flight, ack_wait_ms, max_deliver, backoff_ms, start]
     SUBSCRIBE = 3
-    #: [ACK, rid, group, [offset, …], [body, …]] → [PUBLISH, rid, …]
+    #: [ACK, rid, group, [offset, …], [item, …]] → [PUBLISH, rid, …]
     ACK = 4
     #: [NACK, group, offset, delay_ms | nil, error]
     NACK = 5
