@@ -87,7 +87,7 @@ class AgentHost:
         assert self.process.stdout is not None
         raw = await asyncio.wait_for(self.process.stdout.readline(), WAIT_S_MAX)
         if not raw:
-            raise AgentDiedError(f"exit code {await self.process.wait()}")
+            raise AgentDiedError(" ".join([f"exit code {await self.process.wait()}", *self.notes]))
         line = decode_worker_line(raw)
         self.heard.append(line)
         return line
