@@ -101,6 +101,9 @@ class ModelRoute:
             return 403, "the request's address or headers hold a secret: it was not sent"
         if any(key == b"content-encoding" and value != b"identity" for key, value in request.headers):
             return 415, "the request is compressed: send it plain"
+        length = next((int(value) for key, value in request.headers if key == b"content-length"), 0)
+        if length > REQUEST_BYTES_MAX:
+            return 413, f"the request has {length} bytes, the limit is {REQUEST_BYTES_MAX}"
         if not self._key_name:
             needed = server.host in ("api.anthropic.com", "api.openai.com")
             return (401, "no key: name its secret as model.key in the configuration") if needed else None

@@ -1,4 +1,4 @@
-"""Keeping values out of what this process leaves behind: logs, core dumps, its memory as other processes see it."""
+"""What this process asks of the kernel and of logging: that values stay inside, and that it may hold enough sockets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import logging
 import resource
 import sys
 from collections.abc import Callable
+
+#: Descriptors wanted: two a tunnel, one a connection.
+DESCRIPTORS = 4096
 
 _PR_SET_DUMPABLE = 4
 
@@ -27,6 +30,14 @@ def hide_in_logs(clean: Callable[[str], str]) -> None:
     """Pass every log line of this process through `clean`."""
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_Masking(handler.formatter or logging.Formatter(), clean))
+
+
+def hold_many_sockets() -> None:
+    """Raise our own limit of descriptors as far as we are wanted to, or allowed to."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def keep_memory_private() -> None:

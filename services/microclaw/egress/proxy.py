@@ -25,6 +25,8 @@ from microclaw.egress.upstream import Streams, Unreachable, connected, dialled, 
 #: New connections of one worker: so many at once, then so many a second.
 BURST_MAX = 300.0
 CONNECTIONS_PER_S = 10.0
+#: Workers whose rates are remembered.
+BUCKETS_MAX = 1000
 #: Tunnels and plain requests under way at the same time, all workers together.
 UNDER_WAY_MAX = 1000
 #: Bodies of plain HTTP, each way.
@@ -123,7 +125,10 @@ class Proxy:
     async def _check(self, owner: Owner, host: str, port: int, target: str) -> tuple[str, ...] | str:
         """The addresses that may be dialled, or why none may."""
         now_s = time.monotonic()
-        bucket = self._buckets.get(owner.worker_id) or Bucket(BURST_MAX, CONNECTIONS_PER_S, BURST_MAX, now_s)
+        bucket = self._buckets.pop(owner.worker_id, None) or Bucket(BURST_MAX, CONNECTIONS_PER_S, BURST_MAX, now_s)
+        if len(self._buckets) >= BUCKETS_MAX:
+            # The worker that was quiet for longest has a full one anyway, or is gone.
+            del self._buckets[next(iter(self._buckets))]
         self._buckets[owner.worker_id], within = bucket.take(now_s)
         if not within:
             return f"too many connections: {CONNECTIONS_PER_S:g} a second are allowed, try again later"

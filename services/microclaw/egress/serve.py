@@ -39,7 +39,7 @@ from microclaw.core.requests import (
 )
 from microclaw.egress.dial import resolved
 from microclaw.egress.gate import Gate
-from microclaw.egress.privacy import hide_in_logs, keep_memory_private
+from microclaw.egress.privacy import hide_in_logs, hold_many_sockets, keep_memory_private
 from microclaw.egress.secret_store import Kept
 
 #: Rows and bytes of one answer, so that it fits into a frame.
@@ -52,6 +52,7 @@ FACTS_S = 5.0
 async def serve(service: Service) -> None:
     """The service's life."""
     keep_memory_private()
+    hold_many_sockets()
     gate = Gate(service.settings, service.home)
     hide_in_logs(lambda text: gate.secrets.scrubber.masked_text(text))
     reopened = await gate.start()

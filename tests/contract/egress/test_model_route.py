@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import ssl
 
+import pytest
 from tests.contract.egress.through_door import KEY, call, connect, free_port, gate, post, read_request, until
 
 from microclaw.core.scrub import mask
+from microclaw.egress.dial import World
+from microclaw.egress.http_messages import Limits
 
 SSE = (
     b'event: message_start\ndata: {"type":"message_start","message":{"model":"claude-x","usage":{"input_tokens":12,'
@@ -249,3 +253,107 @@ async def test_no_model_configured_is_said(home):
     async with gate(home, backend="local") as egress:
         got = await call(await egress.doors.open("w1", "home", now_ms=1), post("/llm/v1/messages", b"{}"))
         assert got.startswith(b"HTTP/1.1 404") and b"no model is configured" in got
+
+
+async def test_a_server_with_tls_must_have_the_right_certificate(home, upstream, authority):
+    async def server(reader, writer):
+        await read_request(reader)
+        writer.write(answer(b"{}"))
+
+    port = await upstream(server, tls=authority.server())
+    for name, context, expected in (
+        ("localhost", authority.client, b"HTTP/1.1 200"),
+        ("127.0.0.1", authority.client, b"HTTP/1.1 502"),
+        ("localhost", ssl.create_default_context, b"HTTP/1.1 502"),
+    ):
+        async with gate(home, base_url=f"https://{name}:{port}", key="", world=World(tls=context)) as egress:
+            door = await egress.doors.open("w1", "home", now_ms=1)
+            got = await call(door, post("/llm/v1/chat/completions", b"{}"))
+            assert got.startswith(expected)
+            assert (b"certificate is not accepted" in got) is (expected == b"HTTP/1.1 502")
+
+
+async def test_a_worker_that_does_not_read_stops_the_server_and_not_our_memory(home, upstream):
+    sent = 0
+    piece = b"x" * 65536
+
+    async def server(reader, writer):
+        nonlocal sent
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (400 * len(piece)))
+        for _ in range(400):
+            writer.write(piece)
+            await writer.drain()
+            sent += len(piece)
+
+    port = await upstream(server)
+    async with gate(home, base_url=f"http://127.0.0.1:{port}", key="", limits=Limits()) as egress:
+        reader, writer = await connect(await egress.doors.open("w1", "home", now_ms=1))
+        writer.write(post("/llm/v1/chat/completions", b"{}"))
+        before = -1
+        while before != sent or sent == 0:
+            before = sent
+            await asyncio.sleep(0.3)
+        # What the kernel's buffers hold is not ours; all 25 MiB is not in them.
+        assert sent < 16 << 20
+        got = await asyncio.wait_for(reader.read(), 30)
+        assert len(got) > 400 * len(piece)
+        writer.close()
+
+
+async def test_a_long_prompt_streams_through(home, upstream):
+    size = 0
+
+    async def server(reader, writer):
+        nonlocal size
+        size = len((await read_request(reader))[1])
+        writer.write(answer(b"{}"))
+
+    port = await upstream(server)
+    async with gate(home, base_url=f"http://127.0.0.1:{port}", key="", limits=Limits()) as egress:
+        door = await egress.doors.open("w1", "home", now_ms=1)
+        got = await call(door, post("/llm/v1/chat/completions", b"x" * (9 << 20)), timeout_s=30)
+        assert got.startswith(b"HTTP/1.1 200") and size == 9 << 20
+        got = await call(door, post("/llm/v1/chat/completions", b"").replace(b"Length: 0", b"Length: 99999999999"))
+        assert got.startswith(b"HTTP/1.1 413")
+
+
+async def test_the_official_sdks_speak_through_a_door_with_a_placeholder(home, upstream):
+    anthropic = pytest.importorskip("anthropic", reason="the agent extra is not installed")
+    openai = pytest.importorskip("openai", reason="the agent extra is not installed")
+    httpx = pytest.importorskip("httpx2", reason="the agent extra is not installed")
+    heads: list[bytes] = []
+
+    async def server(reader, writer):
+        head, _ = await read_request(reader)
+        heads.append(head)
+        if b"/v1/messages" in head:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n" + b"".join(SSE))
+        elif len(heads) == 2:
+            writer.write(answer(b'{"error":{"message":"slow down"}}', status="429 Too Many Requests"))
+        else:
+            writer.write(answer(b'{"id":"1","object":"chat.completion","created":1,"model":"gpt-x","choices":[{"index":0,'
+                                b'"finish_reason":"stop","message":{"role":"assistant","content":"hi"}}],'
+                                b'"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}'))
+
+    port = await upstream(server)
+    messages = [{"role": "user", "content": "hello"}]
+    for backend in ("anthropic", "openai"):
+        async with gate(home, backend=backend, base_url=f"http://127.0.0.1:{port}", limits=Limits()) as egress:
+            egress.secrets.set("llm", KEY)
+            door = await egress.doors.open("w1", "home", now_ms=1)
+            transport = httpx.AsyncHTTPTransport(uds=str(door / "egress.sock"))
+            async with httpx.AsyncClient(transport=transport) as client:
+                if backend == "anthropic":
+                    sdk = anthropic.AsyncAnthropic(api_key="placeholder", base_url="http://egress/llm", http_client=client)
+                    stream = await sdk.messages.create(
+                        model="claude-x", max_tokens=9, messages=messages, stream=True,
+                    )
+                    kinds = [event.type async for event in stream]
+                    assert kinds[0] == "message_start" and "message_stop" in kinds
+                else:
+                    sdk = openai.AsyncOpenAI(api_key="placeholder", base_url="http://egress/llm/v1", http_client=client)
+                    # The first answer is a 429: the SDK's own retry goes the same way.
+                    done = await sdk.chat.completions.create(model="gpt-x", messages=messages)
+                    assert done.choices[0].message.content == "hi"
+    assert len(heads) == 3 and all(KEY.encode() in head and b"placeholder" not in head for head in heads)

@@ -110,9 +110,10 @@ def decide(rules: Iterable[Rule], host: str, port: int, group: str) -> Verdict:
     if fitting:
         return Verdict(True, f"{where} is allowed by the rule {fitting[0].host}:{fitting[0].port}")
     name = host if port == DEFAULT_PORT else where
+    whose, option = (f"of group {group}", f" --group {group}") if group else ("of all groups", "")
     return Verdict(
-        False, f"{where} is not on the allow-list of group {group}: its owner may add it with "
-        f"`microclaw egress allow {name} --group {group}`",
+        False, f"{where} is not on the allow-list {whose}: the owner may add it with "
+        f"`microclaw egress allow {name}{option}`",
     )
 
 
