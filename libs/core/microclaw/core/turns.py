@@ -1,0 +1,162 @@
+"""One turn of a worker, as decisions: is it still alive, may it go on after a crash, and what does its end mean?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from microclaw.core.kinds import RunFinished, RunGranted
+from microclaw.core.tasks import RESULT_CHARS_MAX
+from microclaw.core.text import strip_internal
+from microclaw.core.worker import TurnDone
+
+#: A worker without a sign of life for so long is ended; it should give one at least every 10 s.
+SILENCE_S_MAX = 60.0
+#: What the host gives a worker beyond the turn's own deadline, to end it by itself.
+GRACE_S = 30.0
+#: A turn whose worker died goes on in a new worker so often, before the run counts as failed.
+RESUMES_MAX = 2
+#: A grant delivered so often without an end is given up: something about it ends this service again and again.
+DELIVERIES_MAX = 20
+#: Longest text of one reply, bytes of UTF-8: an envelope holds it with room to spare.
+REPLY_BYTES_MAX = 900_000
+#: Longest error of a run, characters.
+ERROR_CHARS_MAX = 300
+
+#: Ends of a turn that another try may mend.
+PASSING = frozenset({"model_down", "rate_limited", "stale_session", "crashed"})
+
+_SAID = {
+    "model_down": "the model can't be reached",
+    "rate_limited": "the model is being asked too often",
+    "bad_key": "the model refused the key; set it: microclaw secrets set {key}",
+    "bad_request": "the model refused the request; check model.name and model.backend in the configuration",
+    "too_long": "the conversation is too long for the model; start a new one",
+    "budget": "the turn used up what it may",
+    "stale_session": "the agent's session was lost and starts anew",
+    "crashed": "the agent broke",
+}
+
+
+class Sign(StrEnum):
+    """What the watch thinks of a turn."""
+
+    WELL = "well"
+    #: No sign of life for `SILENCE_S_MAX`.
+    SILENT = "silent"
+    #: Past its deadline and the grace.
+    OVERDUE = "overdue"
+
+
+class Watch:
+    """Looks after one turn. All times are seconds of one steady clock."""
+
+    def __init__(self, now_s: float, run_timeout_s: float) -> None:
+        self._heard_s = now_s
+        self._ends_s = now_s + run_timeout_s + GRACE_S
+
+    def heard(self, now_s: float) -> None:
+        """The worker said something."""
+        self._heard_s = now_s
+
+    @property
+    def look_again_s(self) -> float:
+        """When `sign` may change if nothing is heard until then."""
+        return min(self._heard_s + SILENCE_S_MAX, self._ends_s)
+
+    def sign(self, now_s: float) -> Sign:
+        """How the turn stands."""
+        if now_s >= self._ends_s:
+            return Sign.OVERDUE
+        return Sign.SILENT if now_s >= self._heard_s + SILENCE_S_MAX else Sign.WELL
+
+    def left_s(self, now_s: float) -> int:
+        """What is left of the turn's own time: whole seconds, at least 1."""
+        return max(1, int(self._ends_s - GRACE_S - now_s))
+
+
+class Loss(StrEnum):
+    """How a worker was lost in the middle of a turn."""
+
+    #: It ended by itself, or somebody killed it.
+    DIED = "died"
+    OUT_OF_MEMORY = "out of memory"
+    #: It wrote more than it may, or a line that was too long.
+    TOO_LOUD = "too loud"
+    #: It wrote what makes no sense.
+    GARBLED = "garbled"
+    SILENT = "silent"
+    OVERDUE = "overdue"
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A worker is gone; `detail` is an exit code, a bound, …"""
+
+    how: Loss
+    detail: str = ""
+
+    def __str__(self) -> str:
+        said = {
+            Loss.DIED: f"the agent's worker ended in the middle of the turn ({self.detail})",
+            Loss.OUT_OF_MEMORY: f"the agent's worker ran out of memory ({self.detail}); raise sandbox.memory_mb",
+            Loss.TOO_LOUD: "the agent's worker wrote more than it may and was ended",
+            Loss.GARBLED: "the agent's worker wrote lines that make no sense and was ended",
+            Loss.SILENT: f"the agent's worker gave no sign of life for {SILENCE_S_MAX:.0f} s and was ended",
+            Loss.OVERDUE: f"the turn took longer than {self.detail} and was ended; raise sandbox.run_timeout_s",
+        }
+        return said[self.how]
+
+
+def may_resume(lost: Lost, resumed: int) -> bool:
+    """Whether the turn goes on in a new worker at once. What would happen again the same way may not: that is the
+    queue's to try later."""
+    return lost.how is Loss.DIED and resumed < RESUMES_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """What becomes of a run: `reply` is said in its chat ("" = nothing), `finished` goes to the queue."""
+
+    reply: str
+    finished: RunFinished
+
+
+def ended(grant: RunGranted, done: TurnDone, *, visible: bool, key: str) -> End:
+    """The end of a run by its worker's own word.
+
+    :param visible: something of it reached a chat before.
+    :param key: name of the secret that holds the model's key, for the owner's remedy.
+    """
+    said = cut(strip_internal(done.text))
+    if done.ok:
+        finished = RunFinished(
+            run_id=grant.run_id, attempt=grant.attempt, group=grant.group, ok=True,
+            visible=visible or bool(said), result=said[:RESULT_CHARS_MAX],
+        )
+        return End(said, finished)
+    code = done.error_code or "crashed"
+    retryable = code in PASSING
+    # What is tried again will say it then; what is not says now what it has.
+    reply = "" if retryable else said
+    meaning = _SAID[code].format(key=key or "NAME")
+    error = f"{meaning} ({done.error})" if done.error and done.error not in meaning else meaning
+    return End(reply, failed(grant, error, retryable=retryable, visible=visible or bool(reply)).finished)
+
+
+def failed(grant: RunGranted, error: str, *, retryable: bool, visible: bool = False) -> End:
+    """The end of a run that its worker could not tell of."""
+    line = " ".join(error.split())
+    return End("", RunFinished(
+        run_id=grant.run_id, attempt=grant.attempt, group=grant.group, ok=False, retryable=retryable, visible=visible,
+        error=line if len(line) <= ERROR_CHARS_MAX else line[: ERROR_CHARS_MAX - 1] + "…",
+    ))
+
+
+def cut(text: str, bytes_max: int = REPLY_BYTES_MAX) -> str:
+    """The text, or as much of its beginning as `bytes_max` of UTF-8 hold, with a note of what is missing."""
+    raw = text.encode("utf-8", "replace")
+    if len(raw) <= bytes_max:
+        return text
+    kept = raw[:bytes_max].decode("utf-8", "ignore")
+    return f"{kept}\n[cut here: {len(text) - len(kept)} more characters]"

@@ -1,0 +1,63 @@
+"""The host tools' arguments as the host reads them: what comes out of a sandbox is checked again.
+
+Fields that are not here (an agent's `isMain`, `groupFolder`, …) are not read at all.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from microclaw.core.groups import CHAT_CHARS_MAX
+from microclaw.core.tasks import PROMPT_CHARS_MAX
+
+Chat = Annotated[str, Meta(max_length=CHAT_CHARS_MAX)]
+Prompt = Annotated[str, Meta(min_length=1, max_length=PROMPT_CHARS_MAX)]
+TaskId = Annotated[str, Meta(min_length=1, max_length=200)]
+ScheduleType = Literal["cron", "interval", "once"]
+ScheduleValue = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class SendArgs(msgspec.Struct, frozen=True):
+    text: str
+    chat: Chat = ""
+
+
+class ScheduleArgs(msgspec.Struct, frozen=True):
+    prompt: Prompt
+    schedule_type: ScheduleType
+    schedule_value: ScheduleValue
+    context_mode: Literal["group", "isolated", ""] = ""
+    target_group_jid: Chat = ""
+
+
+class ChangeArgs(msgspec.Struct, frozen=True):
+    task_id: TaskId
+
+
+class UpdateArgs(msgspec.Struct, frozen=True):
+    task_id: TaskId
+    prompt: Prompt | None = None
+    schedule_type: ScheduleType | None = None
+    schedule_value: ScheduleValue | None = None
+
+
+class RegisterArgs(msgspec.Struct, frozen=True):
+    jid: Chat
+    name: str
+    folder: str
+    trigger: str = ""
+    requires_trigger: bool = True
+
+
+class ListArgs(msgspec.Struct, frozen=True):
+    pass
+
+
+ARGS: dict[str, type[msgspec.Struct]] = {
+    "send_message": SendArgs, "schedule_task": ScheduleArgs, "list_tasks": ListArgs,
+    "pause_task": ChangeArgs, "resume_task": ChangeArgs, "cancel_task": ChangeArgs, "update_task": UpdateArgs,
+    "register_group": RegisterArgs, "list_groups": ListArgs,
+}

@@ -1,0 +1,282 @@
+"""The tools that an agent asks of the host. Who asks is what the grant says, never what the arguments say."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, cast
+
+import msgspec
+
+from microclaw.bus.api import Bus, Draft
+from microclaw.bus.errors import BusTimeout, NoResponder, Refused
+from microclaw.core.groups import missing_fields
+from microclaw.core.ids import derived_id, id_text, id_time
+from microclaw.core.kinds import AuditEntry, ReplyRequested, RunGranted
+from microclaw.core.policy import Denied, may, visible_tasks
+from microclaw.core.requests import (
+    ChangeTask,
+    CreateTask,
+    Failed,
+    Group,
+    GroupAnswer,
+    Groups,
+    GroupsAsked,
+    RegisterGroup,
+    Request,
+    TaskAnswer,
+    Tasks,
+    TasksAsked,
+)
+from microclaw.core.tasks import TOOL_CONTEXT
+from microclaw.core.text import strip_internal
+from microclaw.core.turns import REPLY_BYTES_MAX
+from microclaw.core.worker import ToolCall, ToolReply
+from microclaw.sandbox.host_tool_args import (
+    ARGS,
+    ChangeArgs,
+    ListArgs,
+    RegisterArgs,
+    ScheduleArgs,
+    SendArgs,
+    UpdateArgs,
+)
+from microclaw.sandbox.store import Notes
+
+#: How long another service is waited for in one call, and one question to it.
+ASK_WAIT_S = 30.0
+ASK_S = 5.0
+ASK_AGAIN_S = 0.2
+#: Rows of one list, and the characters shown of a task's prompt.
+ROWS_MAX = 100
+PROMPT_CHARS_SHOWN = 300
+
+Answer = TypeVar("Answer", TaskAnswer, Tasks, Groups, GroupAnswer)
+
+log = logging.getLogger("microclaw.sandbox")
+
+
+class ToolRefused(Exception):
+    """The call can't be met; the text is for the model, and says what to do instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A run, and the worker that does it."""
+
+    grant: RunGranted
+    grant_id: bytes
+    worker_id: str
+
+    def id_for(self, call_id: str, what: str) -> bytes:
+        """The id of what a call causes: the same, however often the call is made."""
+        return derived_id(id_time(self.grant_id), self.grant.run_id, call_id, what)
+
+
+class HostTools:
+    """Carries out calls.
+
+    :param clock_ms: Unix milliseconds.
+    """
+
+    def __init__(self, bus: Bus, notes: Notes, clock_ms: Callable[[], int]) -> None:
+        self._bus = bus
+        self._notes = notes
+        self._clock_ms = clock_ms
+        self._tools: dict[str, Callable[[Caller, str, Any], Awaitable[str]]] = {
+            "send_message": self._send_message,
+            "schedule_task": self._schedule_task,
+            "list_tasks": self._list_tasks,
+            "pause_task": lambda who, call_id, args: self._change_task(who, call_id, "pause", args),
+            "resume_task": lambda who, call_id, args: self._change_task(who, call_id, "resume", args),
+            "cancel_task": lambda who, call_id, args: self._change_task(who, call_id, "cancel", args),
+            "update_task": self._update_task,
+            "register_group": self._register_group,
+            "list_groups": self._list_groups,
+        }
+
+    async def call(self, who: Caller, call: ToolCall) -> ToolReply:
+        """Do it, or say why not. What a model can get wrong never raises."""
+        try:
+            text = await self._do(who, call)
+            ok = True
+        except ToolRefused as refusal:
+            ok, text = False, f"error: {refusal}"
+        log.info("host tool", extra={
+            "worker": who.worker_id, "group": who.grant.group, "run_id": who.grant.run_id,
+            "tool": call.name[:40], "call_id": call.call_id[:80], "ok": ok,
+        })
+        if call.name != "send_message" or not ok:
+            await self._bus.publish(self._audit(who, call, "ok" if ok else "deny", "" if ok else text))
+        return ToolReply(run_id=call.run_id, call_id=call.call_id, ok=ok, text=text)
+
+    async def _do(self, who: Caller, call: ToolCall) -> str:
+        tool = self._tools.get(call.name)
+        if tool is None:
+            raise ToolRefused(f"{call.name[:60]!r} is not a tool of the host")
+        if call.name == "register_group":
+            # The original asks for these by name; so the refusal should say which are not there.
+            self._allow(who, call.name)
+            missing = missing_fields(call.args | {"chat": call.args.get("jid")})
+            if missing:
+                names = ", ".join("jid" if name == "chat" else name for name in missing)
+                raise ToolRefused(f"register_group needs {names}")
+        try:
+            args = msgspec.convert(call.args, ARGS[call.name], strict=False)
+        except msgspec.ValidationError as error:
+            raise ToolRefused(f"wrong arguments: {error}") from error
+        return await tool(who, call.call_id, args)
+
+    # --- messages -----------------------------------------------------------------------------------------------
+
+    async def _send_message(self, who: Caller, call_id: str, args: SendArgs) -> str:
+        chat = args.chat or who.grant.chat
+        await self._may_write_to(who, chat)
+        text = strip_internal(args.text)
+        if not text:
+            raise ToolRefused("there is nothing to send: the text is empty, or all of it is internal")
+        if len(text.encode("utf-8", "replace")) > REPLY_BYTES_MAX:
+            raise ToolRefused(f"the message is longer than {REPLY_BYTES_MAX} bytes; send it in parts")
+        reply = Draft(
+            chat, ReplyRequested(chat=chat, text=text, origin="message", run_id=who.grant.run_id),
+            message_id=who.id_for(call_id, "send_message"), ts_ms=id_time(who.grant_id),
+        )
+        # Before it can be seen: a run that is killed right after the publish must not be tried from the start.
+        self._notes.visible(who.grant.run_id, self._clock_ms())
+        call = ToolCall(run_id=who.grant.run_id, call_id=call_id, name="send_message", args={})
+        try:
+            await self._bus.publish(reply, self._audit(who, call, "ok", chat))
+        except Refused as refused:
+            if refused.code != "id_conflict":
+                raise ToolRefused(f"the message could not be sent: {refused.why}") from refused
+            # The same call with other words: what was said first counts.
+            return "This message was already sent."
+        return "Message sent."
+
+    async def _may_write_to(self, who: Caller, chat: str) -> None:
+        if chat == who.grant.chat:
+            return self._allow(who, "send_message", who.grant.group)
+        if not who.grant.is_main:
+            return self._allow(who, "send_message", None)
+        known = await self._groups(who)
+        if chat not in {group.chat for group in known.groups} | {row.chat for row in known.chats}:
+            raise ToolRefused(f"no chat {chat[:80]!r} is known; list_groups shows those that are")
+        return self._allow(who, "send_message", None)
+
+    # --- tasks --------------------------------------------------------------------------------------------------
+
+    async def _schedule_task(self, who: Caller, call_id: str, args: ScheduleArgs) -> str:
+        grant = who.grant
+        chat, group, is_main = grant.chat, grant.group, grant.is_main
+        if args.target_group_jid and args.target_group_jid != grant.chat:
+            if not grant.is_main:
+                # Whether that chat is a group is nothing that this one may learn.
+                raise ToolRefused("schedule_task: this group may schedule for itself only")
+            target = await self._group_of(who, args.target_group_jid)
+            self._allow(who, "schedule_task", target.folder if target else None)
+            if target is not None:
+                chat, group, is_main = target.chat, target.folder, target.is_main
+        else:
+            self._allow(who, "schedule_task", group)
+        created = await self._ask("scheduler", CreateTask(
+            command_id=id_text(who.id_for(call_id, "schedule_task")), group=group, chat=chat, is_main=is_main,
+            prompt=args.prompt, schedule=args.schedule_type, value=args.schedule_value,
+            context=args.context_mode or cast(Literal["group"], TOOL_CONTEXT),
+        ), TaskAnswer)
+        task = created.task
+        return f"Task {task.id} is scheduled ({task.schedule} {task.value}, {task.timezone})."
+
+    async def _change_task(
+        self, who: Caller, call_id: str, action: Literal["pause", "resume", "cancel"], args: ChangeArgs
+    ) -> str:
+        task = (await self._ask("scheduler", ChangeTask(
+            command_id=id_text(who.id_for(call_id, f"{action}_task")), task_id=args.task_id, action=action,
+            viewer=who.grant.group, viewer_is_main=who.grant.is_main,
+        ), TaskAnswer)).task
+        done = {"pause": "paused", "resume": "active again", "cancel": "cancelled"}
+        return f"Task {task.id} is {done[action]}."
+
+    async def _update_task(self, who: Caller, call_id: str, args: UpdateArgs) -> str:
+        if args.prompt is None and args.schedule_type is None and args.schedule_value is None:
+            raise ToolRefused("nothing to change: give prompt, schedule_type or schedule_value")
+        task = (await self._ask("scheduler", ChangeTask(
+            command_id=id_text(who.id_for(call_id, "update_task")), task_id=args.task_id, action="update",
+            viewer=who.grant.group, viewer_is_main=who.grant.is_main,
+            prompt=args.prompt, schedule=args.schedule_type, value=args.schedule_value,
+        ), TaskAnswer)).task
+        return f"Task {task.id} is changed ({task.schedule} {task.value}, {task.timezone})."
+
+    async def _list_tasks(self, who: Caller, _call_id: str, _args: ListArgs) -> str:
+        self._allow(who, "list_tasks")
+        grant = who.grant
+        answer = await self._ask(
+            "scheduler", TasksAsked(viewer=grant.group, viewer_is_main=grant.is_main), Tasks
+        )
+        rows = visible_tasks(answer.tasks, grant.group, grant.is_main)[:ROWS_MAX]
+        return msgspec.json.encode([
+            msgspec.structs.replace(row, prompt=_short(row.prompt), last_result=_short(row.last_result)) for row in rows
+        ]).decode()
+
+    # --- groups -------------------------------------------------------------------------------------------------
+
+    async def _register_group(self, who: Caller, call_id: str, args: RegisterArgs) -> str:
+        group = (await self._ask("router", RegisterGroup(
+            command_id=id_text(who.id_for(call_id, "register_group")), chat=args.jid, folder=args.folder,
+            name=args.name, trigger=args.trigger, requires_trigger=args.requires_trigger,
+        ), GroupAnswer)).group
+        return f"{group.chat} is registered as group {group.folder!r}; messages there are answered from now on."
+
+    async def _list_groups(self, who: Caller, _call_id: str, _args: ListArgs) -> str:
+        self._allow(who, "list_groups")
+        known = await self._groups(who)
+        return msgspec.json.encode({"groups": known.groups[:ROWS_MAX], "chats": known.chats[:ROWS_MAX]}).decode()
+
+    async def _group_of(self, who: Caller, chat: str) -> Group | None:
+        return next((group for group in (await self._groups(who)).groups if group.chat == chat), None)
+
+    async def _groups(self, who: Caller) -> Groups:
+        self._allow(who, "list_groups")
+        return await self._ask("router", GroupsAsked(), Groups)
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    def _allow(self, who: Caller, tool: str, target: str | None = None) -> None:
+        verdict = may(tool, who.grant.group, who.grant.is_main, target=target)
+        if isinstance(verdict, Denied):
+            raise ToolRefused(verdict.reason)
+
+    async def _ask(self, service: str, question: Request, answer: type[Answer]) -> Answer:
+        """Ask until it is answered; the question's `command_id` makes asking twice the same as once."""
+        try:
+            async with asyncio.timeout(ASK_WAIT_S):
+                while True:
+                    try:
+                        said = await self._bus.request(
+                            service, question, cast("type[Answer | Failed]", answer | Failed), timeout_s=ASK_S
+                        )
+                        break
+                    except (NoResponder, BusTimeout):
+                        await asyncio.sleep(ASK_AGAIN_S)
+        except TimeoutError:
+            raise ToolRefused(f"the {service} does not answer at present; try again later") from None
+        if isinstance(said, Failed):
+            raise ToolRefused(said.reason)
+        return said
+
+    def _audit(self, who: Caller, call: ToolCall, outcome: str, detail: str) -> Draft:
+        entry = AuditEntry(
+            actor=f"worker:{who.worker_id}@{who.grant.group}", action=f"tool.{call.name}"[:60],
+            subject=f"{who.grant.run_id} {call.call_id[:80]}", outcome=outcome, detail=detail[:300],
+        )
+        return Draft(
+            "service:sandbox", entry,
+            # Another worker that does the call again is another line in the log, not another body under one id.
+            message_id=who.id_for(call.call_id, f"audit {who.worker_id} {call.name} {outcome} {detail}"),
+            ts_ms=id_time(who.grant_id),
+        )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= PROMPT_CHARS_SHOWN else text[: PROMPT_CHARS_SHOWN - 1] + "…"

@@ -1,0 +1,270 @@
+"""The live workers: one a group, kept warm between turns, ended when idle for long or when others need the room."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from microclaw.core.home import Home
+from microclaw.core.settings import Settings
+from microclaw.core.worker import Setup
+from microclaw.sandbox.backend import Backend, Limits, RunSpec, SandboxError
+from microclaw.sandbox.doors import Doors
+from microclaw.sandbox.mounts import group_mounts
+from microclaw.sandbox.worker import Worker
+
+#: From asking for a worker to having one, at most: well below what the queue gives a grant to begin.
+LEASE_WAIT_S_MAX = 540.0
+#: From the start of a sandbox to the worker's word that it is ready.
+READY_WAIT_S_MAX = 60.0
+#: Of a group's name, in a worker's id.
+SLUG_CHARS_MAX = 12
+
+log = logging.getLogger("microclaw.sandbox")
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Whom a worker is for, by the queue's word."""
+
+    group: str
+    chat: str
+    is_main: bool
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """A group's place in the pool."""
+
+    #: Held while somebody has the worker, or it is being started or ended.
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    worker: Worker | None = None
+    #: By the loop's clock.
+    idle_since_s: float = 0.0
+    timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        return self.worker is not None and not self.lock.locked()
+
+
+class Pool:
+    """Starts, lends and ends workers.
+
+    :param backend: gives the backend, or raises EngineMissing.
+    :param project: what main sees of MicroClaw itself.
+    :param timezone: the owner's, an IANA name.
+    """
+
+    def __init__(
+        self, backend: Callable[[], Awaitable[Backend]], doors: Doors, home: Home, settings: Settings, *,
+        installation: str, project: Sequence[Path] = (), timezone: str = "UTC",
+    ) -> None:
+        self._backend = backend
+        self._doors = doors
+        self._home = home
+        self._settings = settings
+        self._installation = installation
+        self._project = project
+        self._timezone = timezone
+        self._places: dict[str, _Place] = {}
+        #: Sandboxes that are there or about to be.
+        self._taken = 0
+        self._started = 0
+        self._freed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        #: No more workers: the service stops. What a worker says of its end from now on is our doing.
+        self.closing = False
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """For `status --deep`."""
+        idle = sum(place.is_idle for place in self._places.values())
+        return {"workers": self._taken, "workers_idle": idle, "workers_started": self._started}
+
+    @asynccontextmanager
+    async def lease(self, tenant: Tenant) -> AsyncIterator[Worker]:
+        """The group's worker, for one user at a time; a new one if there is none.
+
+        :raises SandboxError: there is none to be had; a subclass says whether another try may help.
+        :raises WorkerLost: it ended before it was ready.
+        """
+        place = self._places.setdefault(tenant.group, _Place())
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(LEASE_WAIT_S_MAX):
+                    await stack.enter_async_context(place.lock)
+                    worker = await self._worker(place, tenant)
+            except TimeoutError:
+                raise SandboxError(
+                    f"no worker could be had within {LEASE_WAIT_S_MAX:.0f} s; look at `microclaw status`"
+                ) from None
+            try:
+                yield worker
+            finally:
+                if self.closing or worker.is_over or worker.is_spent:
+                    await self._end(place)
+                else:
+                    self._rest(place)
+
+    async def warm(self, tenant: Tenant) -> None:
+        """Have a worker ready before it is needed."""
+        async with self.lease(tenant):
+            pass
+
+    async def end(self, group: str) -> None:
+        """End the group's worker if it is idle."""
+        place = self._places.get(group)
+        if place is not None and place.is_idle:
+            async with place.lock:
+                await self._end(place)
+
+    async def end_idle(self) -> None:
+        """End all that are idle."""
+        for group in list(self._places):
+            await self.end(group)
+
+    async def close(self) -> None:
+        """Kill all workers, also those in the middle of a turn. No new ones are started."""
+        self.closing = True
+        ending = [place.worker.kill() for place in self._places.values() if place.worker is not None]
+        await asyncio.gather(*ending, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- inside -----------------------------------------------------------------------------------------------
+
+    async def _worker(self, place: _Place, tenant: Tenant) -> Worker:
+        if place.timer is not None:
+            place.timer.cancel()
+            place.timer = None
+        if place.worker is not None and place.worker.is_over:
+            await self._end(place)
+        if place.worker is None:
+            await self._room()
+            self._taken += 1
+            try:
+                place.worker = await self._start(tenant)
+            except BaseException:
+                self._left()
+                raise
+            place.worker.ended.add_done_callback(lambda _ended: self._on_death(place))
+        return place.worker
+
+    async def _start(self, tenant: Tenant) -> Worker:
+        if self.closing:
+            raise SandboxError("the sandbox service is stopping")
+        began_s = time.monotonic()
+        worker_id = worker_id_for(tenant.group, os.urandom(4))
+        settings = self._settings
+        backend = await self._backend()
+        mounts = group_mounts(self._home, tenant.group, is_main=tenant.is_main, project=self._project)
+        try:
+            door = await self._doors.open(worker_id, tenant.group)
+            sandbox = await backend.start(RunSpec(
+                worker_id=worker_id,
+                installation=self._installation,
+                argv=backend.agent_argv(),
+                env={"LANG": "C.UTF-8", "TZ": self._timezone},
+                mounts=mounts,
+                door=Path(door.directory),
+                limits=limits_from(settings),
+            ))
+            worker = Worker(sandbox, tenant.group)
+            try:
+                await worker.greet(Setup(
+                    group=tenant.group, chat=tenant.chat, is_main=tenant.is_main,
+                    assistant_name=settings.assistant.name, timezone=self._timezone,
+                    backend=door.backend or "local", model=door.model,
+                    max_tokens=settings.model.max_tokens, max_steps=settings.model.max_steps,
+                ), READY_WAIT_S_MAX)
+            except BaseException:
+                await worker.kill()
+                raise
+        except BaseException:
+            self._doors.close(worker_id)
+            raise
+        self._started += 1
+        took_ms = round((time.monotonic() - began_s) * 1000)
+        log.info("worker started", extra={"worker": worker_id, "group": tenant.group, "took_ms": took_ms})
+        return worker
+
+    async def _room(self) -> None:
+        """Until there is room for one more; the worker that has been idle the longest gives way."""
+        while self._taken >= self._settings.sandbox.max_workers:
+            idle = [place for place in self._places.values() if place.is_idle]
+            if idle:
+                longest = min(idle, key=lambda place: place.idle_since_s)
+                async with longest.lock:
+                    await self._end(longest)
+            else:
+                self._freed.clear()
+                await self._freed.wait()
+
+    def _rest(self, place: _Place) -> None:
+        loop = asyncio.get_running_loop()
+        place.idle_since_s = loop.time()
+        place.timer = loop.call_later(self._settings.sandbox.idle_timeout_s, self._spawn_end, place, place.worker)
+        # Whoever waits for room may have it now.
+        self._freed.set()
+
+    def _on_death(self, place: _Place) -> None:
+        # While somebody has it, they are the one to clear it away.
+        if place.is_idle and not self.closing:
+            self._spawn_end(place, place.worker)
+
+    def _spawn_end(self, place: _Place, worker: Worker | None) -> None:
+        async def end() -> None:
+            async with place.lock:
+                if place.worker is worker:
+                    await self._end(place)
+
+        # Somebody who has just taken it again keeps it.
+        if place.is_idle:
+            self._spawn(end())
+
+    async def _end(self, place: _Place) -> None:
+        """The place's lock is held."""
+        worker, place.worker = place.worker, None
+        if place.timer is not None:
+            place.timer.cancel()
+            place.timer = None
+        if worker is not None:
+            try:
+                await worker.kill()
+            finally:
+                self._left()
+                self._doors.close(worker.worker_id)
+
+    def _left(self) -> None:
+        self._taken -= 1
+        self._freed.set()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def worker_id_for(group: str, randomness: bytes) -> str:
+    """A worker's name: who it is for, as far as `a-z0-9-` can say it, and something of its own."""
+    slug = re.sub(r"[^a-z0-9]+", "-", group.lower()).strip("-")[:SLUG_CHARS_MAX].strip("-")
+    return f"{slug or 'g'}-{randomness.hex()}"
+
+
+def limits_from(settings: Settings) -> Limits:
+    """What one worker may use."""
+    wanted = settings.sandbox
+    return Limits(
+        memory_bytes=wanted.memory_mb << 20, pids=wanted.pids, cpus=wanted.cpus, tmp_bytes=wanted.tmp_mb << 20,
+    )

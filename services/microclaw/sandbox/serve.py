@@ -1,0 +1,124 @@
+"""The sandbox service: grants come in, workers do them, replies and ends go out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from microclaw.bus.api import Subscription
+from microclaw.bus.errors import BusTimeout, NoResponder
+from microclaw.bus.service import Service, now_ms
+from microclaw.core.requests import Groups, GroupsAsked
+from microclaw.core.turns import DELIVERIES_MAX
+from microclaw.sandbox.backend import Backend, SandboxError
+from microclaw.sandbox.choose import make
+from microclaw.sandbox.doors import Doors
+from microclaw.sandbox.host_tools import HostTools
+from microclaw.sandbox.installation import closed_folders, installation_id, owner_zone, project_parts
+from microclaw.sandbox.pool import Pool, Tenant
+from microclaw.sandbox.readiness import Readiness, names_of
+from microclaw.sandbox.store import Notes
+from microclaw.sandbox.turns import Turns
+from microclaw.sandbox.worker import WorkerLost
+from microclaw.store.engine import open_store
+from microclaw.store.heads import HEADS
+
+#: A grant that nobody works on is given to the next one after this.
+ACK_WAIT_MS = 30_000
+#: The bus would put a grant aside after so many deliveries; we end its run long before (`DELIVERIES_MAX`).
+DELIVER_MAX = 50 * DELIVERIES_MAX
+#: How often the numbers in `status` are renewed, and old notes dropped.
+FACTS_S = 5.0
+TIDY_S = 3600.0
+#: After the start, how long until every protection is measured: the first chats go first.
+DEEP_PROBE_AFTER_S = 20.0
+#: Pause between questions to a service that is not there yet.
+ASK_AGAIN_S = 0.2
+
+
+async def serve(service: Service) -> None:
+    """Run until told to stop."""
+    home, settings = service.home, service.settings
+    engine = open_store(home.database("sandbox"), HEADS["sandbox"])
+    notes = Notes(engine)
+    installation = installation_id(home)
+    timezone = owner_zone(settings.assistant.timezone)
+    doors = Doors(service.bus)
+
+    async def start(backend: Backend) -> None:
+        reaped = await backend.reap(installation)
+        service.facts |= {"backend": backend.name, "reaped": reaped}
+
+    closed = closed_folders(home)
+    readiness = Readiness(
+        [make(name, closed, settings.sandbox.image) for name in names_of(settings)],
+        auto=settings.sandbox.backend == "auto", start=start, trouble=service.trouble,
+    )
+    pool = Pool(
+        readiness.get, doors, home, settings,
+        installation=installation, project=project_parts(home), timezone=timezone,
+    )
+    tools = HostTools(service.bus, notes, now_ms)
+    turns = Turns(pool, tools, notes, home, settings, timezone=timezone, clock_ms=now_ms)
+    service.spawn(readiness.keep_looking(), "backend")
+    service.consume(
+        Subscription(
+            "sandbox", ("run.granted",), ack_wait_ms=ACK_WAIT_MS, max_deliver=DELIVER_MAX,
+            max_in_flight=settings.queue.max_concurrent,
+        ),
+        turns.on_granted, concurrency=settings.queue.max_concurrent,
+    )
+    service.spawn(doors.begin(), "doors of earlier lives")
+    service.spawn(_warm_main(service, pool), "main group's worker")
+    service.spawn(_measure(service, readiness, pool), "deep probe")
+    service.spawn(_keep_facts(service, pool, turns, notes), "facts")
+    await service.ready()
+    try:
+        await service.stopping.wait()
+    finally:
+        await pool.close()
+        await doors.stop()
+        engine.dispose()
+
+
+async def _warm_main(service: Service, pool: Pool) -> None:
+    """The owner's first message of the day should not wait for a sandbox to start."""
+    while True:
+        try:
+            known = await service.bus.request("router", GroupsAsked(), Groups)
+            break
+        except (NoResponder, BusTimeout):
+            await asyncio.sleep(ASK_AGAIN_S)
+    for group in known.groups:
+        if group.is_main:
+            # Whatever is in its way, the first run will meet it too and tell.
+            with contextlib.suppress(SandboxError, WorkerLost, OSError):
+                await pool.warm(Tenant(group.folder, group.chat, is_main=True))
+
+
+async def _measure(service: Service, readiness: Readiness, pool: Pool) -> None:
+    """Measure every protection of the backend. One that does not hold is used no more."""
+    await asyncio.sleep(DEEP_PROBE_AFTER_S)
+    while True:
+        backend = await readiness.wait()
+        found = await backend.probe(deep=True)
+        if not found.usable:
+            # A machine under load can spoil a measurement: once more before it counts.
+            await asyncio.sleep(DEEP_PROBE_AFTER_S)
+            found = await backend.probe(deep=True)
+        service.facts |= {f"probe_{name}": seen for name, seen in found.measured.items()}
+        if found.usable:
+            return
+        readiness.withdraw(backend, found.reason)
+        await pool.end_idle()
+
+
+async def _keep_facts(service: Service, pool: Pool, turns: Turns, notes: Notes) -> None:
+    tidied_s = -TIDY_S
+    while True:
+        now_s = asyncio.get_running_loop().time()
+        if now_s - tidied_s >= TIDY_S:
+            tidied_s = now_s
+            notes.forget(now_ms())
+        service.facts |= pool.facts | {"turns": turns.running}
+        await asyncio.sleep(FACTS_S)

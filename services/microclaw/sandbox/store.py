@@ -1,0 +1,53 @@
+"""Notes about runs that must outlive this process."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Engine, delete, insert, select, update
+
+from microclaw.sandbox.tables import runs
+
+#: How long a note is kept, in ms: longer than any redelivery can take.
+NOTES_KEPT_MS = 7 * 24 * 3600 * 1000
+
+
+class Notes:
+    """The one table."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def begun(self, run_id: str, now_ms: int) -> None:
+        """This run is under way: it may go on after its grant has expired."""
+        with self._engine.begin() as db:
+            _note(db, run_id, now_ms)
+
+    def visible(self, run_id: str, now_ms: int) -> None:
+        """Something of this run is about to be said in a chat: from now on it is never tried again."""
+        with self._engine.begin() as db:
+            _note(db, run_id, now_ms)
+            db.execute(
+                update(runs).where(runs.c.run_id == run_id, runs.c.visible_ms.is_(None)).values(visible_ms=now_ms)
+            )
+
+    def is_begun(self, run_id: str) -> bool:
+        with self._engine.begin() as db:
+            return _is_noted(db, run_id)
+
+    def is_visible(self, run_id: str) -> bool:
+        query = select(runs.c.run_id).where(runs.c.run_id == run_id, runs.c.visible_ms.is_not(None))
+        with self._engine.begin() as db:
+            return db.execute(query).first() is not None
+
+    def forget(self, now_ms: int) -> None:
+        """Drop the notes that nobody can ask for any more."""
+        with self._engine.begin() as db:
+            db.execute(delete(runs).where(runs.c.noted_ms < now_ms - NOTES_KEPT_MS))
+
+
+def _is_noted(db: Connection, run_id: str) -> bool:
+    return db.execute(select(runs.c.run_id).where(runs.c.run_id == run_id)).first() is not None
+
+
+def _note(db: Connection, run_id: str, now_ms: int) -> None:
+    if not _is_noted(db, run_id):
+        db.execute(insert(runs), {"run_id": run_id, "noted_ms": now_ms})

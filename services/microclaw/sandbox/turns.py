@@ -1,0 +1,160 @@
+"""`run.granted` in, one turn of the group's worker, `reply.requested` and `run.finished` out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from microclaw.bus.api import Delivery, Draft
+from microclaw.bus.service import Retry
+from microclaw.core.home import Home
+from microclaw.core.ids import derived_id, id_time
+from microclaw.core.kinds import ReplyRequested, RunGranted
+from microclaw.core.prompt import format_messages, format_task
+from microclaw.core.settings import Settings
+from microclaw.core.turns import DELIVERIES_MAX, End, Loss, Lost, Watch, ended, failed, may_resume
+from microclaw.core.worker import ToolCall, ToolReply, Turn, TurnDone
+from microclaw.sandbox.backend import EngineMissing, SandboxError, SpecRefused
+from microclaw.sandbox.host_tools import Caller, HostTools
+from microclaw.sandbox.mounts import set_session_aside
+from microclaw.sandbox.pool import Pool, Tenant
+from microclaw.sandbox.store import Notes
+from microclaw.sandbox.worker import WorkerLost
+
+#: A run that takes longer is noted on disk, so that it may go on after its grant has expired.
+NOTE_AFTER_S = 60.0
+
+log = logging.getLogger("microclaw.sandbox")
+
+
+class Turns:
+    """The consumer of grants.
+
+    :param timezone: the owner's, an IANA name.
+    :param clock_ms: Unix milliseconds.
+    """
+
+    def __init__(
+        self, pool: Pool, tools: HostTools, notes: Notes, home: Home, settings: Settings, *,
+        timezone: str, clock_ms: Callable[[], int],
+    ) -> None:
+        self._pool = pool
+        self._tools = tools
+        self._notes = notes
+        self._home = home
+        self._settings = settings
+        self._timezone = timezone
+        self._clock_ms = clock_ms
+        self.running = 0
+
+    async def on_granted(self, delivery: Delivery) -> Sequence[Draft]:
+        """One run, to its end. Delivered again, it is the same run: the worker goes on where it was.
+
+        :raises Retry: the service stops in the middle of it.
+        """
+        grant_id = delivery.envelope.message_id
+        grant = delivery.envelope.read(RunGranted)
+        began_s = time.monotonic()
+        self.running += 1
+        noting = asyncio.get_running_loop().call_later(NOTE_AFTER_S, self._note, grant.run_id)
+        try:
+            end = self._not_begun(grant, delivery.count) or await self._run(grant, grant_id)
+        finally:
+            noting.cancel()
+            self.running -= 1
+        finished = end.finished
+        log.info("run ended", extra={
+            "run_id": grant.run_id, "group": grant.group, "attempt": grant.attempt, "count": delivery.count,
+            "ok": finished.ok, "error": finished.error, "visible": finished.visible, "reply_chars": len(end.reply),
+            "took_ms": round((time.monotonic() - began_s) * 1000, 1),
+        })
+        return drafts_of(grant, grant_id, end)
+
+    def _not_begun(self, grant: RunGranted, count: int) -> End | None:
+        """The end of a run that may not begin (any more)."""
+        if count > DELIVERIES_MAX:
+            error = f"the sandbox service ended {count - 1} times in the middle of this run; look at its log"
+            return failed(grant, error, retryable=True, visible=self._notes.is_visible(grant.run_id))
+        if grant.expires_ms and self._clock_ms() > grant.expires_ms and not self._notes.is_begun(grant.run_id):
+            return failed(grant, "the run could not begin in time", retryable=True)
+        return None
+
+    async def _run(self, grant: RunGranted, grant_id: bytes) -> End:
+        watch = Watch(time.monotonic(), self._settings.sandbox.run_timeout_s)
+        resumed = 0
+        while True:
+            try:
+                done = await self._turn(grant, grant_id, watch)
+            except WorkerLost as loss:
+                self._give_back_if_closing()
+                log.warning("worker lost", extra={
+                    "run_id": grant.run_id, "group": grant.group, "how": loss.lost.how, "resumed": resumed,
+                })
+                if may_resume(loss.lost, resumed):
+                    resumed += 1
+                    continue
+                return self._failed(grant, str(self._said(loss.lost)), retryable=True)
+            except (EngineMissing, SpecRefused) as error:
+                return self._failed(grant, str(error), retryable=False)
+            except (SandboxError, OSError) as error:
+                self._give_back_if_closing()
+                return self._failed(grant, str(error), retryable=True)
+            if done.error_code == "stale_session":
+                await self._pool.end(grant.group)
+                set_session_aside(self._home, grant.group, self._clock_ms())
+            visible = not done.ok and self._notes.is_visible(grant.run_id)
+            return ended(grant, done, visible=visible, key=self._settings.model.key)
+
+    async def _turn(self, grant: RunGranted, grant_id: bytes, watch: Watch) -> TurnDone:
+        task = grant.task
+        async with self._pool.lease(Tenant(grant.group, grant.chat, grant.is_main)) as worker:
+            who = Caller(grant, grant_id, worker.worker_id)
+
+            async def on_call(call: ToolCall) -> ToolReply:
+                return await self._tools.call(who, call)
+
+            turn = Turn(
+                run_id=grant.run_id,
+                prompt=format_task(task.prompt) if task
+                else format_messages(grant.messages, timezone=self._timezone),
+                now_ms=self._clock_ms(),
+                session=task.context if task else "group",
+                is_task=task is not None,
+                deadline_s=watch.left_s(time.monotonic()),
+            )
+            return await worker.turn(turn, on_call, watch)
+
+    def _failed(self, grant: RunGranted, error: str, *, retryable: bool) -> End:
+        return failed(grant, error, retryable=retryable, visible=self._notes.is_visible(grant.run_id))
+
+    def _said(self, lost: Lost) -> Lost:
+        details = {
+            Loss.OVERDUE: f"{self._settings.sandbox.run_timeout_s} s",
+            Loss.OUT_OF_MEMORY: f"{self._settings.sandbox.memory_mb} MiB",
+        }
+        return Lost(lost.how, details.get(lost.how, lost.detail))
+
+    def _give_back_if_closing(self) -> None:
+        if self._pool.closing:
+            # We killed the worker ourselves: the next life of this service goes on with the run.
+            raise Retry("the sandbox service is stopping", delay_ms=0)
+
+    def _note(self, run_id: str) -> None:
+        self._notes.begun(run_id, self._clock_ms())
+
+
+def drafts_of(grant: RunGranted, grant_id: bytes, end: End) -> list[Draft]:
+    """What a run's end publishes: always under the same ids, whoever comes to it how often."""
+    ts_ms = id_time(grant_id)
+    drafts = []
+    if end.reply:
+        reply = ReplyRequested(chat=grant.chat, text=end.reply, origin="answer", run_id=grant.run_id)
+        drafts.append(Draft(
+            grant.chat, reply, message_id=derived_id(ts_ms, grant.run_id, "reply"), ts_ms=ts_ms,
+        ))
+    drafts.append(Draft(
+        f"group:{grant.group}", end.finished, message_id=derived_id(ts_ms, grant.run_id, "finished"), ts_ms=ts_ms,
+    ))
+    return drafts
