@@ -17,7 +17,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from microclaw.sandbox import cgroups, inside, seccomp
+from microclaw.sandbox import cgroups, inside, pipes, seccomp
 from microclaw.sandbox.backend import Ended, EngineMissing, ProbeResult, RunSpec, SandboxError
 from microclaw.sandbox.bubblewrap_root import ETC, root_options
 from microclaw.sandbox.descriptors import Descriptors
@@ -28,8 +28,6 @@ from microclaw.sandbox.rlimits import bound
 from microclaw.sandbox.spec import admit
 from microclaw.sandbox.watchdog import Watchdog
 
-#: One read from a pipe.
-CHUNK_BYTES = 64 << 10
 #: How long bubblewrap may take to make the namespaces.
 START_WAIT_S = 20.0
 #: The exit code of a killed process, as a shell says it.
@@ -151,7 +149,7 @@ class Bubblewrap:
                 "bwrap", "--args", str(args_fd), "--", *spec.argv,
                 executable=str(self.program()),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-                env={}, cwd="/", limit=CHUNK_BYTES,
+                env={}, cwd="/", limit=pipes.CHUNK_BYTES,
                 # bubblewrap closes these before it starts our command.
                 pass_fds=(args_fd, filter_fd, info_w, block_r, *files.values()),
             )  # fmt: skip
@@ -189,14 +187,7 @@ class BubblewrapSandbox:
         self._ending = asyncio.create_task(self._end(), name=f"sandbox {spec.worker_id}")
 
     async def send(self, line: bytes) -> None:
-        stdin = self._process.stdin
-        if stdin is None or self._killed or self._process.returncode is not None:
-            raise SandboxError(f"worker {self.worker_id} has ended; start another")
-        try:
-            stdin.write(line)
-            await stdin.drain()
-        except (ConnectionError, RuntimeError) as error:
-            raise SandboxError(f"worker {self.worker_id} no longer reads; start another") from error
+        await pipes.send(self._process, line, self.worker_id)
 
     async def receive(self) -> bytes | None:
         return await self._output.receive()
@@ -221,31 +212,19 @@ class BubblewrapSandbox:
     async def _end(self) -> Ended:
         try:
             watching = asyncio.create_task(self._watchdog.run()) if self._watchdog else None
-            await asyncio.gather(self._read_stdout(), self._read_stderr(), self._process.wait())
+            await pipes.drain(self._process, self._output)
             if watching:
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
             out_of_memory = bool(self._group and self._group.oom_kills()) or bool(
                 self._watchdog and self._watchdog.out_of_memory
             )
-            code = self._process.returncode or 0
-            code = 128 - code if code < 0 else code
+            code = pipes.exit_code(self._process)
             return Ended(code, out_of_memory and code == KILLED, self._output.cut, self._output.stderr_tail)
         finally:
             if self._group:
                 await self._group.clear()
             os.close(self._handle)
-
-    async def _read_stdout(self) -> None:
-        pipe = self._process.stdout
-        while pipe and (chunk := await pipe.read(CHUNK_BYTES)):
-            await self._output.stdout(chunk)
-        self._output.end()
-
-    async def _read_stderr(self) -> None:
-        pipe = self._process.stderr
-        while pipe and (chunk := await pipe.read(CHUNK_BYTES)):
-            self._output.stderr(chunk)
 
 
 async def _child_pid(info: int) -> int:
@@ -263,7 +242,7 @@ async def _child_pid(info: int) -> int:
             await readable.wait()
             readable.clear()
             try:
-                piece = os.read(info, CHUNK_BYTES)
+                piece = os.read(info, pipes.CHUNK_BYTES)
             except BlockingIOError:
                 continue
             said += piece

@@ -107,8 +107,6 @@ class DockerEngine:
         for mount in spec.mounts:
             if mount.writable:
                 hand_over(mount.source, uid, gid)
-        if spec.door:
-            hand_over(spec.door, uid, gid)
         settings = container_settings(spec, self._image, f"{uid}:{gid}", self._quirks)
         container, stream = await self.call(lambda: _start(client, container_name(spec), settings))
         reader, writer = await asyncio.open_connection(sock=stream, limit=CHUNK_BYTES)

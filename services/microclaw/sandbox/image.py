@@ -98,6 +98,11 @@ def exists(client: APIClient, wanted: str) -> bool:
     return True
 
 
+def official_base() -> str:
+    """The base that registries have."""
+    return f"python:{_PYTHON}-slim"
+
+
 def distributions() -> list[importlib.metadata.Distribution]:
     """The installed packages that the agent imports, with what those need."""
     found: dict[str, importlib.metadata.Distribution] = {}
@@ -155,7 +160,7 @@ def _base(client: APIClient, say: Say) -> str:
     """A base image that has our Python, made or pulled if there is none."""
     from docker.errors import APIError
 
-    own, official = f"{OWN_BASE}:{_PYTHON}", f"python:{_PYTHON}-slim"
+    own, official = f"{OWN_BASE}:{_PYTHON}", official_base()
     for name in (own, official):
         if exists(client, name):
             return name

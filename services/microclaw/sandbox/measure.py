@@ -5,7 +5,7 @@ Arguments: limit of /tmp in bytes, of processes, of processors; names of the env
 """
 
 # A program of its own with few imports, which prints its result:
-# ruff: noqa: PTH, S108, SIM115, T201
+# ruff: noqa: PTH108, PTH118, PTH123, S108, SIM115, T201
 
 from __future__ import annotations
 
