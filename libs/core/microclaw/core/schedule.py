@@ -357,20 +357,21 @@ def _number(name: str, part: str, text: str, low: int, high: int, names: dict[st
 @lru_cache(maxsize=256)
 def _triggers(cron: Cron) -> tuple[CronTrigger, ...]:
     # CronTrigger counts weekdays from Monday.
-    days = _listed(cron.days)
-    weekdays = _listed(frozenset((day - 1) % 7 for day in cron.weekdays))
+    days = _listed(cron.days, 31)
+    weekdays = _listed(frozenset((day - 1) % 7 for day in cron.weekdays), 7)
     pairs = ((days, "*"), ("*", weekdays)) if cron.either_day else ((days, weekdays),)
     return tuple(
         CronTrigger(
-            minute=_listed(cron.minutes), hour=_listed(cron.hours), day=day, month=_listed(cron.months),
+            minute=_listed(cron.minutes, 60), hour=_listed(cron.hours, 24), day=day, month=_listed(cron.months, 12),
             day_of_week=weekday, second="0", timezone=UTC,
         )
         for day, weekday in pairs
     )
 
 
-def _listed(numbers: frozenset[int]) -> str:
-    return ",".join(str(number) for number in sorted(numbers))
+def _listed(numbers: frozenset[int], count: int) -> str:
+    """As CronTrigger reads it: `*` is quicker for it than a list of all."""
+    return "*" if len(numbers) == count else ",".join(str(number) for number in sorted(numbers))
 
 
 # --- the wall clock ----------------------------------------------------------------------------------------
