@@ -17,6 +17,16 @@ from microclaw.core.home import Home, home_from
 #: Nothing here takes so long unless it is broken.
 DEADLINE_S = 20.0
 
+#: Every name that is not a service's may do everything.
+OPEN_BUS = """
+[bus.rights."*"]
+publish = [">"]
+sessions = [""]
+read = [">"]
+ask = ["*"]
+replay = [""]
+"""
+
 
 class BrokerProcess:
     """`python -m microclaw.broker`, to be killed and started at will."""
@@ -27,9 +37,8 @@ class BrokerProcess:
         self.env = os.environ | {"MICROCLAW_HOME": str(self.root)}
         self.home: Home = home_from(self.env)
         self.home.create()
-        if config:
-            self.home.config.write_text(config)
-            self.home.config.chmod(0o600)
+        self.home.config.write_text(config or OPEN_BUS)
+        self.home.config.chmod(0o600)
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> BrokerProcess:

@@ -16,6 +16,8 @@ from typing import TypeVar
 
 import msgspec
 
+from tests.broker_process import OPEN_BUS
+
 from microclaw.bus.api import Bus
 from microclaw.bus.client import connect
 from microclaw.bus.errors import BusTimeout, NoResponder
@@ -38,6 +40,8 @@ class Installation:
         self.env = os.environ | {"MICROCLAW_HOME": str(self.root), "PYTHONUNBUFFERED": "1"}
         self.home = home_from(self.env)
         self.home.create()
+        self.home.config.write_text(OPEN_BUS)
+        self.home.config.chmod(0o600)
         upgrade(self.home)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._buses: list[Bus] = []

@@ -27,6 +27,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from tests.broker_process import OPEN_BUS
+
 from microclaw.bus.api import Bus
 from microclaw.bus.client import connect
 from microclaw.bus.errors import BusTimeout, NoResponder
@@ -64,9 +66,8 @@ class Mesh:
         self._process: subprocess.Popen[bytes] | None = None
         self._clients: dict[str, Bus] = {}
         self.home.create()
-        if config:
-            self.home.config.write_text(config)
-            self.home.config.chmod(0o600)
+        self.home.config.write_text(config + OPEN_BUS)
+        self.home.config.chmod(0o600)
 
     # --- life -------------------------------------------------------------------------------------------------------
 

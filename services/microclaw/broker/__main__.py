@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 
+from microclaw.broker.peers import judge
 from microclaw.broker.serve import Server
 from microclaw.broker.status import Status
 from microclaw.bus import only_one
@@ -17,6 +18,7 @@ from microclaw.bus.logs import configure
 from microclaw.bus.service import die_with_parent, now_ms
 from microclaw.core.errors import MicroclawError
 from microclaw.core.home import home_from
+from microclaw.core.rights import guests
 from microclaw.core.settings import load
 
 DAY_MS = 24 * 3600 * 1000
@@ -36,7 +38,8 @@ def main() -> int:
         log.error(str(error))
         return error.exit_code
     engine = Engine(journal, monotonic=time.monotonic, wall_ms=now_ms,
-                    retention_ms=settings.bus.retention_days * DAY_MS)
+                    retention_ms=settings.bus.retention_days * DAY_MS,
+                    rights=judge(guests(settings.bus), os.getppid()))
     engine.own = Status(engine, now_ms()).answer
     server = Server(engine, home.bus)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -98,7 +98,10 @@ class Bus(Protocol):
 
     def subscribe(self, subscription: Subscription) -> AsyncIterator[Delivery]:
         """The group's messages as they come, from now until `close`. Cancelling a wait for the next one loses nothing.
-        After a reconnect what was not settled may come again."""
+        After a reconnect what was not settled may come again.
+
+        :raises Refused: at the first wait: this name may not read that.
+        """
         ...
 
     async def ack(self, delivery: Delivery, *drafts: Draft) -> list[Receipt]:

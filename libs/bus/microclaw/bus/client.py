@@ -62,7 +62,7 @@ class _Stream:
 
     sid: int
     subscription: Subscription
-    queue: asyncio.Queue[Delivery] = field(default_factory=asyncio.Queue)
+    queue: asyncio.Queue[Delivery | Refused] = field(default_factory=asyncio.Queue)
     #: Offsets handed out and not settled: a repeat of one of these is not a second delivery.
     open: set[int] = field(default_factory=set)
 
@@ -71,7 +71,10 @@ class _Stream:
 
     async def __anext__(self) -> Delivery:
         """The next delivery; cancelling the wait loses nothing."""
-        return await self.queue.get()
+        item = await self.queue.get()
+        if isinstance(item, Refused):
+            raise item
+        return item
 
     def operation(self) -> list[Any]:
         want = self.subscription
@@ -226,6 +229,9 @@ class Client(Bus):
             error = Refused(code, why)
             if not self._greeted.done():
                 self._greeted.set_exception(error)
+            return
+        if rid in self._streams:
+            self._streams[rid].queue.put_nowait(Refused(code, why))
             return
         call = self._calls.get(rid)
         if call is None:

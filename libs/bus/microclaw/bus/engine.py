@@ -6,6 +6,7 @@ of it, then the receipts, then the deliveries. Nothing is answered before it is 
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,11 +14,13 @@ from typing import Any
 
 import msgspec
 
-from microclaw.bus.envelope import Envelope, decode, kind_of
+from microclaw.bus.envelope import VERSION, Envelope, decode, encode, kind_of
 from microclaw.bus.errors import EnvelopeError
-from microclaw.bus.group import Group, Subscriber
+from microclaw.bus.group import Group, Subscriber, subject_matcher
 from microclaw.bus.journal import Journal, NewRow, NoSpace, Row, digest_of
 from microclaw.bus.wire import PROTOCOL, Op
+from microclaw.core.ids import new_id
+from microclaw.core.rights import Rights
 
 #: Newest messages kept in memory for delivery: number and bytes.
 TAIL_MESSAGES_MAX = 20_000
@@ -35,8 +38,13 @@ REQUESTS_MAX = 1_000
 #: Expired messages deleted in one turn: bounds how long a publisher waits behind it.
 EXPIRE_ROWS_MAX = 200
 
+#: Refusals kept for the audit between two turns; a flood of them is only counted in the log.
+AUDITS_MAX = 100
+
 #: The broker's own name as a responder.
 BROKER = "broker"
+
+log = logging.getLogger("microclaw.broker")
 
 
 @dataclass(slots=True, eq=False)
@@ -48,8 +56,11 @@ class Client:
     instance: bytes
     pid: int
     subscribers: dict[int, tuple[Group, Subscriber]] = field(default_factory=dict)
+    rights: Rights = field(default_factory=Rights)
     serves: bool = False
     requests: int = 0
+    #: Kinds it was allowed to publish, so that each is looked up once.
+    may_publish: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -102,8 +113,10 @@ class Engine:
     """The broker's whole state. Give it clocks and a journal; it opens no socket and no thread."""
 
     def __init__(
-        self, journal: Journal, *, monotonic: Callable[[], float], wall_ms: Callable[[], int], retention_ms: int
+        self, journal: Journal, *, monotonic: Callable[[], float], wall_ms: Callable[[], int], retention_ms: int,
+        rights: Callable[[str, int], Rights | str],
     ) -> None:
+        """`rights(name, pid)` says what a client may do, or why it is nobody."""
         self.journal = journal
         self.clients: dict[bytes, Client] = {}
         self.groups: dict[str, Group] = {}
@@ -115,8 +128,11 @@ class Engine:
         self._monotonic = monotonic
         self._wall_ms = wall_ms
         self._retention_ms = retention_ms
+        self._rights = rights
         self._out: dict[bytes, list[list[Any]]] = defaultdict(list)
         self._calls: list[_Call] = []
+        self._audits: list[bytes] = []
+        self._myself = Client(b"", BROKER, b"", 0, rights=Rights(publish=("audit.entry",)))
         self._waiting: list[_Waiting] = []
         self._asked: dict[int, _Asked] = {}
         self._next_bid = 1
@@ -173,10 +189,15 @@ class Engine:
         if not isinstance(name, str) or not name or len(name) > 200 or name == BROKER:
             self._refuse(routing, 0, "denied", "a client needs a name of its own")
             return None
+        rights = self._rights(name, pid)
+        if isinstance(rights, str):
+            self.denied(name, "connect", rights)
+            self._refuse(routing, 0, "denied", rights)
+            return None
         for other in list(self.clients.values()):
             if other.instance == instance:
                 self.gone(other.routing, clean=False)
-        client = Client(routing, name, instance, pid)
+        client = Client(routing, name, instance, pid, rights=rights)
         self.clients[routing] = client
         self._out[routing].append([Op.HELLO, PROTOCOL, self.journal.epoch])
         return client
@@ -224,6 +245,10 @@ class Engine:
         self._unsubscribe(client, sid, clean=True)
 
     def _on_replay(self, client: Client, rid: int, session: str, after: int, limit: int, wait_ms: int) -> None:
+        if not session.startswith(client.rights.replay):
+            self.denied(client.name, "replay", f"{client.name} may not replay {session}")
+            self._refuse(client.routing, rid, "denied", f"{client.name} may not replay {session}")
+            return
         waiting = _Waiting(client, rid, session, after, min(limit, REPLAY_MESSAGES_MAX),
                            self._monotonic() + wait_ms / 1000)
         if not self._replay(waiting, final=wait_ms == 0):
@@ -256,7 +281,7 @@ class Engine:
                 body, not_before, expires, expected = item if isinstance(item, list) else (item, 0, 0, None)
                 envelope = decode(body)
                 kind = kind_of(envelope.payload)
-                self._check_rights(client, envelope)
+                self._check_rights(client, envelope, kind)
                 digest = digest_of(
                     kind.encode(), envelope.session_id.encode(), envelope.source.encode(), bytes(envelope.payload)
                 )
@@ -266,13 +291,38 @@ class Engine:
             code = "version" if error.field == "v" else "too_big" if error.why.endswith("bytes") else "malformed"
             self._refuse(client.routing, rid, code, str(error))
         except Refusal as refusal:
+            if refusal.code == "denied":
+                self.denied(client.name, "publish", refusal.why)
             self._refuse(client.routing, rid, refusal.code, refusal.why)
         else:
             self._calls.append(_Call(client, rid, rows, names, group, offsets))
 
-    def _check_rights(self, client: Client, envelope: Envelope) -> None:
+    def _check_rights(self, client: Client, envelope: Envelope, kind: str) -> None:
         if envelope.source != client.name:
             raise Refusal("denied", f"{client.name} may not publish as {envelope.source}")
+        if kind not in client.may_publish:
+            if not subject_matcher(client.rights.publish)(kind):
+                raise Refusal("denied", f"{client.name} may not publish {kind}")
+            client.may_publish.add(kind)
+        if not envelope.session_id.startswith(client.rights.sessions):
+            raise Refusal("denied", f"{client.name} may not publish in {envelope.session_id}")
+
+    def denied(self, name: str, action: str, why: str) -> None:
+        """Somebody tried what they may not: an audit envelope, written with the next turn."""
+        log.warning("denied", extra={"client": name, "action": action, "why": why})
+        if len(self._audits) < AUDITS_MAX:
+            now_ms = self._wall_ms()
+            entry = {"kind": "audit.entry", "actor": name, "action": f"bus.{action}", "subject": "", "outcome": "deny",
+                     "detail": why}
+            self._audits.append(encode(Envelope(
+                v=VERSION, seq=0, ts_ms=now_ms, source=BROKER, device_id="", session_id="audit",
+                message_id=new_id(now_ms), payload=msgspec.Raw(msgspec.msgpack.encode(entry)),
+            )))
+
+    def _publish_audits(self) -> None:
+        if self._audits:
+            bodies, self._audits = self._audits, []
+            self._on_publish(self._myself, 0, bodies)
 
     def _session(self, name: str) -> tuple[int, int]:
         """(number, last seq), made on first use. Inside a transaction."""
@@ -384,6 +434,7 @@ class Engine:
         for group in self.groups.values():
             group.wake(now, now_ms)
             group.park_laggards()
+        self._publish_audits()
         self._commit(now_ms)
         self._dispatch(now, now_ms)
         if self._waiting:
@@ -393,6 +444,7 @@ class Engine:
                 del self._asked[bid]
                 self._refuse_asked(asked, "timeout", "no answer in time")
         out, self._out = self._out, defaultdict(list)
+        out.pop(b"", None)
         return out
 
     def _commit(self, now_ms: int) -> None:
@@ -507,7 +559,7 @@ class Engine:
 
     def next_due(self) -> float | None:
         """When `turn` is needed without anything coming in, monotonic seconds; None = never."""
-        if self._calls or any(
+        if self._calls or self._audits or any(
             group.dirty or group.can_give or (group.subscribers and group.next <= self._last_offset and group.room)
             for group in self.groups.values()
         ):
@@ -523,6 +575,13 @@ class Engine:
         self, client: Client, sid: int, name: str, kinds: list[str], sessions: str, max_in_flight: int,
         ack_wait_ms: int, max_deliver: int, backoff: list[int], start: str,
     ) -> None:
+        readable = subject_matcher(client.rights.read)
+        for pattern in kinds:
+            # A pattern is allowed when an allowed pattern covers it: `*` in it is a segment like any other.
+            if not readable(pattern) or (">" in pattern and ">" not in client.rights.read):
+                self.denied(client.name, "subscribe", f"{client.name} may not read {pattern}")
+                self._refuse(client.routing, sid, "denied", f"{client.name} may not read {pattern}")
+                return
         wanted = (tuple(map(str, kinds)), str(sessions), int(ack_wait_ms) / 1000, int(max_deliver),
                   tuple(int(pause) for pause in backoff))
         group = self.groups.get(name)
@@ -584,6 +643,10 @@ class Engine:
     def _on_request(self, client: Client, rid: int, service: str, timeout_ms: int, body: bytes) -> None:
         if service == BROKER and self.own is not None:
             self._out[client.routing].append([Op.REQUEST, rid, msgspec.msgpack.encode(self.own(body, client.name))])
+            return
+        if service not in client.rights.ask and "*" not in client.rights.ask:
+            self.denied(client.name, "ask", f"{client.name} may not ask {service}")
+            self._refuse(client.routing, rid, "denied", f"{client.name} may not ask {service}")
             return
         # The newest that serves under this name: a service that was started anew beside its dying predecessor.
         responder = next((c for c in reversed(self.clients.values()) if c.name == service and c.serves), None)

@@ -125,12 +125,26 @@ class Console(Section, frozen=True, kw_only=True):
     ] = "console:main"
 
 
+class Guest(Section, frozen=True, kw_only=True):
+    """A process of the owner's own on the bus, such as another connector. The house's names can't be changed."""
+
+    publish: Annotated[tuple[str, ...], Meta(description='Kinds it may publish ("message.received", "*", ">").')] = ()
+    sessions: Annotated[tuple[str, ...], Meta(description='Sessions it may publish in begin so ("matrix:").')] = ()
+    read: Annotated[tuple[str, ...], Meta(description='Kinds it may subscribe to ("reply.requested").')] = ()
+    ask: Annotated[tuple[str, ...], Meta(description='Services it may ask ("router", "*").')] = ()
+    replay: Annotated[tuple[str, ...], Meta(description="Sessions it may replay begin so.")] = ()
+
+
 class Bus(Section, frozen=True, kw_only=True):
     """The journal."""
 
     retention_days: Annotated[
         int, Meta(ge=1, le=36500, description="Answered messages older than this are deleted, days.")
     ] = 30
+    rights: Annotated[
+        dict[str, Guest],
+        Meta(description="`[bus.rights.NAME]`: what a process of your own may do on the bus."),
+    ] = {}
 
 
 class Settings(Section, frozen=True, kw_only=True):

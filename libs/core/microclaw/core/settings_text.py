@@ -23,7 +23,8 @@ def commented(settings: type[Section]) -> str:
     for table in msgspec.structs.fields(settings):
         parts.append(f"[{table.name}]  # {(table.type.__doc__ or '').strip()}\n")
         for field in msgspec.structs.fields(table.type):
-            parts.append(f"# {describe(field.type)}\n#{field.name} = {toml(field.default)}\n")
+            default = f"#{field.name} = {toml(field.default)}\n" if field.default is not msgspec.NODEFAULT else ""
+            parts.append(f"# {describe(field.type)}\n{default}")
         parts.append("\n")
     return "".join(parts).rstrip("\n") + "\n"
 
