@@ -48,7 +48,7 @@ def run(context: Context, options: argparse.Namespace) -> int:
     """Print the findings. Exit code 5 if something fails."""
     if options.fix:
         fix(context)
-    found = []
+    found: list[Finding] = []
     for look in (python, configuration, folders, databases, supervisord, running, sandbox(options.deep), disk, clock):
         found += look(context)
     if context.json:
