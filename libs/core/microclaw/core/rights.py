@@ -45,10 +45,13 @@ def connector(name: str) -> Rights:
 
 RIGHTS: Mapping[str, Rights] = {
     "router": Rights(publish=("run.requested", "reply.requested", AUDIT), read=("message.received",)),
+    # It says the end of a run that was lost: the sandbox can't.
     "queue": Rights(
-        publish=("run.granted", "reply.requested", AUDIT), read=("run.requested", "run.finished"),
+        publish=("run.granted", "run.finished", "reply.requested", AUDIT), read=("run.requested", "run.finished"),
     ),
-    "scheduler": Rights(publish=("run.requested", AUDIT), read=("run.finished",), ask=("router",)),
+    "scheduler": Rights(
+        publish=("run.requested", "reply.requested", AUDIT), read=("run.finished",), ask=("router",),
+    ),
     "sandbox": Rights(
         publish=("reply.requested", "run.finished", AUDIT), read=("run.granted",),
         ask=("router", "scheduler", "egress"),
