@@ -1,7 +1,7 @@
 """The audit log on disk: chained rows in `egress.db`, and the chain's head in a file of its own.
 
 Entries that come in the same moment share one commit. The head file is written after the commit, so it may be behind
-by what a kill cut off, never ahead; a database that is behind the head file was cut, and the gap stays visible for good.
+by what a kill cut off, never ahead; a database that is behind the head file was cut, and the gap stays visible.
 """
 
 from __future__ import annotations
@@ -106,8 +106,9 @@ class AuditLog:
 
     def _store(self, entries: list[Entry]) -> None:
         with self._engine.begin() as db:
-            causes = [entry.cause for entry in entries if entry.cause]
-            known = set(db.execute(select(audit.c.cause).where(audit.c.cause.in_(causes))).scalars()) if causes else set()
+            known: set[bytes] = set()
+            if causes := [entry.cause for entry in entries if entry.cause]:
+                known = set(db.execute(select(audit.c.cause).where(audit.c.cause.in_(causes))).scalars())
             fresh: list[Entry] = []
             for entry in entries:
                 if entry.cause in known:

@@ -1,7 +1,7 @@
 """Doors: one Unix socket a worker, in a folder of its own that the sandbox mounts. The socket is the identity.
 
-`<run>/egress` is private (0700), so no other user of this machine comes near a door; a door's folder and socket are open
-to any user id (0755, 0666), because the sandbox mounts the folder alone and its user is another one than ours. The
+`<run>/egress` is private (0700), so no other user of this machine comes near a door; a door's folder and socket are
+open to any user id (0755, 0666), because the sandbox mounts the folder alone and its user is another one than ours. The
 folder is mounted, not the file: a door that is bound again after a crash is the same to a worker that lives on.
 """
 
@@ -90,7 +90,7 @@ class Doors:
         async with self._changing:
             if found := self._open.get(worker_id):
                 if found.owner.group != group:
-                    raise DoorError(f"worker {worker_id} has a door as group {found.owner.group}, not {group}: close it")
+                    raise DoorError(f"worker {worker_id} has a door as group {found.owner.group}: close it first")
                 return self.folder_of(worker_id)
             if len(self._open) >= DOORS_MAX:
                 raise DoorError(f"{DOORS_MAX} doors are open already: close those of workers that ended")

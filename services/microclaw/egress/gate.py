@@ -37,7 +37,10 @@ class Gate:
         self, settings: Settings, home: Home,
         *, world: World = _WORLD, limits: Limits = _LIMITS, tunnel_limits: TunnelLimits = _TUNNEL_LIMITS,
     ) -> None:
-        """:raises UsageError: the configuration's rules or base URL won't do. :raises UnhealthyError: the files won't."""
+        """Nothing is opened yet but files.
+
+        :raises UsageError: the configuration's rules or base URL won't do. :raises UnhealthyError: the files won't.
+        """
         self.settings = settings
         self.world = world
         self.secrets = SecretStore(home.secrets)

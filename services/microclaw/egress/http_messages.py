@@ -114,7 +114,10 @@ class Wire:
                 await self.read_more(ends - asyncio.get_running_loop().time())
 
     async def body(self, bytes_max: int) -> AsyncIterator[bytes]:
-        """The body in the pieces in which it comes. :raises BadMessage: too long, stalled, or not HTTP. :raises Closed:"""
+        """The body in the pieces in which it comes.
+
+        :raises BadMessage: it is too long, stalls, or is not HTTP. :raises Closed:
+        """
         status = 400 if self.h11.our_role is h11.SERVER else 502
         size = 0
         while True:
@@ -139,4 +142,5 @@ class Wire:
             return self.h11.next_event()
         except h11.RemoteProtocolError as error:
             hint = error.error_status_hint
-            raise BadMessage(hint if status == 400 and hint else status, f"not HTTP/1.1 as we take it: {error}") from None
+            status = hint if status == 400 and hint else status
+            raise BadMessage(status, f"not HTTP/1.1 as we take it: {error}") from None

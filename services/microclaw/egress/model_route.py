@@ -1,4 +1,4 @@
-"""`/llm/…`: a model call. The placeholder key is replaced by the real one; both bodies stream through, masked and metered."""
+"""`/llm/…`: a model call. The real key takes the placeholder's place; bodies stream through, masked and metered."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ModelRoute:
         self._answer_s = answer_s
 
     async def handle(self, owner: Owner, wire: Wire, request: h11.Request) -> bool:
-        """Carry out one call, or refuse it in the form of the dialect's own errors. :raises Closed: :raises BadMessage:"""
+        """Carry out one call, or refuse it in the form of the dialect's own errors. :raises Closed:"""
         server = self._server
         if server is None:
             await refuse(wire, 404, "no model is configured: set model.backend and model.name in the configuration")

@@ -1,4 +1,4 @@
-"""The allow-list: the configuration's rules and those of `microclaw egress allow|deny`, which are kept in `egress.db`."""
+"""The allow-list: the configuration's rules, and those of `microclaw egress allow|deny`, kept in `egress.db`."""
 
 from __future__ import annotations
 

@@ -55,7 +55,8 @@ class SecretStore:
             try:
                 self._values[path.name] = path.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
-                raise UnhealthyError(f"the secret {path.name} can't be read ({type(error).__name__}): set it again") from None
+                why = type(error).__name__
+                raise UnhealthyError(f"the secret {path.name} can't be read ({why}): set it again") from None
             self._set_ms[path.name] = path.stat().st_mtime_ns // 1_000_000
         self._salt = self._load_salt()
         #: Masks everything kept here, and values that were replaced since this process started.
@@ -76,13 +77,13 @@ class SecretStore:
     def set(self, name: str, value: str, *, must_exist: bool = False) -> Kept:
         """Keep or replace a secret; in force when this returns. :raises SecretError: the name or value won't do."""
         if not _NAME.fullmatch(name):
-            raise SecretError("a secret's name is a letter and then at most 63 letters, digits, _ and -: choose another")
+            raise SecretError("a secret's name is a letter, then at most 63 letters, digits, _ and -: choose another")
         if must_exist and name not in self._values:
             raise SecretError(f"there is no secret {name} to rotate: `microclaw secrets set {name}` makes it")
         if not SECRET_CHARS_MIN <= len(value) <= SECRET_CHARS_MAX or not value.isprintable() or value != value.strip():
             raise SecretError(
-                f"the value of {name} is not {SECRET_CHARS_MIN} to {SECRET_CHARS_MAX} printable characters in one line: "
-                "copy it again"
+                f"the value of {name} is not {SECRET_CHARS_MIN} to {SECRET_CHARS_MAX} printable characters in one "
+                "line: copy it again"
             )
         if name not in self._values and len(self._values) >= SECRETS_MAX:
             raise SecretError(f"there are {SECRETS_MAX} secrets already: remove one with `microclaw secrets rm`")

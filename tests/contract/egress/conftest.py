@@ -9,10 +9,10 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
+from tests.contract.egress.authority import Authority, make_authority
 
 from microclaw.core.home import Home, home_from
 from microclaw.store.migrate import upgrade
-from tests.contract.egress.authority import Authority, make_authority
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 StartUpstream = Callable[..., Awaitable[int]]

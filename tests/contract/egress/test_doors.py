@@ -7,9 +7,9 @@ import socket
 import stat
 
 import pytest
+from tests.contract.egress.through_door import call, connect, gate, until
 
 from microclaw.egress.doors import SOCKET_PATH_BYTES_MAX, DoorError
-from tests.contract.egress.through_door import call, connect, gate, until
 
 GET = b"GET /nowhere HTTP/1.1\r\nHost: egress\r\nConnection: close\r\n\r\n"
 

@@ -10,12 +10,12 @@ import sqlite3
 import stat
 
 import pytest
+from tests.contract.egress.through_door import KEY, gate
 
 from microclaw.core.errors import UnhealthyError, UsageError
 from microclaw.core.model_usage import Usage
 from microclaw.egress.privacy import hide_in_logs
 from microclaw.egress.secret_store import SecretError, SecretStore
-from tests.contract.egress.through_door import KEY, gate
 
 
 def test_secrets_are_private_files_and_survive(home):
@@ -162,7 +162,7 @@ async def test_nothing_is_allowed_that_cannot_be_audited(home):
 
 async def test_usage_adds_up_per_day_group_and_model(home):
     async with gate(home, backend="local") as egress:
-        spent = Usage(model="m", input_tokens=10, output_tokens=3, cache_read_tokens=2, cache_write_tokens=1, known=True)
+        spent = Usage("m", input_tokens=10, output_tokens=3, cache_read_tokens=2, cache_write_tokens=1, known=True)
         egress.meter.add("home", spent)
         egress.meter.add("home", spent)
         egress.meter.add("work", Usage(model=""))

@@ -328,7 +328,8 @@ async def test_the_official_sdks_speak_through_a_door_with_a_placeholder(home, u
         head, _ = await read_request(reader)
         heads.append(head)
         if b"/v1/messages" in head:
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n" + b"".join(SSE))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+            writer.write(b"".join(SSE))
         elif len(heads) == 2:
             writer.write(answer(b'{"error":{"message":"slow down"}}', status="429 Too Many Requests"))
         else:
@@ -344,15 +345,16 @@ async def test_the_official_sdks_speak_through_a_door_with_a_placeholder(home, u
             door = await egress.doors.open("w1", "home", now_ms=1)
             transport = httpx.AsyncHTTPTransport(uds=str(door / "egress.sock"))
             async with httpx.AsyncClient(transport=transport) as client:
+                url = "http://egress/llm"
                 if backend == "anthropic":
-                    sdk = anthropic.AsyncAnthropic(api_key="placeholder", base_url="http://egress/llm", http_client=client)
+                    sdk = anthropic.AsyncAnthropic(api_key="placeholder", base_url=url, http_client=client)
                     stream = await sdk.messages.create(
                         model="claude-x", max_tokens=9, messages=messages, stream=True,
                     )
                     kinds = [event.type async for event in stream]
                     assert kinds[0] == "message_start" and "message_stop" in kinds
                 else:
-                    sdk = openai.AsyncOpenAI(api_key="placeholder", base_url="http://egress/llm/v1", http_client=client)
+                    sdk = openai.AsyncOpenAI(api_key="placeholder", base_url=url, http_client=client)
                     # The first answer is a 429: the SDK's own retry goes the same way.
                     done = await sdk.chat.completions.create(model="gpt-x", messages=messages)
                     assert done.choices[0].message.content == "hi"

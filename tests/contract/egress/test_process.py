@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from tests.contract.egress.through_door import KEY, call, post, read_request
 
 from microclaw.bus.api import Bus, Draft
 from microclaw.bus.client import connect as connect_bus
+from microclaw.bus.errors import BusError
 from microclaw.core.kinds import AuditEntry
 from microclaw.core.requests import (
     AuditAsked,
@@ -41,7 +43,6 @@ from microclaw.core.requests import (
     UsageRows,
     VerifyAudit,
 )
-from tests.contract.egress.through_door import KEY, call, post, read_request
 
 GET = b"GET /nowhere HTTP/1.1\r\nHost: egress\r\nConnection: close\r\n\r\n"
 
@@ -69,12 +70,10 @@ async def until_ready(bus: Bus) -> ServiceStatus:
     """Egress's status, once it answers that it is ready."""
     async with asyncio.timeout(30):
         while True:
-            try:
+            with suppress(BusError):
                 status = await bus.request("egress", StatusAsked(), ServiceStatus, timeout_s=2)
                 if status.ready:
                     return status
-            except Exception:
-                pass
             await asyncio.sleep(0.05)
 
 
@@ -83,7 +82,7 @@ async def upstream_port(upstream):
     async def server(reader, writer):
         head, _ = await read_request(reader)
         body = head + b'"usage"'
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
     return await upstream(server)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import struct
 
@@ -39,7 +40,8 @@ def sni(*names: bytes, kind: int = 0) -> bytes:
 def made(*extensions: bytes) -> bytes:
     """A minimal hello in one record."""
     joined = b"".join(extensions)
-    body = b"\x03\x03" + bytes(32) + b"\x00" + b"\x00\x02\x13\x01" + b"\x01\x00" + struct.pack("!H", len(joined)) + joined
+    fixed = b"\x03\x03" + bytes(32) + b"\x00" + b"\x00\x02\x13\x01" + b"\x01\x00"
+    body = fixed + struct.pack("!H", len(joined)) + joined
     message = b"\x01" + len(body).to_bytes(3, "big") + body
     return b"\x16\x03\x01" + struct.pack("!H", len(message)) + message
 
@@ -78,10 +80,8 @@ def test_other_bytes_are_refused_or_waited_for_and_never_read_as_a_name(data):
 def test_a_changed_hello_never_crashes(at, change):
     changed = bytearray(REAL)
     changed[at] ^= change
-    try:
+    with contextlib.suppress(BadHello):
         read_hello(bytes(changed))
-    except BadHello:
-        pass
 
 
 @pytest.mark.parametrize("data", [

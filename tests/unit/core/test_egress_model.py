@@ -45,7 +45,7 @@ def test_only_the_listed_calls_pass(rest):
     "ftp://x", "x.example", "https://", "https://u:p@x.example", "https://x.example?a=b", "https://x.example:99999",
 ])
 def test_a_server_that_would_get_the_key_unencrypted_or_is_none_is_refused(base_url):
-    with pytest.raises(UsageError, match="model.base_url"):
+    with pytest.raises(UsageError, match=r"model\.base_url"):
         server_for("openai", base_url)
 
 
@@ -69,7 +69,8 @@ def test_the_workers_credentials_and_connection_headers_do_not_pass():
 
 
 def test_errors_have_the_dialects_form():
-    assert json.loads(error_body("anthropic", 401, "why"))["error"] == {"type": "authentication_error", "message": "why"}
+    error = json.loads(error_body("anthropic", 401, "why"))["error"]
+    assert error == {"type": "authentication_error", "message": "why"}
     assert json.loads(error_body("openai", 502, "why"))["error"]["message"] == "why"
 
 

@@ -62,7 +62,7 @@ def read_hello(data: bytes) -> Hello | None:
     while True:
         # A hello may be spread over several records.
         head = data[at:at + 5]
-        if head and head[0] != _HANDSHAKE or len(head) > 1 and head[1] != _MAJOR:
+        if (head and head[0] != _HANDSHAKE) or (len(head) > 1 and head[1] != _MAJOR):
             raise BadHello("this is not TLS: a tunnel carries TLS only")
         size = int.from_bytes(head[3:5], "big") if len(head) == 5 else 0
         if len(head) == 5 and not 0 < size <= _RECORD_BYTES_MAX:

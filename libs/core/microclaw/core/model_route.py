@@ -80,7 +80,7 @@ def server_for(backend: str, base_url: str) -> Server | None:
     tls = parts.scheme == "https"
     if not tls and not is_loopback(host):
         raise UsageError(
-            f"model.base_url {url!r} would send the key unencrypted: use https, or http only for this machine (127.0.0.1)"
+            f"model.base_url {url!r} would send the key unencrypted: use https; plain http is for 127.0.0.1 only"
         )
     path = parts.path.rstrip("/")
     # Anthropic's SDK takes a base without `/v1`, OpenAI's one with it; people write both for both.
