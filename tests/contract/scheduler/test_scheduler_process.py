@@ -1,0 +1,154 @@
+"""The scheduler as a process, with the real broker and router."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from datetime import UTC, datetime
+
+from tests.contract.processes import DEADLINE_S, Installation, ask, installation, until
+
+from microclaw.bus.api import Bus, Draft, Subscription
+from microclaw.core.ids import derived_id
+from microclaw.core.kinds import ReplyRequested, RunFinished, RunRequested
+from microclaw.core.requests import ChangeTask, CreateTask, Failed, Groups, GroupsAsked, TaskAnswer, Tasks, TasksAsked
+from microclaw.core.tasks import task_run_id
+
+#: What a fire may be late on a busy machine. (On a quiet one it is a few milliseconds.)
+LATE_MS_MAX = 1_000
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def finish(request: RunRequested, ok: bool = True, **how: str) -> Draft:
+    assert request.task is not None
+    run_id = task_run_id(request.task.task_id, request.task.due_ms)
+    return Draft(
+        f"group:{request.group}", RunFinished(run_id=run_id, attempt=1, group=request.group, ok=ok, **how),  # type: ignore[arg-type]
+        message_id=derived_id(request.task.due_ms, "finish", run_id), ts_ms=request.task.due_ms,
+    )
+
+
+async def create(bus: Bus, command_id: str, schedule: str, value: str, group: str = "main") -> TaskAnswer | Failed:
+    command = CreateTask(
+        command_id=command_id, group=group, chat=f"console:{group}", prompt="stretch", schedule=schedule, value=value,
+    )
+    return await ask(bus, "scheduler", command, TaskAnswer | Failed)  # type: ignore[arg-type]
+
+
+async def row_result(bus: Bus) -> list[tuple[str, str]]:
+    tasks = await ask(bus, "scheduler", TasksAsked(), Tasks)
+    return [(row.status, row.last_result) for row in tasks.tasks]
+
+
+async def test_a_reminder_comes_on_time_and_its_end_is_kept() -> None:
+    async with installation("broker", "router", "scheduler") as made:
+        queue, cli, sandbox = [await made.connect(name) for name in ("queue", "cli", "sandbox")]
+        await ask(cli, "router", GroupsAsked(), Groups)
+        await made.ready(cli, "scheduler")
+        due = now_ms() + 2_000
+        answer = await create(cli, "c1", "once", datetime.fromtimestamp(due / 1000, UTC).isoformat())
+        assert isinstance(answer, TaskAnswer)
+        assert await create(cli, "c1", "once", "2030-01-01T00:00:00Z") == answer
+        fires = queue.subscribe(Subscription("queue", ("run.requested",)))
+        delivery = await asyncio.wait_for(anext(fires), DEADLINE_S)
+        late = now_ms() - due
+        request = delivery.envelope.read(RunRequested)
+        assert request.task is not None
+        assert (request.task.task_id, request.group) == (answer.task.id, "main")
+        assert abs(request.task.due_ms - due) <= 1
+        print(f"late by {late} ms")
+        assert 0 <= late < LATE_MS_MAX
+        await queue.ack(delivery)
+        await sandbox.publish(finish(request, result="done"))
+
+        async def kept() -> bool:
+            return await row_result(cli) == [("completed", "done")]
+
+        await until(kept)
+        assert made.stop("scheduler") == 0
+
+
+async def test_a_failed_task_is_told_in_its_chat() -> None:
+    async with installation("broker", "router", "scheduler") as made:
+        queue, console, cli = [await made.connect(name) for name in ("queue", "console", "cli")]
+        await create(cli, "c1", "once", "2020-01-01T00:00:00Z")
+        delivery = await asyncio.wait_for(
+            anext(queue.subscribe(Subscription("queue", ("run.requested",)))), DEADLINE_S
+        )
+        await queue.ack(delivery, finish(delivery.envelope.read(RunRequested), ok=False, error="boom"))
+        notice = await asyncio.wait_for(
+            anext(console.subscribe(Subscription("console", ("reply.requested",)))), DEADLINE_S
+        )
+        told = notice.envelope.read(ReplyRequested)
+        assert (told.chat, told.origin) == ("console:main", "notice")
+        assert "stretch" in told.text
+        assert await row_result(cli) == [("completed", "Error: boom")]
+
+
+async def test_a_task_of_no_group_is_paused() -> None:
+    async with installation("broker", "router", "scheduler") as made:
+        cli = await made.connect("cli")
+        await ask(cli, "router", GroupsAsked(), Groups)
+        await create(cli, "c1", "once", "2020-01-01T00:00:00Z", group="gone")
+
+        async def paused() -> bool:
+            return await row_result(cli) == [("paused", "Error: Group not found: gone")]
+
+        await until(paused)
+
+
+async def test_a_waiting_task_is_noticed_when_it_is_changed() -> None:
+    async with installation("broker", "router", "scheduler") as made:
+        queue, cli = await made.connect("queue"), await made.connect("cli")
+        answer = await create(cli, "c1", "cron", "0 0 1 1 *")
+        assert isinstance(answer, TaskAnswer)
+        change = ChangeTask(command_id="c2", task_id=answer.task.id, action="update", schedule="interval", value="200")
+        assert isinstance(await ask(cli, "scheduler", change, TaskAnswer), TaskAnswer)
+        delivery = await asyncio.wait_for(
+            anext(queue.subscribe(Subscription("queue", ("run.requested",)))), DEADLINE_S
+        )
+        assert delivery.envelope.read(RunRequested).task is not None
+
+
+async def test_killed_again_and_again_every_fire_is_one_request_and_none_is_forgotten() -> None:
+    chance = random.Random(3)
+    tasks, fires_each = 4, 5
+    async with installation("broker", "router", "scheduler") as made:
+        queue, cli, sandbox = [await made.connect(name) for name in ("queue", "cli", "sandbox")]
+        await ask(cli, "router", GroupsAsked(), Groups)
+        for number in range(tasks):
+            assert isinstance(await create(cli, f"c{number}", "interval", "500"), TaskAnswer)
+        killing = asyncio.create_task(murder(made, chance))
+        requests: dict[bytes, RunRequested] = {}
+        per_task: Counter[str] = Counter()
+        async with asyncio.timeout(DEADLINE_S):
+            async for delivery in queue.subscribe(Subscription("queue", ("run.requested",))):
+                request = delivery.envelope.read(RunRequested)
+                assert request.task is not None
+                if delivery.envelope.message_id not in requests:
+                    per_task[request.task.task_id] += 1
+                requests[delivery.envelope.message_id] = request
+                await sandbox.publish(finish(request))
+                await queue.ack(delivery)
+                if len(per_task) == tasks and min(per_task.values()) >= fires_each:
+                    break
+        killing.cancel()
+        fired = [(request.task.task_id, request.task.due_ms) for request in requests.values() if request.task]
+        assert len(fired) == len(set(fired)), "the same due time under two message ids"
+        for task_id, count in per_task.items():
+            dues = sorted(due for owner, due in fired if owner == task_id)
+            assert len(dues) == count
+            assert all((due - dues[0]) % 500 == 0 for due in dues), "off the grid"
+
+
+async def murder(made: Installation, chance: random.Random) -> None:
+    while True:
+        await asyncio.sleep(0.4 + chance.random() * 0.6)
+        victim = chance.choice(["scheduler", "scheduler", "broker", "router"])
+        made.kill(victim)
+        made.start(victim)
