@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The program. Returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        arguments = flags_first(arguments)
         options = parser(command_in(arguments)).parse_args(arguments)
         context = context_from(options)
         if options.command is None:
@@ -49,9 +50,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
+def flags_first(arguments: list[str]) -> list[str]:
+    """The same with the global flags that take no value in front, so that they may stand anywhere before a `--`."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    flags = [word for word in arguments[:end] if word in ("--json", "--no-color", "--quiet")]
+    return flags + [word for word in arguments[:end] if word not in flags] + arguments[end:]
+
+
 def command_in(arguments: Sequence[str]) -> str | None:
-    """The command among the arguments, so that only that one is imported."""
-    return next((word for word in arguments if word in COMMANDS), None)
+    """The command among the arguments, so that only that one is imported; None = there is none.
+
+    :raises UsageError: there is no such command.
+    """
+    words = iter(arguments)
+    for word in words:
+        if word in ("--profile", "--config"):
+            next(words, None)
+        elif not word.startswith("-"):
+            if word in COMMANDS:
+                return word
+            from difflib import get_close_matches
+
+            close = get_close_matches(word, COMMANDS, n=1)
+            hint = f"did you mean {close[0]}?" if close else "`microclaw --help` lists the commands"
+            raise UsageError(f"there is no command {word!r}; {hint}")
+    return None
 
 
 def parser(chosen: str | None) -> argparse.ArgumentParser:

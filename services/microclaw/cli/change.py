@@ -6,18 +6,27 @@ import argparse
 
 from microclaw.bus.supervisor import Supervisor
 from microclaw.cli.context import Context
+from microclaw.cli.readiness import NOT_ON_BUS
+from microclaw.core.errors import UsageError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The services."""
-    parser.add_argument("services", nargs="+", metavar="SERVICE", help="a name from `microclaw status`")
+    parser.add_argument(
+        "services", nargs="*", metavar="SERVICE", help="names from `microclaw status`; restart without any: all of them"
+    )
 
 
 def run(context: Context, options: argparse.Namespace) -> int:
     """Change them, in the order given."""
     supervisor = Supervisor(context.home.supervisor_socket)
+    services = options.services
+    if not services:
+        if options.command != "restart":
+            raise UsageError(f"{options.command} which service? `microclaw status` lists them; all: microclaw up, down")
+        services = [process.name for process in supervisor.processes() if process.name not in NOT_ON_BUS]
     done = []
-    for name in options.services:
+    for name in services:
         stopped = options.command in ("stop", "restart") and supervisor.stop(name)
         started = options.command in ("start", "restart") and supervisor.start(name)
         done.append({"service": name, "stopped": stopped, "started": started})

@@ -10,7 +10,9 @@ import argparse
 import asyncio
 import concurrent.futures
 import contextlib
+import shutil
 import sys
+import textwrap
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -202,11 +204,27 @@ class _Screen:
         if line.origin == "notice":
             self.note(f"! {shown}", "yellow")
         else:
-            self._print(f"{self._context.paint(f'{self._name}>', 'green')} {shown}")
+            who = self._context.paint(f"{self._name}>", "green")
+            self._print(f"{who} {self._wrapped(shown, len(self._name) + 2)}")
 
     def note(self, text: str, colour: str = "grey") -> None:
         """Something beside the conversation."""
-        self._print(self._context.paint(text, colour))
+        self._print(self._context.paint(self._wrapped(text, 2), colour))
+
+    def _wrapped(self, text: str, indent: int) -> str:
+        """On a terminal: broken between words, all lines but the first indented."""
+        if not self.interactive:
+            return text
+        width = max(40, shutil.get_terminal_size().columns)
+        pad = " " * indent
+        lines = [
+            textwrap.wrap(
+                line, width, initial_indent=pad, subsequent_indent=pad + line[: len(line) - len(line.lstrip())],
+                break_on_hyphens=False, drop_whitespace=True,
+            ) or [""]
+            for line in text.split("\n")
+        ]
+        return "\n".join(line for wrapped in lines for line in wrapped)[indent:]
 
     def close(self) -> None:
         """The shell's prompt begins on a line of its own."""

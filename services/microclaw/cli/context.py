@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import json
+# Imported by every command, `version` too: what is slow to import is imported where it is used.
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from microclaw.core.home import Home, home_from
-
 if TYPE_CHECKING:
+    from microclaw.core.home import Home
     from microclaw.core.settings import Settings
 
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "grey": 90, "bold": 1}
 
 
-@dataclass
 class Context:
     """One call of the command line."""
 
-    env: dict[str, str] = field(default_factory=lambda: dict(os.environ))
-    json: bool = False
-    colour: bool = True
-    quiet: bool = False
+    def __init__(
+        self, env: dict[str, str] | None = None, *, json: bool = False, colour: bool = True, quiet: bool = False
+    ) -> None:
+        self.env = dict(os.environ) if env is None else env
+        self.json = json
+        self.colour = colour
+        self.quiet = quiet
 
     @cached_property
     def home(self) -> Home:
         """The installation that is meant."""
+        from microclaw.core.home import home_from
+
         return home_from(self.env)
 
     @cached_property
@@ -61,6 +63,8 @@ class Context:
 
     def dump(self, value: object) -> None:
         """The one JSON value that --json prints."""
+        import json
+
         print(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None), flush=True)
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[str]], colours: Sequence[str] = ()) -> None:

@@ -46,7 +46,8 @@ def prepare(context: Context) -> None:
 
         write(context.home.config, default_text(), None)
     for done in upgrade(context.home):
-        context.progress(f"database {done}")
+        if ": new " not in done:
+            context.progress(f"database {done}")
 
 
 def start(context: Context, *, wait: bool = True, timeout_s: float = readiness.READY_WAIT_S) -> float | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import platform
+import sys
 
 from microclaw.cli.context import Context
+from microclaw.core.version import VERSION
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,11 +15,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context, _options: argparse.Namespace) -> int:
     """Print the version."""
-    from importlib.metadata import version
-
-    found = version("microclaw")
     if context.json:
-        context.dump({"version": found, "python": platform.python_version()})
+        context.dump({"version": VERSION, "python": ".".join(map(str, sys.version_info[:3]))})
     else:
-        print(f"microclaw {found}")
+        print(f"microclaw {VERSION}")
     return 0
