@@ -192,10 +192,11 @@ class FakeLLM:
             await runner.cleanup()
 
     async def _messages(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, "anthropic", request.headers.get("x-api-key", ""))
+        # The SDK of today sends its key as a bearer, the API takes either.
+        return await self._answer(request, "anthropic", request.headers.get("x-api-key") or _bearer(request))
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, "openai", request.headers.get("authorization", "").removeprefix("Bearer "))
+        return await self._answer(request, "openai", _bearer(request))
 
     async def _answer(self, request: web.Request, dialect: str, key: str) -> web.StreamResponse:
         try:
@@ -224,6 +225,10 @@ class FakeLLM:
             return web.json_response(whole)
         finally:
             self.busy -= 1
+
+
+def _bearer(request: web.Request) -> str:
+    return request.headers.get("authorization", "").removeprefix("Bearer ")
 
 
 def _wrong(dialect: str, body: dict[str, Any]) -> str:

@@ -83,7 +83,7 @@ def _show_file(_: Asked, match: re.Match[str]) -> Plan:
     result = yield Want("read_file", {"path": match["path"]})
     if not result.ok:
         return result.text.removeprefix("error: ")
-    text = result.text
+    text = result.text.rstrip("\n") or "[empty]"
     return text if len(text) <= SHOWN_CHARS_MAX else f"{text[:SHOWN_CHARS_MAX]}\n… ({len(text)} characters in all)"
 
 

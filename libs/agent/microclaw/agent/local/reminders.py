@@ -98,14 +98,17 @@ _ROW = re.compile(r"^\s*(?:[-*•]|\d+[.)])?\s*\[(?P<id>[^\]\s]+)\]\s*(?P<text>.
 
 
 def read_tasks(text: str, now: datetime) -> list[tuple[str, str]]:
-    """Id and description of each task of the host's answer, in its order."""
+    """Id and description of each task of the host's answer that may still run, in its order."""
     try:
         rows: Any = json.loads(text)
     except ValueError:
         return [(match["id"], match["text"].strip()) for match in _ROW.finditer(text)]
     if isinstance(rows, dict):
         rows = rows.get("tasks", [])
-    return [(str(row["id"]), _describe(row, now)) for row in rows if isinstance(row, dict) and "id" in row]
+    return [
+        (str(row["id"]), _describe(row, now))
+        for row in rows if isinstance(row, dict) and "id" in row and row.get("status") != "completed"
+    ]
 
 
 def _describe(row: dict[str, Any], now: datetime) -> str:

@@ -70,23 +70,19 @@ async def run_program(argv: Sequence[str], cwd: Path, timeout_s: float) -> Ran:
 
     Processes that it left in the background are ended with it. Raises ToolError when it can't be started.
     """
+    # A pipe of our own: asyncio's would have the process run until everybody who inherited its output is gone.
+    ours, its = os.pipe()
     try:
         process = await asyncio.create_subprocess_exec(
-            *argv, cwd=cwd, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT, start_new_session=True,
+            *argv, cwd=cwd, stdin=asyncio.subprocess.DEVNULL, stdout=its, stderr=its, start_new_session=True,
         )
     except OSError as error:
+        os.close(ours)
         raise ToolError(f"{argv[0]} can't be started: {error.strerror}") from error
-    stdout = process.stdout
-    if stdout is None:  # for the type checker: a pipe was asked for
-        raise ToolError(f"{argv[0]} has no output")
+    finally:
+        os.close(its)
     kept = _Kept()
-
-    async def read() -> None:
-        while data := await stdout.read(READ_BYTES):
-            kept.add(data)
-
-    reading = asyncio.create_task(read())
+    reading = asyncio.create_task(_read(ours, kept))
     timed_out = False
     try:
         try:
@@ -97,10 +93,24 @@ async def run_program(argv: Sequence[str], cwd: Path, timeout_s: float) -> Ran:
         # Also on the way out of a cancelled turn: the group of a session leader has the leader's pid.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        if not reading.done():
-            await asyncio.wait({reading}, timeout=DRAIN_S_MAX)
+        # One that fled from the group may hold the output open: it is not waited for.
+        await asyncio.wait({reading}, timeout=DRAIN_S_MAX)
         reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
     return Ran(exit_code=await process.wait(), output=kept.text(), timed_out=timed_out)
+
+
+async def _read(fd: int, kept: _Kept) -> None:
+    """Read a pipe to its end, and close it in any case."""
+    stream = asyncio.StreamReader(limit=READ_BYTES)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(fd, "rb", buffering=0)
+    )
+    try:
+        while data := await stream.read(READ_BYTES):
+            kept.add(data)
+    finally:
+        transport.close()
 
 
 async def bash(args: Bash, workspace: Workspace) -> str:

@@ -68,13 +68,14 @@ def _dial(door: Path) -> socket.socket:
 
 
 def _get(url: SplitResult, door: Path) -> tuple[int, str, str, bytes]:
-    """Status, Location, Content-Type and body of one request."""
+    """Status, Location, Content-Type and body of one request. Raises ToolError, ValueError for an impossible port."""
     if not url.hostname:
         raise ToolError("the address names no host")
+    port = url.port or 443
     path = (url.path or "/") + (f"?{url.query}" if url.query else "")
     connection: http.client.HTTPConnection
     if url.scheme == "https":
-        connection, target = _ThroughTunnel(door, url.hostname, url.port or 443), path
+        connection, target = _ThroughTunnel(door, url.hostname, port), path
     else:
         connection, target = _ThroughDoor(door), f"http://{url.netloc.rpartition('@')[2]}{path}"
     try:
@@ -135,6 +136,8 @@ class _Text(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag in self.SILENT and self._silent:
             self._silent -= 1
+        if tag in self.BREAKS:
+            self.parts.append("\n")
 
     def handle_data(self, data: str) -> None:
         if not self._silent:
