@@ -9,7 +9,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 from zoneinfo import available_timezones
 
 import msgspec
@@ -70,15 +70,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def _read(wrong: str, tables: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
     at = re.search(r" - at `\$\.?([^`]*)`$", wrong)
-    path = tuple(re.sub(r"\[.*?\]", "", at[1]).split(".")) if at and at[1] else ()
+    path, found, kind = _descend(re.findall(r"\w+|\[\.\.\.\]", re.sub(r"\[\d+\]", "", at[1])) if at else [], tables)
     what = wrong[: at.start()] if at else wrong
     if unknown := re.search(r"unknown field `(.*)`", what):
-        known = _keys(path)
+        known = [field.name for field in msgspec.structs.fields(kind)]
         return (*path, unknown[1]), f"is not a known {'key' if path else 'table'}{nearest(unknown[1], known)}"
-    found = tables
-    for step in path:
-        found = found[step] if isinstance(found, dict) else found
-    if chosen := _choices(path):
+    if chosen := _choices(kind):
         return path, f"is {show(found, path)}, wanted one of {', '.join(chosen)}{_hint(found, chosen)}"
     if re.search(r"Expected `object`", what):
         return path, f"is {show(found, path)}, wanted a table: [{'.'.join(path)}]"
@@ -97,7 +94,7 @@ def _word(kind: re.Match[str]) -> str:
     }[kind[0]]
 
 
-_PATTERNS = {
+_PATTERNS: dict[tuple[str, ...], str] = {
     ("assistant", "name"): "a name without space around it",
     ("sandbox", "image"): "an image's name",
     ("console", "chat"): "console:NAME (letters, digits, - _ .)",
@@ -116,23 +113,38 @@ def show(value: object, path: tuple[str, ...]) -> str:
     return text if len(text) <= VALUE_CHARS_MAX else text[:VALUE_CHARS_MAX] + "…"
 
 
-def _fields(path: tuple[str, ...]) -> dict[str, Any]:
-    """The fields of the table at `path`, name → type."""
-    fields = {field.name: field.type for field in msgspec.structs.fields(Settings)}
-    return {field.name: field.type for field in msgspec.structs.fields(fields[path[0]])} if path else fields
+def _descend(steps: list[str], tables: Mapping[str, Any]) -> tuple[tuple[str, ...], Any, Any]:
+    """Where the error is: its path, the value there, its type. msgspec says `[...]` for some key of a table with free
+    names: it is the first one whose value does not convert."""
+    path: list[str] = []
+    found: Any = tables
+    kind: Any = Settings
+    for step in steps:
+        if step == "[...]":
+            kind = get_args(kind)[-1]
+            step = next((name for name, value in found.items() if not _converts(value, kind)), step)
+        else:
+            kind = next(_bare(field.type) for field in msgspec.structs.fields(kind) if field.name == step)
+        path.append(step)
+        found = found[step]
+    return tuple(path), found, kind
 
 
-def _keys(path: tuple[str, ...]) -> list[str]:
-    return list(_fields(path))
+def _converts(value: object, kind: Any) -> bool:
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
-def _choices(path: tuple[str, ...]) -> list[str]:
-    if len(path) != 2:
-        return []
-    kind = msgspec.inspect.type_info(_fields(path[:1])[path[1]])
-    while isinstance(kind, msgspec.inspect.Metadata):
-        kind = kind.type
-    return [str(value) for value in kind.values] if isinstance(kind, msgspec.inspect.LiteralType) else []
+def _bare(kind: Any) -> Any:
+    """The type without what `Annotated` says about it."""
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def _choices(kind: Any) -> list[str]:
+    return sorted(map(str, get_args(kind))) if get_origin(kind) is Literal else []
 
 
 def _hint(found: object, chosen: list[str]) -> str:
