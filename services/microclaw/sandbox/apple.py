@@ -21,6 +21,7 @@ from microclaw.sandbox import apple_command as command
 from microclaw.sandbox import image, inside, pipes
 from microclaw.sandbox.backend import Ended, EngineMissing, ProbeResult, RunSpec, SandboxError, SpecRefused
 from microclaw.sandbox.docker_spec import LABEL, container_name
+from microclaw.sandbox.image_content import OFFICIAL_BASE, OWN_IMAGE, Stage, stages
 from microclaw.sandbox.output import Output
 from microclaw.sandbox.spec import admit
 
@@ -42,7 +43,7 @@ class AppleContainer:
     name = "apple"
 
     def __init__(
-        self, closed: Collection[Path] = (), *, image_name: str = image.OWN_IMAGE, program: str = PROGRAM,
+        self, closed: Collection[Path] = (), *, image_name: str = OWN_IMAGE, program: str = PROGRAM,
         say: image.Say | None = None,
     ) -> None:  # fmt: skip
         """:param closed: folders of this installation that no run may see.
@@ -70,7 +71,7 @@ class AppleContainer:
         return await probe_backend(self, version, deep=deep, run=bool(self._image))
 
     async def prepare(self) -> None:
-        wanted = image.tag(self._image_name, engine_arch=ARCHITECTURE)
+        wanted = await asyncio.to_thread(image.tag, self._image_name, ARCHITECTURE)
         code, _ = await self._call(command.has_image(wanted))
         if code:
             await self._make_image(wanted)
@@ -126,18 +127,29 @@ class AppleContainer:
         return f"container {number}"
 
     async def _make_image(self, wanted: str) -> None:
-        if self._image_name != image.OWN_IMAGE:
+        if self._image_name != OWN_IMAGE:
             self._say(f"pulling image {wanted}")
             code, said = await self._call(command.pull(wanted), BUILD_WAIT_S)
         else:
-            self._say(f"building image {wanted}")
-            folder = await asyncio.to_thread(_unpacked_context)
-            try:
-                code, said = await self._call(command.build(wanted, image.official_base(), folder), BUILD_WAIT_S)
-            finally:
-                await asyncio.to_thread(shutil.rmtree, folder)
+            code, said = await self._build()
         if code:
             raise EngineMissing(f"image {wanted} can't be made: {_last(said)}; connect to the registry and try again")
+
+    async def _build(self) -> tuple[int, str]:
+        base, code, said = OFFICIAL_BASE, 0, ""
+        for stage in await asyncio.to_thread(stages, ARCHITECTURE):
+            code, said = await self._call(command.has_image(stage.tag))
+            if code:
+                self._say(f"building image {stage.tag} on {base}")
+                folder = await asyncio.to_thread(_unpacked, stage)
+                try:
+                    code, said = await self._call(command.build(stage.tag, base, folder), BUILD_WAIT_S)
+                finally:
+                    await asyncio.to_thread(shutil.rmtree, folder)
+            if code:
+                break
+            base = stage.tag
+        return code, said
 
     async def _call(self, argv: list[str], wait_s: float = CALL_WAIT_S) -> tuple[int, str]:
         """Exit code and output. :raises SandboxError: it is missing or does not answer."""
@@ -210,9 +222,9 @@ class AppleSandbox:
         return Ended(code, code == KILLED and not self._killing, self._output.cut, self._output.stderr_tail)
 
 
-def _unpacked_context() -> str:
+def _unpacked(stage: Stage) -> str:
     folder = tempfile.mkdtemp(prefix="microclaw-image-")
-    with image.context(ARCHITECTURE) as file, tarfile.open(fileobj=file) as archive:
+    with stage.context() as file, tarfile.open(fileobj=file) as archive:
         archive.extractall(folder, filter="data")
     return folder
 

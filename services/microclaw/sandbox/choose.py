@@ -7,8 +7,9 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from microclaw.sandbox import image
 from microclaw.sandbox.backend import Backend, EngineMissing, ProbeResult
+from microclaw.sandbox.image import Say
+from microclaw.sandbox.image_content import OWN_IMAGE
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ _INSTALL = {
 
 
 def make(
-    name: str, closed: Collection[Path] = (), image_name: str = image.OWN_IMAGE, say: image.Say | None = None
+    name: str, closed: Collection[Path] = (), image_name: str = OWN_IMAGE, say: Say | None = None
 ) -> Backend:
     """The backend of this name, not yet looked at.
 
@@ -50,7 +51,7 @@ def make(
 
 
 async def choose(
-    name: str, closed: Collection[Path] = (), image_name: str = image.OWN_IMAGE, say: image.Say | None = None
+    name: str, closed: Collection[Path] = (), image_name: str = OWN_IMAGE, say: Say | None = None
 ) -> Backend:
     """The backend that `name` means (`auto`: the first that passes its probe).
 

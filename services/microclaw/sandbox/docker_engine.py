@@ -21,6 +21,7 @@ from microclaw.sandbox.backend import Ended, EngineMissing, ProbeResult, RunSpec
 from microclaw.sandbox.docker_spec import LABEL, container_name, container_settings
 from microclaw.sandbox.engine_quirks import DOCKER, PODMAN, Quirks, quirks_of
 from microclaw.sandbox.engine_sockets import sockets
+from microclaw.sandbox.image_content import OWN_IMAGE
 from microclaw.sandbox.output import Output
 from microclaw.sandbox.owner import hand_over
 from microclaw.sandbox.spec import admit
@@ -50,7 +51,7 @@ class DockerEngine:
     """The backend. `name` says where the engine is looked for: `docker` or `podman`."""
 
     def __init__(
-        self, name: str = "docker", closed: Collection[Path] = (), *, image_name: str = image.OWN_IMAGE,
+        self, name: str = "docker", closed: Collection[Path] = (), *, image_name: str = OWN_IMAGE,
         socket_path: Path | None = None, say: image.Say | None = None,
     ) -> None:  # fmt: skip
         """:param closed: folders of this installation that no run may see.
@@ -88,11 +89,13 @@ class DockerEngine:
     async def has_image(self) -> bool:
         """The image is there; `prepare` would have nothing to do."""
         client = await self.connect()
-        wanted = image.tag(self.image_name, engine_arch=self._arch)
-        if await self.call(lambda: image.exists(client, wanted)):
-            self._image = wanted
-            return True
-        return False
+
+        def look() -> str:
+            wanted = image.tag(self.image_name, self._arch)
+            return wanted if image.exists(client, wanted) else ""
+
+        self._image = await self.call(look)
+        return bool(self._image)
 
     async def prepare(self) -> None:
         client = await self.connect()

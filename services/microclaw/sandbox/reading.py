@@ -45,14 +45,17 @@ def read_file(folder: Path, name: str, bytes_max: int) -> bytes:
         raise
     finally:
         os.close(top)
-    with os.fdopen(handle, "rb") as file:
+    try:
         facts = os.fstat(handle)
         if not stat.S_ISREG(facts.st_mode):
             raise FileRefused(f"{name!r} is not an ordinary file")
         if facts.st_size > bytes_max:
             raise FileRefused(f"{name!r} has {facts.st_size} bytes, more than {bytes_max}")
-        # It may have grown since: one byte more than allowed tells.
-        data = file.read(bytes_max + 1)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            # It may have grown since: one byte more than allowed tells.
+            data = file.read(bytes_max + 1)
+    finally:
+        os.close(handle)
     if len(data) > bytes_max:
         raise FileRefused(f"{name!r} grew to more than {bytes_max} bytes while it was read")
     return data

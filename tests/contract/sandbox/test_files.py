@@ -1,0 +1,176 @@
+"""What can be read and written, and how what was written is read outside."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from microclaw.sandbox import reading as reading_module
+from microclaw.sandbox.backend import Limits, Mount, SpecRefused
+from microclaw.sandbox.reading import FileRefused, read_file
+
+
+async def test_the_root_is_read_only(python):
+    seen = await python("""
+import os
+for folder in ("/", "/usr", "/usr/bin", "/etc", "/opt/microclaw/lib", "/opt", "/dev", "/proc/sys/kernel", "/var",
+               "/workspace", "/sys", "/run", "/root", "/home"):
+    if os.path.isdir(folder):
+        try:
+            os.close(os.open(folder + "/probe", os.O_CREAT | os.O_WRONLY))
+            print(folder, "WRITTEN")
+        except OSError:
+            pass
+for path in ("/proc/sys/kernel/hostname", "/proc/sys/vm/overcommit_memory", "/proc/sysrq-trigger", "/etc/passwd",
+             "/proc/sys/kernel/core_pattern"):
+    try:
+        open(path, "w").close()
+        print(path, "OPENED")
+    except OSError:
+        pass
+print("done")
+""")
+    assert seen.lines == ["done"], seen
+
+
+async def test_ac44_tmp_has_its_size_and_no_more(python):
+    seen = await python("""
+import errno
+written = 0
+try:
+    with open("/tmp/fill", "wb", buffering=0) as file:
+        while True:
+            written += file.write(b"x" * 65536)
+except OSError as error:
+    print(errno.errorcode[error.errno], written >> 20)
+""", limits=Limits(tmp_bytes=8 << 20))  # fmt: skip
+    name, size = seen.text.split()
+    assert name == "ENOSPC"
+    assert 6 <= int(size) <= 8
+
+
+async def test_writable_and_read_only_folders(run, folders):
+    group, shared = folders("group", "shared")
+    (shared / "known").write_text("of the house\n")
+    shared.chmod(0o755)
+    seen = await run(
+        ["/bin/sh", "-c", "cat /workspace/global/known; echo mine > made; mkdir -p deep/er; "
+                          "echo x > /workspace/global/other || echo refused; pwd"],
+        mounts=[Mount(group, "/workspace/group", writable=True), Mount(shared, "/workspace/global")],
+        workdir="/workspace/group",
+    )  # fmt: skip
+    assert seen.lines == ["of the house", "refused", "/workspace/group"], seen
+    assert (group / "made").read_text() == "mine\n"
+    assert (group / "deep" / "er").is_dir()
+    assert sorted(path.name for path in shared.iterdir()) == ["known"]
+
+
+async def test_ac42_a_missing_folder_is_refused_and_not_made(backend, new_spec, tmp_path):
+    missing = tmp_path / "missing"
+    with pytest.raises(SpecRefused, match="missing"):
+        await backend.start(new_spec(["true"], mounts=[Mount(missing, "/workspace/group", writable=True)]))
+    assert not missing.exists()
+
+
+@pytest.mark.parametrize("source", [
+    "/", "/proc", "/proc/1", "/sys/kernel", "/dev", "/etc", "/run", "/var/run/docker.sock", "/var", "relative",
+    "/tmp/../etc",
+])  # fmt: skip
+async def test_ac42_no_run_sees_the_hosts_own(backend, new_spec, source):
+    with pytest.raises(SpecRefused):
+        await backend.start(new_spec(["true"], mounts=[Mount(Path(source), "/workspace/group")]))
+
+
+async def test_ac42_a_link_to_a_closed_folder_is_refused(backend, new_spec, tmp_path):
+    (tmp_path / "harmless").symlink_to("/etc")
+    with pytest.raises(SpecRefused, match="/etc"):
+        await backend.start(new_spec(["true"], mounts=[Mount(tmp_path / "harmless", "/workspace/group")]))
+
+
+async def test_ac39_traps_in_a_folder_are_not_followed(python, folders, tmp_path):
+    """What a run leaves behind, read by the host."""
+    (group,) = folders("group")
+    (tmp_path / "secret").write_text("of the host")
+    program = f"""
+import os
+os.chdir("/workspace/group")
+os.symlink({str(tmp_path / "secret")!r}, "link")
+os.mkdir("inner"); os.symlink("..", "inner/up"); os.symlink({str(tmp_path)!r}, "way")
+os.symlink("/proc/self/environ", "magic")
+os.mkfifo("pipe")
+with open("huge", "wb") as file: file.truncate(3 << 30)
+with open("good", "w") as file: file.write("fine")
+with open("inner/good", "w") as file: file.write("also fine")
+try:
+    os.mknod("device", 0o20666, os.makedev(1, 8))
+except OSError as error:
+    print(error.strerror)
+"""
+    seen = await python(
+        program, mounts=[Mount(group, "/workspace/group", writable=True)], limits=Limits()
+    )
+    assert seen.lines == ["Operation not permitted"], seen
+    refused = ("link", "way/secret", "inner/up/good", "magic", "pipe", "huge", "inner", "../secret", "/etc/passwd", "")
+    for name in refused:
+        with pytest.raises(FileRefused):
+            read_file(group, name, 1 << 20)
+    assert read_file(group, "good", 4) == b"fine"
+    assert read_file(group, "inner/good", 100) == b"also fine"
+    with pytest.raises(FileRefused, match="more than 3"):
+        read_file(group, "good", 3)
+    with pytest.raises(FileNotFoundError):
+        read_file(group, "nothing", 3)
+
+
+def test_ac39_the_same_where_the_kernel_is_old(tmp_path, monkeypatch):
+    """Without openat2 each part is opened by itself."""
+    monkeypatch.setattr(reading_module.sys, "platform", "darwin")
+    folder = tmp_path / "group"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "good").write_text("fine")
+    (tmp_path / "secret").write_text("of the host")
+    (folder / "link").symlink_to(tmp_path / "secret")
+    (folder / "way").symlink_to(tmp_path)
+    os.mkfifo(folder / "pipe")
+    assert read_file(folder, "inner/good", 10) == b"fine"
+    for name in ("link", "way/secret", "pipe", "inner", "../secret"):
+        with pytest.raises(FileRefused):
+            read_file(folder, name, 10)
+
+
+async def test_nothing_setuid_works(run, folders):
+    (group,) = folders("group")
+    seen = await run(
+        ["/bin/sh", "-c", "cp /usr/bin/id here; chmod 4755 here; ./here -u; grep NoNewPrivs /proc/self/status"],
+        mounts=[Mount(group, "/workspace/group", writable=True)], workdir="/workspace/group",
+    )  # fmt: skip
+    assert seen.lines[0] != "0"
+    assert seen.lines[-1].split() == ["NoNewPrivs:", "1"]
+
+
+async def test_a_folder_changes_hands_with_the_backend(run, folders):
+    """Where we are root the backends' users differ; what one wrote the other can write on."""
+    if os.getuid():
+        pytest.skip("only root hands folders over; others keep their own")
+    (group,) = folders("group")
+    (group / "old").write_text("x")
+    os.chown(group, 4711, 4711)
+    group.chmod(0o700)
+    seen = await run(
+        ["/bin/sh", "-c", "echo y >> old && cat old"],
+        mounts=[Mount(group, "/workspace/group", writable=True)], workdir="/workspace/group",
+    )  # fmt: skip
+    assert seen.text == "xy\n", seen
+
+
+def test_limits_can_not_be_left_out():
+    """A RunSpec has no field that widens: the names are the contract."""
+    from microclaw.sandbox.backend import RunSpec
+
+    assert set(RunSpec.__dataclass_fields__) == {
+        "worker_id", "installation", "argv", "env", "mounts", "door", "limits", "workdir",
+    }
+    assert replace(Limits(), pids=5).pids == 5
