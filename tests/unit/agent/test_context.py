@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.fakes.agent_host import setup
 
 from microclaw.agent.context import (
     LEFT_OUT,
@@ -20,7 +21,6 @@ from microclaw.agent.conversation import Call, Outcome, Result, Said, Step, Turn
 from microclaw.agent.system_prompt import MEMORY_BYTES_MAX, system_prompt
 from microclaw.agent.transcript import Transcript
 from microclaw.agent.workspace import Workspace
-from tests.fakes.agent_host import setup
 
 
 def turn(run_id: str, size: int, *, ok: bool = True, calls: int = 0) -> TurnLog:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.fakes.agent_host import setup
+from tests.fakes.llm_server import Asked, FakeLLM, Reply, Script, in_order
 
 from microclaw.agent.worker import Worker
 from microclaw.agent.workspace import Workspace
 from microclaw.core.worker import ToolCall, ToolReply, Turn, TurnDone, WorkerLine
-from tests.fakes.agent_host import setup
-from tests.fakes.llm_server import Asked, FakeLLM, Reply, Script, in_order
 
 DIALECTS = ("anthropic", "openai")
 NOW_MS = 1_795_440_000_000  # 2026-11-23 14:20 in Berlin

@@ -1,8 +1,9 @@
 """A turn may be killed at any instant, and the power may go with it: done again it comes to the same end.
 
-The kill is an exception that nothing catches, thrown at the n-th instant: before and after each write to the transcript,
-each fsync, each tool's work, each call to the host. With it the bytes that were never synced are lost up to a random
-place. The model gives different words every time it is asked, as real ones do, so asking it twice for a step shows.
+The kill is an exception that nothing catches, thrown at the n-th instant: before and after each write to the
+transcript, each fsync, each tool's work, each call to the host. With it the bytes that were never synced are lost up
+to a random place. The model gives different words every time it is asked, as real ones do, so asking it twice for a
+step shows.
 """
 
 from __future__ import annotations
@@ -274,3 +275,19 @@ def test_a_damaged_file_is_kept_beside_for_a_person_to_look_at() -> None:
         transcript.close()
         assert path.read_bytes() == lines[0]
         assert b"not a line" in path.with_suffix(".damaged").read_bytes()
+
+
+def test_a_turn_whose_steps_are_forgotten_never_begins_anew() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root, world = Path(folder), World()
+        plan = [["effect"], ["effect"]]
+        world.kill_at = 16  # just after the first effect and its result
+        assert live(world, plan, root) is None
+        assert world.done == {"0.0": 1}
+        transcript = Transcript(root / "session" / "group.jsonl")
+        transcript.keep_only([])
+        transcript.close()
+        world.kill_at = -1
+        outcome = live(world, plan, root)
+        assert outcome is not None and outcome.error_code == "stale_session"
+        assert world.done == {"0.0": 1}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 import pytest
+from tests.fakes.llm_server import Asked, Reply, in_order
+from tests.unit.agent.test_dialects import DIALECTS, NOW_MS, run
 
 from microclaw.agent.workspace import Workspace
 from microclaw.core.worker import Turn
-from tests.fakes.llm_server import Asked, Reply, in_order
-from tests.unit.agent.test_dialects import DIALECTS, NOW_MS, run
 
 #: Each fault, given for ever; the code that it must become; how often the server is asked.
 FOR_GOOD: dict[str, tuple[Reply, str, int]] = {

@@ -6,11 +6,11 @@ import asyncio
 import random
 
 import pytest
+from tests.fakes.agent_host import AgentDiedError, AgentHost, setup
+from tests.fakes.llm_server import Asked, FakeLLM, Reply
 
 from microclaw.agent.workspace import Workspace
 from microclaw.core.worker import ToolCall, ToolReply, Turn, TurnDone
-from tests.fakes.agent_host import AgentDiedError, AgentHost, setup
-from tests.fakes.llm_server import Asked, FakeLLM, Reply
 
 STEPS = 6
 NOW_MS = 1_795_440_000_000
@@ -24,7 +24,9 @@ def script() -> str:
     return "\n".join([*lines, "#!say finished"])
 
 
-async def live(workspace: Workspace, turn: Turn, heard: list[ToolCall], life_s: float, **more: object) -> TurnDone | None:
+async def live(
+    workspace: Workspace, turn: Turn, heard: list[ToolCall], life_s: float, **more: object
+) -> TurnDone | None:
     """One life of the process, ended after `life_s`; the turn's end if it came to that."""
     async with AgentHost(workspace.root, setup(**more), workspace.egress_socket) as host:  # type: ignore[arg-type]
 

@@ -8,12 +8,12 @@ import sys
 import time
 
 import pytest
+from tests.fakes.agent_host import AgentDiedError, AgentHost, setup
 
 from microclaw.agent import worker as worker_module
 from microclaw.agent.worker import Worker
 from microclaw.agent.workspace import Workspace
 from microclaw.core.worker import Alive, Close, Note, ToolCall, ToolReply, Turn, TurnDone, WorkerLine
-from tests.fakes.agent_host import AgentDiedError, AgentHost, setup
 
 
 def turn(run_id: str, prompt: str, **more: object) -> Turn:
@@ -101,7 +101,7 @@ async def test_a_line_over_the_limit_ends_it(workspace: Workspace) -> None:
 
 
 async def test_an_unknown_time_zone_is_refused_at_the_start(workspace: Workspace) -> None:
-    with pytest.raises(AgentDiedError, match="exit code 2 .*Mars/Atlantis"):
+    with pytest.raises(AgentDiedError, match=r"exit code 2 .*Mars/Atlantis"):
         async with AgentHost(workspace.root, setup("local", timezone="Mars/Atlantis")):
             pass
 
@@ -144,7 +144,8 @@ async def test_without_a_script_each_message_is_echoed(workspace: Workspace) -> 
     worker = Worker(setup("scripted"), workspace, sent.append)
     await worker.turn(turn("r1", "just text"))
     await worker.turn(turn(
-        "r2", '<messages>\n<message sender="A" time="t">1 &lt; 2</message>\n<message sender="B" time="t">two</message>\n'
+        "r2",
+        '<messages>\n<message sender="A" time="t">1 &lt; 2</message>\n<message sender="B" time="t">two</message>\n'
         "</messages>",
     ))
     assert [line.text for line in sent if isinstance(line, TurnDone)] == ["echo: just text", "echo: 1 < 2\necho: two"]
@@ -154,11 +155,11 @@ async def test_it_starts_fast_and_without_the_sdks(workspace: Workspace) -> None
     """The bound is generous for a busy machine; measured 0.13 s on a quiet one."""
     code = (
         "import sys, microclaw.agent.__main__, microclaw.agent.local.backend\n"
-        "print([name for name in ('anthropic', 'openai', 'httpx2', 'pydantic', 'ssl', 'http.client') if name in sys.modules])"
+        "print(*{'anthropic', 'openai', 'httpx2', 'pydantic', 'http.client'} & set(sys.modules))"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
     out, _ = await process.communicate()
-    assert set(eval(out)) <= {"ssl"}  # asyncio imports ssl
+    assert out.split() == []
     best = 9.0
     for _ in range(3):
         began = time.monotonic()

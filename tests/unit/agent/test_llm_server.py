@@ -11,7 +11,6 @@ import anthropic
 import httpx2
 import openai
 import pytest
-
 from tests.fakes.llm_server import FakeLLM, Reply, in_order, rules
 
 TOOL = {"name": "add", "description": "adds", "input_schema": {"type": "object", "properties": {}}}
@@ -82,7 +81,8 @@ async def test_rules_serve_many_conversations_at_once() -> None:
             {"role": "tool", "tool_call_id": "c1", "content": "sun"},
         )
         assert done.json()["choices"][0]["message"]["content"] == "sunny"
-        assert (await ask({"role": "user", "content": "other"})).json()["choices"][0]["message"]["content"] == "echo: other"
+        other = await ask({"role": "user", "content": "other"})
+        assert other.json()["choices"][0]["message"]["content"] == "echo: other"
         assert (await ask(user, {"role": "assistant", "content": None, "tool_calls": [call]}, user)).status_code == 400
 
 

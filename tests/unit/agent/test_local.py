@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.fakes.agent_host import setup
 
 from microclaw.agent.reading import read_prompt
 from microclaw.agent.worker import Worker
@@ -15,7 +16,6 @@ from microclaw.agent.workspace import Workspace
 from microclaw.core.kinds import Attachment, PromptMessage, Quote
 from microclaw.core.prompt import format_messages, format_task
 from microclaw.core.worker import ToolCall, ToolReply, Turn, TurnDone, WorkerLine
-from tests.fakes.agent_host import setup
 
 NOW_MS = 1_795_440_000_000  # Monday 2026-11-23 14:20 in Berlin
 

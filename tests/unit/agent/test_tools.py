@@ -61,7 +61,8 @@ def test_every_schema_is_a_closed_object_without_references(name: str) -> None:
 
 
 async def test_wrong_arguments_never_reach_the_host(tools: Tools) -> None:
-    assert "wrong arguments" in await tools.refused("schedule_task", prompt="x", schedule_type="hourly", schedule_value="1")
+    wrong = await tools.refused("schedule_task", prompt="x", schedule_type="hourly", schedule_value="1")
+    assert "wrong arguments" in wrong
     assert "wrong arguments" in await tools.refused("send_message", text="")
     assert tools.asked == []
     assert await tools.ok("send_message", text="hi") == "from the host"
@@ -152,13 +153,16 @@ async def test_an_edit_keeps_the_files_permissions(tools: Tools, workspace: Work
     assert (workspace.group / "run.sh").stat().st_mode & 0o777 == 0o755
 
 
-@pytest.mark.parametrize("path", ["../session/x", "/etc/passwd", "link/x", "link", "a/../../session/x", "/proc/self/environ"])
+@pytest.mark.parametrize(
+    "path", ["../session/x", "/etc/passwd", "link/x", "link", "a/../../session/x", "/proc/self/environ"]
+)
 async def test_no_path_leads_out_of_the_folder(tools: Tools, workspace: Workspace, path: str) -> None:
     (workspace.session / "x").write_text("secret")
     (workspace.group / "link").symlink_to(workspace.session)
     for call in (
-        ("read_file", {"path": path}), ("write_file", {"path": path, "content": "mine"}), ("list_files", {"path": path}),
-        ("edit_file", {"path": path, "old": "secret", "new": "mine"}), ("grep", {"path": path, "pattern": "secret"}),
+        ("read_file", {"path": path}), ("write_file", {"path": path, "content": "mine"}),
+        ("list_files", {"path": path}), ("edit_file", {"path": path, "old": "secret", "new": "mine"}),
+        ("grep", {"path": path, "pattern": "secret"}),
     ):
         assert "outside" in await tools.refused(call[0], **call[1])
     assert (workspace.session / "x").read_text() == "secret"
@@ -208,7 +212,8 @@ async def test_listing_shows_sizes_folders_and_links_and_is_bounded(tools: Tools
 async def test_grep_finds_lines_and_a_wrong_pattern_is_said(tools: Tools, workspace: Workspace) -> None:
     (workspace.group / "a.py").write_text("x = 1\ny = 22\n")
     (workspace.group / "b.txt").write_text("y = 3\n")
-    assert sorted((await tools.ok("grep", pattern=r"y = [0-9]+")).splitlines()) == ["./a.py:2:y = 22", "./b.txt:1:y = 3"]
+    hits = await tools.ok("grep", pattern=r"y = [0-9]+")
+    assert sorted(hits.splitlines()) == ["./a.py:2:y = 22", "./b.txt:1:y = 3"]
     assert await tools.ok("grep", pattern="Y =", ignore_case=True, glob="*.txt") == "./b.txt:1:y = 3"
     assert await tools.ok("grep", pattern="--nope", path="a.py") == "[no hits]"
     assert "grep" in await tools.ok("grep", pattern="(")

@@ -39,9 +39,8 @@ async def door(workspace: Workspace) -> AsyncIterator[list[str]]:
             pass
         status, kind, body, *location = ANSWERS.get(line, DENIED)
         more = f"Location: {location[0]}\r\n" if location else ""
-        writer.write(
-            f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{more}Content-Length: {len(body.encode())}\r\n\r\n{body}".encode()
-        )
+        head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{more}Content-Length: {len(body.encode())}\r\n\r\n"
+        writer.write((head + body).encode())
         await writer.drain()
         writer.close()
 
@@ -64,7 +63,8 @@ async def test_a_page_comes_as_text_by_its_full_address(workspace: Workspace) ->
 @pytest.mark.parametrize(("url", "why"), [
     ("http://evil.test/", "not on the allow-list"), ("https://evil.test/", "not on the allow-list"),
     ("http://a.test/gone", "404: nothing here"), ("http://a.test/round", "redirects"),
-    ("http://a.test/file", "neither http nor https"), ("http:///x", "no host"), ("http://a.test:99999/", "can't be read"),
+    ("http://a.test/file", "neither http nor https"), ("http:///x", "no host"),
+    ("http://a.test:99999/", "can't be read"),
 ])
 async def test_what_can_not_be_had_says_why(workspace: Workspace, url: str, why: str) -> None:
     async with door(workspace):
@@ -84,6 +84,8 @@ async def test_without_a_door_there_is_no_way_out(workspace: Workspace) -> None:
         await fetch(workspace, "http://a.test/")
 
 
-@pytest.mark.parametrize("page", ["", "<", "<p", "<script>", "&#xfffffff;", "<a href>x</a>", "<![CDATA[", 5000 * "<div>"])
+@pytest.mark.parametrize(
+    "page", ["", "<", "<p", "<script>", "&#xfffffff;", "<a href>x</a>", "<![CDATA[", 5000 * "<div>"]
+)
 def test_a_broken_page_is_read_as_far_as_it_goes(page: Any) -> None:
     assert isinstance(page_text(page), str)

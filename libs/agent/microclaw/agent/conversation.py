@@ -86,6 +86,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     error_code: ErrorCode = ""
     steps: int = 0
 
+    @property
+    def is_final(self) -> bool:
+        """The same turn given again gets the same answer; else it goes on from where it failed."""
+        return self.ok or self.error_code not in ("model_down", "rate_limited", "crashed")
+
 
 class TurnLog:
     """All that is known of one turn."""

@@ -76,8 +76,8 @@ class Loop:
         A turn that ended well or for good is answered again in the same words; one that failed in passing goes on.
         """
         known = transcript.outcomes.get(turn.run_id)
-        if known is not None and (known.ok or known.error_code not in ("model_down", "rate_limited", "crashed")):
-            return known
+        if known is not None and (known.is_final or (known.steps and turn.run_id not in transcript.turns)):
+            return known  # in the second case its steps are forgotten: going on could do something twice
         if turn.run_id not in transcript.turns:
             keep = to_keep(tuple(transcript.turns.values()))
             if keep is not None:

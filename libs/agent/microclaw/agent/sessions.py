@@ -57,7 +57,7 @@ class Sessions:
             if path in self._forgotten:
                 continue
             transcript = Transcript(path)
-            if transcript.turns and all(turn.outcome is not None for turn in transcript.turns.values()):
+            if transcript.turns and all(turn.outcome and turn.outcome.is_final for turn in transcript.turns.values()):
                 transcript.keep_only([])
                 self._forgotten.add(path)
             transcript.close()

@@ -16,8 +16,10 @@ import msgspec
 
 from microclaw.agent.conversation import Outcome, Result, Said, Step, TurnLog
 
+#: The end of a turn that never ended and was left behind: it can't go on, for what it did is forgotten.
+LEFT_BEHIND = "the turn was interrupted and later ones have pushed it out of the session; ask again"
 #: Ends of earlier turns that are kept for a host that asks again.
-OUTCOMES_KEPT_MAX = 256
+OUTCOMES_KEPT_MAX = 64
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, tag_field="what"):
@@ -149,7 +151,11 @@ class Transcript:
         fresh = self.path.with_suffix(".new")
         with fresh.open("wb") as file:
             kept = {turn.run_id for turn in keep}
-            for run_id, outcome in self.outcomes.items():
+            left = {
+                turn.run_id: Outcome(ok=False, error=LEFT_BEHIND, error_code="stale_session", steps=len(turn.steps))
+                for turn in self.turns.values() if turn.outcome is None and turn.steps
+            }
+            for run_id, outcome in (self.outcomes | left).items():
                 if run_id not in kept:
                     file.write(msgspec.json.encode(DoneLine(run_id=run_id, outcome=outcome)) + b"\n")
             for turn in keep:
