@@ -68,7 +68,7 @@ class SteadyClock:
 class Desk:
     """The state machine over its database.
 
-    `wall` is Unix milliseconds, for what people see and other services read; `steady` never jumps, and pauses and leases
+    `wall` is Unix milliseconds, for what people see and other services read; `steady` never jumps: pauses and leases
     are reckoned with it.
     """
 
@@ -166,8 +166,8 @@ class Desk:
         since = store.waiting_since(self._engine)
         rows = [
             RunRow(
-                run_id="", group=lane.group, attempt=lane.tries + 1, since_ms=since.get(lane.group, 0), error=lane.error,
-                state=LaneState.WAITING if lane.state is LaneState.RUNNING else lane.state,
+                run_id="", group=lane.group, attempt=lane.tries + 1, since_ms=since.get(lane.group, 0),
+                error=lane.error, state=LaneState.WAITING if lane.state is LaneState.RUNNING else lane.state,
             )
             for lane in self.dispatch.lanes.values() if lane.items or lane.fires
         ]

@@ -10,7 +10,6 @@ import msgspec
 
 from microclaw.core.kinds import RunGranted, RunRequested
 
-
 #: An encoded nil. (msgspec has no `Raw | None`.)
 NOTHING = msgspec.Raw(b"\xc0")
 

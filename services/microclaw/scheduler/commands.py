@@ -87,7 +87,8 @@ class Commands:
             )
         if not tasks.may_change(command.viewer, command.viewer_is_main, task.group):
             return Failed(
-                reason=f"{command.viewer} may not {command.action} a task of another group: ask the owner", code="denied"
+                reason=f"{command.viewer} may not {command.action} a task of another group: ask the owner",
+                code="denied",
             )
         if command.action == "cancel":
             store.drop_task(db, task.id)

@@ -1,7 +1,7 @@
 """Firing what is due, and hearing how it ended: each in one transaction, with what it causes in the outbox.
 
-A fire is a row (task, due time), claimed together with the request that goes out and the task's next time. Killed before
-the commit nothing happened; killed after it the outbox still has the request. So each due time runs exactly once.
+A fire is a row (task, due time), claimed together with the request that goes out and the task's next time. Killed
+before the commit nothing happened; killed after it the outbox still has the request. So each due time runs once.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import text
 from tests.contract.queue.desk_play import Play, envelope, requested, task_due, texts
 
+from microclaw.bus.envelope import Envelope
 from microclaw.bus.errors import EnvelopeError
 from microclaw.bus.service import Poison
 from microclaw.core.kinds import ReplyRequested, RunFinished, RunGranted
@@ -200,67 +201,68 @@ def test_the_order_of_the_line_survives_a_restart(tmp_path: Path) -> None:
     assert order == ["d", "b", "c"]
 
 
+class Bus:
+    """Gives again what was not acknowledged, to a queue that dies at random before or after a commit."""
+
+    def __init__(self, play: Play, seed: int) -> None:
+        self.play = play
+        self.rng = random.Random(seed)
+        self.open: dict[str, RunGranted] = {}
+        self.seen: set[bytes] = set()
+        self.done: list[str] = []
+
+    def deliver(self, given: Envelope) -> None:
+        while (fate := self.rng.random()) < 0.3:
+            if fate < 0.15:
+                with _DyingCommit(self.play, self.rng):
+                    self.play.take(given)
+            self.play.start()
+        self.play.take(given)
+        self.look()
+
+    def look(self) -> None:
+        """Take new grants, as the sandbox would."""
+        for message_id in list(self.play.published.keys() - self.seen):
+            self.seen.add(message_id)
+            payload = self.play.published[message_id]
+            if isinstance(payload, RunGranted):
+                assert payload.group not in self.open, "two runs of a group at once"
+                self.open[payload.group] = payload
+        assert len(self.open) <= self.play.max_concurrent
+
+    def finish_one(self, ok: bool) -> None:
+        grant = self.open.pop(self.rng.choice(sorted(self.open)))
+        if ok:
+            self.done += texts(grant)
+        self.deliver(self.play.end_of(grant, ok=ok, error="" if ok else "boom"))
+
+    def finish_all(self) -> None:
+        while self.open or self.play.desk.waiting(10):
+            if self.open:
+                self.finish_one(ok=True)
+            else:
+                self.play.until(1_000)
+                self.look()
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_killed_after_any_commit_each_message_is_in_exactly_one_good_run(seed: int, tmp_path: Path) -> None:
-    """The bus gives again what was not acknowledged; the process dies at random before or after a commit."""
-    rng = random.Random(seed)
-    play = Play(tmp_path, max_concurrent=2)
-    done: list[str] = []
+    bus = Bus(Play(tmp_path, max_concurrent=2), seed)
     sent: list[str] = []
-    open_grants: dict[str, RunGranted] = {}
-    seen: set[bytes] = set()
-
-    def deliver(given: Any) -> None:
-        while True:
-            how = rng.random()
-            if how < 0.15:
-                play.start()
-            elif how < 0.3:
-                with _dying_commit(play, rng):
-                    play.take(given)
-                play.start()
-            else:
-                play.take(given)
-                break
-        for message_id, payload in play.published.items():
-            if message_id not in seen:
-                seen.add(message_id)
-                if isinstance(payload, RunGranted):
-                    assert payload.group not in open_grants
-                    open_grants[payload.group] = payload
-
     for step in range(60):
-        if rng.random() < 0.5 or not open_grants:
-            group = rng.choice("abcd")
+        if bus.rng.random() < 0.5 or not bus.open:
+            group = bus.rng.choice("abcd")
             sent.append(f"{group}{step}")
-            deliver(requested(group, sent[-1]))
+            bus.deliver(requested(group, sent[-1]))
         else:
-            grant = open_grants.pop(rng.choice(sorted(open_grants)))
-            ok = rng.random() < 0.7
-            if ok:
-                done += texts(grant)
-            deliver(play.end_of(grant, ok=ok, error="" if ok else "boom"))
-        assert len(open_grants) <= 2
-    for _ in range(2_000):
-        if not open_grants:
-            play.until(1_000)
-            for message_id, payload in play.published.items():
-                if message_id not in seen:
-                    seen.add(message_id)
-                    if isinstance(payload, RunGranted):
-                        open_grants[payload.group] = payload
-            if not open_grants and not play.desk.waiting(10):
-                break
-            continue
-        grant = open_grants.pop(sorted(open_grants)[0])
-        done += texts(grant)
-        deliver(play.end_of(grant))
-    assert sorted(done) == sorted(sent)
+            bus.finish_one(ok=bus.rng.random() < 0.7)
+    bus.finish_all()
+    assert sorted(bus.done) == sorted(sent)
     for group in "abcd":
-        assert [name for name in done if name[0] == group] == [name for name in sent if name[0] == group]
+        assert [name for name in bus.done if name[0] == group] == [name for name in sent if name[0] == group]
 
 
-class _dying_commit:
+class _DyingCommit:
     """The process dies in the next commit: before it took place or right after."""
 
     def __init__(self, play: Play, rng: random.Random) -> None:

@@ -76,7 +76,8 @@ def test_what_a_run_leaves_behind(clock: Clockwork) -> None:
     due = row.next_run_ms or 0
     for number, (how, result, status) in enumerate([
         ({"result": "x" * 500}, "x" * 200, "success"), ({}, "Completed", "success"),
-        ({"ok": False, "error": "boom"}, "Error: boom", "error"), ({"ok": False, "error": "again"}, "Error: again", "error"),
+        ({"ok": False, "error": "boom"}, "Error: boom", "error"),
+        ({"ok": False, "error": "again"}, "Error: again", "error"),
     ]):
         clock.now = due + number * 60_000
         clock.tick()
@@ -259,7 +260,8 @@ def test_local_times_are_the_owners(tmp_path: Path) -> None:
     clock = Clockwork(tmp_path, ms("2026-03-08T05:00:00Z"), "America/New_York")
     assert clock.create("cron", "30 2 * * *").next_run_ms == ms("2026-03-08T07:30:00Z")
     assert clock.create("once", "2026-04-01T09:00:00").next_run_ms == ms("2026-04-01T13:00:00Z")
-    assert clock.create("once", "2026-04-01T09:00:00", timezone="Europe/Berlin").next_run_ms == ms("2026-04-01T07:00:00Z")
+    abroad = clock.create("once", "2026-04-01T09:00:00", timezone="Europe/Berlin")
+    assert abroad.next_run_ms == ms("2026-04-01T07:00:00Z")
 
 
 # --- missed times and clocks --------------------------------------------------------------------------------------

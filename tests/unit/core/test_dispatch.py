@@ -404,89 +404,104 @@ def test_events_that_do_not_fit_are_refused_with_what_was_expected() -> None:
 # --- promises under random events -----------------------------------------------------------------------------------
 
 
+class Storm:
+    """Random events on a desk, with every promise checked after each."""
+
+    def __init__(self, seed: int, groups: int, places: int) -> None:
+        self.rng = random.Random(seed)
+        self.places = places
+        self.desk = Desk(places, run_bytes_max=60)
+        self.names = [f"g{number}" for number in range(groups)]
+        self.sent: dict[str, list[int]] = {name: [] for name in self.names}
+        self.done: dict[str, list[int]] = {name: [] for name in self.names}
+        self.fired: Counter[str] = Counter()
+        self.ran: Counter[str] = Counter()
+        #: For each group in line: how often every other group started since.
+        self.overtaken: dict[str, Counter[str]] = {}
+
+    @property
+    def running(self) -> list[str]:
+        return [run.group for run in self.desk.dispatch.running]
+
+    def watch(self, commands: list[Command]) -> None:
+        for command in commands:
+            match command:
+                case Grant(run=run):
+                    self.started(run)
+                case Ended(run=run, outcome=Outcome.DONE | Outcome.CUT) if run.fire is None:
+                    self.done[run.group] += [item.number for item in run.items]
+                case LateDone(items=items):
+                    self.done[items[0].chat.removeprefix("chat:")] += [item.number for item in items]
+        running, line = self.running, self.desk.dispatch.line
+        assert len(running) == len(set(running)) <= self.places
+        assert len(line) == len(set(line))
+        assert not set(line) & set(running)
+        assert not line or self.desk.dispatch.draining or len(running) == self.places
+        for name in line:
+            self.overtaken.setdefault(name, Counter())
+
+    def started(self, run: Run) -> None:
+        self.overtaken.pop(run.group, None)
+        for counts in self.overtaken.values():
+            counts[run.group] += 1
+            assert counts[run.group] <= 1, "a group overtook another one twice"
+        if run.fire:
+            self.ran[run.fire.task_id] += 1
+
+    def write(self, name: str) -> None:
+        before = self.desk.numbers
+        self.watch(self.desk.message(name, size=self.rng.choice([1, 30, 200]), count=self.rng.randrange(1, 4)))
+        self.sent[name] += range(before + 1, self.desk.numbers + 1)
+
+    def finish(self, group: str, kind: str) -> None:
+        run = self.desk.runs[group]
+        if kind == "lost":
+            self.watch(self.desk.handle(LeaseOver(group, run.run_id, "lost")))
+            if self.rng.random() < 0.5:
+                self.watch(self.desk.handle(Finished(group, run.run_id, ok=True)))
+            return
+        how = {"ok": {}, "fail": {"ok": False}, "visible": {"ok": False, "visible": True},
+               "never": {"ok": False, "retryable": False}}[kind]
+        for _ in range(2):
+            self.watch(self.desk.ends(group, **how))
+
+    def step(self) -> None:
+        self.desk.now += self.rng.randrange(0, 4_000)
+        for retry in self.desk.dispatch.retries_due(self.desk.now):
+            self.watch(self.desk.handle(retry))
+        choice, name = self.rng.random(), self.rng.choice(self.names)
+        if choice < 0.4:
+            self.write(name)
+        elif choice < 0.5:
+            self.fired[f"t{self.desk.now}"] = 1
+            self.watch(self.desk.task(name, f"t{self.desk.now}"))
+        elif choice < 0.53:
+            self.watch(self.desk.handle(Drain()))
+        elif choice < 0.6:
+            self.watch(self.desk.handle(Resume()))
+        elif self.running:
+            kind = self.rng.choice(["ok", "ok", "fail", "fail", "visible", "never", "lost"])
+            self.finish(self.rng.choice(self.running), kind)
+
+    def calm(self) -> None:
+        """A last message for every group, and all goes well from now on."""
+        self.watch(self.desk.handle(Resume()))
+        for name in self.names:
+            self.write(name)
+        while self.running:
+            self.finish(self.rng.choice(self.running), "ok")
+        self.desk.until(self.desk.now + max(RETRY_MS))
+        assert self.running == []
+
+
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32), groups=st.integers(1, 8), places=st.integers(1, 4), steps=st.integers(1, 120))
 def test_whatever_happens_nothing_is_lost_doubled_or_starved(seed: int, groups: int, places: int, steps: int) -> None:
     """At most one run of a group, never over the bound; each message in exactly one successful run, in order; a group
     in line starts before any other group starts twice."""
-    rng = random.Random(seed)
-    desk = Desk(places, run_bytes_max=60)
-    names = [f"g{number}" for number in range(groups)]
-    sent: dict[str, list[int]] = {name: [] for name in names}
-    done: dict[str, list[int]] = {name: [] for name in names}
-    fired: Counter[str] = Counter()
-    ran: Counter[str] = Counter()
-    #: For each group in line: how often every other group started since.
-    overtaken: dict[str, Counter[str]] = {}
-
-    def watch(commands: list[Command]) -> None:
-        for command in commands:
-            match command:
-                case Grant(run=run):
-                    overtaken.pop(run.group, None)
-                    for counts in overtaken.values():
-                        counts[run.group] += 1
-                        assert counts[run.group] <= 1, "a group overtook another one twice"
-                    if run.fire:
-                        ran[run.fire.task_id] += 1
-                case Ended(run=run, outcome=Outcome.DONE | Outcome.CUT) if run.fire is None:
-                    done[run.group] += [item.number for item in run.items]
-                case LateDone(items=items):
-                    done[items[0].chat.removeprefix("chat:")] += [item.number for item in items]
-        running = [run.group for run in desk.dispatch.running]
-        assert len(running) == len(set(running)) <= places
-        line = desk.dispatch.line
-        assert len(line) == len(set(line))
-        assert not set(line) & set(running)
-        assert not line or desk.dispatch.draining or len(running) == places
-        for name in line:
-            overtaken.setdefault(name, Counter())
-
-    def finish(group: str, kind: str) -> None:
-        run = desk.runs[group]
-        if kind == "lost":
-            watch(desk.handle(LeaseOver(group, run.run_id, "lost")))
-            if rng.random() < 0.5:
-                watch(desk.handle(Finished(group, run.run_id, ok=True)))
-            return
-        how = {"ok": {}, "fail": {"ok": False}, "visible": {"ok": False, "visible": True},
-               "never": {"ok": False, "retryable": False}}[kind]
-        watch(desk.ends(group, **how))
-        watch(desk.ends(group, **how))
-
+    storm = Storm(seed, groups, places)
     for _ in range(steps):
-        desk.now += rng.randrange(0, 4_000)
-        for retry in desk.dispatch.retries_due(desk.now):
-            watch(desk.handle(retry))
-        running = [run.group for run in desk.dispatch.running]
-        choice = rng.random()
-        name = rng.choice(names)
-        if choice < 0.4:
-            before = desk.numbers
-            watch(desk.message(name, size=rng.choice([1, 30, 200]), count=rng.randrange(1, 4)))
-            sent[name] += range(before + 1, desk.numbers + 1)
-        elif choice < 0.5:
-            fired[f"t{desk.now}"] = 1
-            watch(desk.task(name, f"t{desk.now}"))
-        elif choice < 0.53:
-            watch(desk.handle(Drain()))
-        elif choice < 0.6:
-            watch(desk.handle(Resume()))
-        elif running:
-            finish(rng.choice(running), rng.choice(["ok", "ok", "fail", "fail", "visible", "never", "lost"]))
-
-    # A last message for every group, and all goes well from now on.
-    watch(desk.handle(Resume()))
-    for name in names:
-        before = desk.numbers
-        watch(desk.message(name))
-        sent[name] += range(before + 1, desk.numbers + 1)
-    for _ in range(10_000):
-        running = [run.group for run in desk.dispatch.running]
-        if not running:
-            break
-        finish(rng.choice(running), "ok")
-    desk.until(desk.now + max(RETRY_MS))
-    assert desk.dispatch.running == []
-    assert done == sent
-    assert ran == fired
+        storm.step()
+    storm.calm()
+    assert storm.done == storm.sent
+    assert storm.ran == storm.fired

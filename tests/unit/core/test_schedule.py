@@ -99,7 +99,8 @@ def test_once_is_local_time_unless_it_says_otherwise(value: str, due: str) -> No
 
 
 @pytest.mark.parametrize("value", [
-    "", "tomorrow", "2026-02-30T10:00:00", "2025-02-29T10:00:00", "1770000000000", "1770010100000", "2026-13-01T00:00:00",
+    "", "tomorrow", "2026-02-30T10:00:00", "2025-02-29T10:00:00", "1770000000000", "1770010100000",
+    "2026-13-01T00:00:00",
     "2026-02-01T24:30:00", "2026-02-01T10:61:00", "2026-02-01T10:00:00+99:00", "Feb 1 2026 15:30", "20260201T153000",
     "2026-W05-1", "1969-01-01T00:00:00", "2026-02-01T10", "0001-01-01T00:00:00+05:00", "٢٠٢٦-02-01T10:00:00",
 ])
@@ -115,7 +116,8 @@ def test_interval_is_whole_milliseconds(value: str, every: int) -> None:
 
 
 @pytest.mark.parametrize("value", [
-    "0", "00", "-5", "", " ", "1e3", "5.5", "5000ms", "0x10", "99999999999999999999", "9" * 5000, "+5", "٥", "NaN", "1_000",
+    "0", "00", "-5", "", " ", "1e3", "5.5", "5000ms", "0x10", "99999999999999999999", "9" * 5000, "+5", "٥", "NaN",
+    "1_000",
 ])
 def test_interval_that_is_no_whole_number_is_refused(value: str) -> None:
     with pytest.raises(ScheduleError):
@@ -194,15 +196,13 @@ def test_catching_up_all_is_bounded_to_the_newest() -> None:
 
 # --- against a walker that tries every minute ---------------------------------------------------------------------
 
-numbers = st.sampled_from
-
-
 def field(low: int, high: int) -> st.SearchStrategy[str]:
     value = st.integers(low, high)
     span = st.tuples(value, value).map(lambda pair: f"{min(pair)}-{max(pair)}")
     part = st.one_of(value.map(str), span, st.tuples(span, st.integers(1, 9)).map(lambda pair: f"{pair[0]}/{pair[1]}"))
     return st.one_of(
-        st.just("*"), st.integers(1, 20).map(lambda step: f"*/{step}"), st.lists(part, min_size=1, max_size=3).map(",".join)
+        st.just("*"), st.integers(1, 20).map(lambda step: f"*/{step}"),
+        st.lists(part, min_size=1, max_size=3).map(",".join),
     )
 
 
@@ -257,7 +257,9 @@ EDGES = ("2026-03-08", "2026-11-01", "2026-03-29", "2026-10-25", "2026-04-05", "
 @given(
     fields=st.tuples(field(0, 59), field(0, 23), field(1, 31), field(1, 12), field(0, 7)).map(list),
     plain_days=st.booleans(),
-    zone=st.sampled_from(["America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "Asia/Kolkata", "America/Havana"]),
+    zone=st.sampled_from(
+        ["America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "Asia/Kolkata", "America/Havana"]
+    ),
     edge=st.sampled_from(EDGES), shift_s=st.integers(-30 * 3600, 30 * 3600),
 )
 def test_cron_agrees_with_trying_every_minute(

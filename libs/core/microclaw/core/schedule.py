@@ -310,7 +310,7 @@ def parse_cron(value: str) -> Cron:
         raise ScheduleError(f"cron is longer than {VALUE_CHARS_MAX} characters: make two tasks of it")
     if len(fields) != 5:
         raise ScheduleError(
-            f"cron {_short(text)} has {len(fields)} fields: write five, minute hour day month weekday, as in 0 9 * * 1-5"
+            f"cron {_short(text)} has {len(fields)} fields: write five, minute hour day month weekday, like 0 9 * * 1-5"
         )
     weekdays = _field("weekday", fields[4], 0, 7, _WEEKDAYS)
     cron = Cron(
@@ -328,7 +328,7 @@ def _field(name: str, text: str, low: int, high: int, names: dict[str, int] | No
     found: set[int] = set()
     for part in text.split(","):
         span, slash, step_text = part.partition("/")
-        if slash and not (step_text.isascii() and step_text.isdigit() and 0 < len(step_text) <= 4 and int(step_text)):
+        if slash and not (step_text.isascii() and step_text.isdigit() and len(step_text) <= 4 and int(step_text)):
             raise ScheduleError(f"cron {name} {part!r}: the step must be a whole number above 0")
         step = int(step_text) if slash else 1
         if span == "*":

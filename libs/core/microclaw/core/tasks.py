@@ -28,7 +28,7 @@ GROUP_NOT_FOUND = "Group not found"
 #: What is kept of a run that said nothing.
 SILENT_RESULT = "Completed"
 
-#: Context of a task made by the host's own commands, of one made by an agent's tool, and of one that names none we know.
+#: Context of a task made by the host's own commands (and of one that names none we know), and by an agent's tool.
 HOST_CONTEXT = "isolated"
 TOOL_CONTEXT = "group"
 
