@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-
 from tests.broker_process import OPEN_BUS
 
 from microclaw.bus.api import Bus
@@ -59,6 +59,9 @@ class Installation:
         process.kill()
         process.wait()
 
+    def pid(self, name: str) -> int:
+        return self._running[name].pid
+
     def stop(self, name: str) -> int:
         """SIGTERM; returns the exit status."""
         process = self._running.pop(name)
@@ -98,6 +101,30 @@ async def installation(*services: str) -> AsyncIterator[Installation]:
         raise
     finally:
         await made.close()
+
+
+@asynccontextmanager
+async def killed_again_and_again(
+    made: Installation, name: str, bus: Bus, chance: random.Random
+) -> AsyncIterator[list[int]]:
+    """Meanwhile the service is killed with -9 and started; once ready it lives up to 0.5 s. Yields the dead ones' pids."""
+    killed: list[int] = []
+
+    async def kill() -> None:
+        while True:
+            status = await made.ready(bus, name)
+            await asyncio.sleep(chance.random() * 0.5)
+            made.kill(name)
+            made.start(name)
+            killed.append(status.pid)
+
+    killing = asyncio.create_task(kill())
+    try:
+        yield killed
+    finally:
+        killing.cancel()
+        with suppress(asyncio.CancelledError):
+            await killing
 
 
 async def ask(bus: Bus, service: str, question: msgspec.Struct, answer: type[Answer]) -> Answer:

@@ -63,11 +63,13 @@ class Pool:
     :param backend: gives the backend, or raises EngineMissing.
     :param project: what main sees of MicroClaw itself.
     :param timezone: the owner's, an IANA name.
+    :param on_change: told when `facts` may have changed.
     """
 
     def __init__(
         self, backend: Callable[[], Awaitable[Backend]], doors: Doors, home: Home, settings: Settings, *,
         installation: str, project: Sequence[Path] = (), timezone: str = "UTC",
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._backend = backend
         self._doors = doors
@@ -76,6 +78,7 @@ class Pool:
         self._installation = installation
         self._project = project
         self._timezone = timezone
+        self._on_change = on_change
         self._places: dict[str, _Place] = {}
         #: Sandboxes that are there or about to be.
         self._taken = 0
@@ -87,9 +90,8 @@ class Pool:
 
     @property
     def facts(self) -> dict[str, int]:
-        """For `status --deep`."""
-        idle = sum(place.is_idle for place in self._places.values())
-        return {"workers": self._taken, "workers_idle": idle, "workers_started": self._started}
+        """For `status --deep`: how many live now, and how many were started in this life."""
+        return {"workers": self._taken, "workers_started": self._started}
 
     @asynccontextmanager
     async def lease(self, tenant: Tenant) -> AsyncIterator[Worker]:
@@ -195,6 +197,7 @@ class Pool:
             self._doors.close(worker_id)
             raise
         self._started += 1
+        self._on_change()
         took_ms = round((time.monotonic() - began_s) * 1000)
         log.info("worker started", extra={"worker": worker_id, "group": tenant.group, "took_ms": took_ms})
         return worker
@@ -217,6 +220,7 @@ class Pool:
         place.timer = loop.call_later(self._settings.sandbox.idle_timeout_s, self._spawn_end, place, place.worker)
         # Whoever waits for room may have it now.
         self._freed.set()
+        self._on_change()
 
     def _on_death(self, place: _Place) -> None:
         # While somebody has it, they are the one to clear it away.
@@ -249,6 +253,7 @@ class Pool:
     def _left(self) -> None:
         self._taken -= 1
         self._freed.set()
+        self._on_change()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -27,8 +27,7 @@ from microclaw.store.heads import HEADS
 ACK_WAIT_MS = 30_000
 #: The bus would put a grant aside after so many deliveries; we end its run long before (`DELIVERIES_MAX`).
 DELIVER_MAX = 50 * DELIVERIES_MAX
-#: How often the numbers in `status` are renewed, and old notes dropped.
-FACTS_S = 5.0
+#: How often old notes are dropped.
 TIDY_S = 3600.0
 #: After the start, how long until every protection is measured: the first chats go first.
 DEEP_PROBE_AFTER_S = 20.0
@@ -57,6 +56,7 @@ async def serve(service: Service) -> None:
     pool = Pool(
         readiness.get, doors, home, settings,
         installation=installation, project=project_parts(home), timezone=timezone,
+        on_change=lambda: service.facts.update(pool.facts),
     )
     tools = HostTools(service.bus, notes, now_ms)
     turns = Turns(pool, tools, notes, home, settings, timezone=timezone, clock_ms=now_ms)
@@ -71,7 +71,7 @@ async def serve(service: Service) -> None:
     service.spawn(doors.begin(), "doors of earlier lives")
     service.spawn(_warm_main(service, pool), "main group's worker")
     service.spawn(_measure(service, readiness, pool), "deep probe")
-    service.spawn(_keep_facts(service, pool, turns, notes), "facts")
+    service.spawn(_tidy(notes), "old notes")
     await service.ready()
     try:
         await service.stopping.wait()
@@ -113,12 +113,7 @@ async def _measure(service: Service, readiness: Readiness, pool: Pool) -> None:
         await pool.end_idle()
 
 
-async def _keep_facts(service: Service, pool: Pool, turns: Turns, notes: Notes) -> None:
-    tidied_s = -TIDY_S
+async def _tidy(notes: Notes) -> None:
     while True:
-        now_s = asyncio.get_running_loop().time()
-        if now_s - tidied_s >= TIDY_S:
-            tidied_s = now_s
-            notes.forget(now_ms())
-        service.facts |= pool.facts | {"turns": turns.running}
-        await asyncio.sleep(FACTS_S)
+        notes.forget(now_ms())
+        await asyncio.sleep(TIDY_S)

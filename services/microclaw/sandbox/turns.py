@@ -47,7 +47,6 @@ class Turns:
         self._settings = settings
         self._timezone = timezone
         self._clock_ms = clock_ms
-        self.running = 0
 
     async def on_granted(self, delivery: Delivery) -> Sequence[Draft]:
         """One run, to its end. Delivered again, it is the same run: the worker goes on where it was.
@@ -57,13 +56,11 @@ class Turns:
         grant_id = delivery.envelope.message_id
         grant = delivery.envelope.read(RunGranted)
         began_s = time.monotonic()
-        self.running += 1
         noting = asyncio.get_running_loop().call_later(NOTE_AFTER_S, self._note, grant.run_id)
         try:
             end = self._not_begun(grant, delivery.count) or await self._run(grant, grant_id)
         finally:
             noting.cancel()
-            self.running -= 1
         finished = end.finished
         log.info("run ended", extra={
             "run_id": grant.run_id, "group": grant.group, "attempt": grant.attempt, "count": delivery.count,

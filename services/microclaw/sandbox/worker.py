@@ -136,7 +136,7 @@ class Worker:
 
     async def kill(self, why: Lost | None = None) -> Ended:
         """End it and all it started. Idempotent."""
-        self._why = self._why or why or Lost(Loss.DIED, "it was ended by the host")
+        self._why = self._why or why or Lost(Loss.DIED, "ended by the host")
         await self._sandbox.kill()
         return await asyncio.shield(self.ended)
 
@@ -165,7 +165,9 @@ class Worker:
         try:
             while (raw := await self._sandbox.receive()) is not None:
                 self._spoken_bytes += len(raw)
-                await self._hear(raw)
+                # What one says that we have given up counts no more.
+                if self._why is None:
+                    await self._hear(raw)
             ended = await self._sandbox.wait()
         except (SandboxError, OSError):
             log.exception("the sandbox failed", extra=self._ids())
@@ -174,7 +176,7 @@ class Worker:
         self.ended.set_result(ended)
         facts: dict[str, object] = {
             "code": ended.code, "out_of_memory": ended.out_of_memory, "output_cut": ended.output_cut,
-            "turns": self.turns, "why": str(self._why.how) if self._why else "by itself",
+            "turns": self.turns, "why": (self._why.detail or str(self._why.how)) if self._why else "by itself",
         }
         if not self._ready.done():
             # Nobody's words can be in it yet, and it tells why the program does not start.
