@@ -285,6 +285,19 @@ def test_what_did_not_fit_into_a_failing_run_does_not_start_it_again_at_once() -
     assert desk.start_times == [0, 5_000, 15_000, 35_000, 75_000, 155_000]
 
 
+def test_a_run_under_way_when_its_retry_is_due_is_that_retry() -> None:
+    desk = Desk(run_bytes_max=10)
+    desk.message("a", size=10, count=2)
+    desk.fails("a")
+    desk.now = 4_900
+    desk.message("a", size=10)
+    desk.until(5_100)
+    desk.fails("a")
+    assert desk.dispatch.state("a") is LaneState.BACKING_OFF
+    desk.until(400_000, failing=True)
+    assert desk.start_times == [0, 4_900, 15_100, 35_100, 75_100, 155_100]
+
+
 def test_a_retry_that_finds_no_place_waits_in_line() -> None:
     desk = Desk()
     desk.message("a")
