@@ -29,8 +29,9 @@ SOCKET_PATH_BYTES_MAX = 103
 DOORS_MAX = 256
 #: Connections of one worker at the same time; one more is told so and closed.
 CONNECTIONS_MAX = 512
-#: For the last bytes of an ended connection to be taken.
-GOODBYE_S_MAX = 5.0
+#: For the last bytes of an ended connection to be taken, and how often we read what is of no use any more.
+GOODBYE_S_MAX = 2.0
+GOODBYE_READS_MAX = 64
 #: Connections waiting to be taken, per door.
 BACKLOG = 1024
 #: What the one too many is told.
@@ -177,16 +178,14 @@ class Doors:
     async def _visit(self, owner: Owner, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await self._visitor(owner, reader, writer)
+        except asyncio.CancelledError:
+            writer.transport.abort()
+            raise
         except Exception:
             # One visitor's trouble must not close the door; what it sent is not in the trace.
             log.exception("visit failed", extra={"worker": owner.worker_id, "group": owner.group})
         finally:
-            writer.close()
-            try:
-                async with asyncio.timeout(GOODBYE_S_MAX):
-                    await writer.wait_closed()
-            except (OSError, TimeoutError):
-                writer.transport.abort()
+            await _goodbye(reader, writer)
 
     @staticmethod
     async def _end(door: _Open) -> None:
@@ -195,3 +194,18 @@ class Doors:
         for visit in visits:
             visit.cancel()
         await asyncio.gather(*visits, return_exceptions=True)
+
+
+async def _goodbye(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Close so that our last words arrive: a socket closed with bytes unread makes the other side forget them."""
+    try:
+        async with asyncio.timeout(GOODBYE_S_MAX):
+            if writer.can_write_eof() and not writer.transport.is_closing():
+                writer.write_eof()
+                for _ in range(GOODBYE_READS_MAX):
+                    if not await reader.read(CHUNK_BYTES):
+                        break
+            writer.close()
+            await writer.wait_closed()
+    except (OSError, TimeoutError):
+        writer.transport.abort()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import time
+from pathlib import Path
 
 import pytest
 from tests.contract.egress.through_door import call, connect, gate, until
@@ -52,8 +54,6 @@ async def test_a_door_bound_again_after_the_service_died_is_the_same(home):
         assert len(egress.doors) == 1
         # Through the folder as it was mounted before: a directory mount follows.
         inside = f"/proc/self/fd/{folder}" if os.path.exists("/proc/self/fd") else str(door)
-        from pathlib import Path
-
         assert (await call(Path(inside), GET)).startswith(b"HTTP/1.1 404")
         assert not (home.run / "egress" / "stale").exists()
     os.close(folder)
@@ -72,6 +72,26 @@ async def test_closing_a_door_ends_its_connections_and_forgets_it(home):
         writer.close()
     async with gate(home, backend="local") as egress:
         assert len(egress.doors) == 1
+
+
+async def test_the_service_stops_at_once_whatever_its_visitors_do(home):
+    async with gate(home, backend="local") as egress:
+        door = await egress.doors.open("w1", "home", now_ms=1)
+        idle = await connect(door)
+        halfway = await connect(door)
+        halfway[1].write(b"POST /llm/v1/messages HTTP/1.1\r\n")
+        await until(lambda: egress.connections.open == 2)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 1
+    for _, writer in (idle, halfway):
+        writer.close()
+
+
+async def test_what_is_refused_is_told_even_while_the_worker_still_sends(home):
+    async with gate(home, backend="local") as egress:
+        door = await egress.doors.open("w1", "home", now_ms=1)
+        got = await call(door, b"POST /nowhere HTTP/1.1\r\nHost: e\r\nContent-Length: 900000\r\n\r\n" + b"x" * 900_000)
+        assert got.startswith(b"HTTP/1.1 404") and got.endswith(b"}")
 
 
 async def test_a_long_worker_name_still_fits_into_a_sockets_path(home):

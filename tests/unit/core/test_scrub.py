@@ -67,6 +67,12 @@ def test_ac48_base64_of_a_text_around_a_secret_does_not_give_it_back(lead):
     assert SECRET.encode()[1:-1] not in decoded
 
 
+def test_a_secret_inside_the_beginning_of_another_one_does_not_tear_it_apart():
+    scrubber = Scrubber(["..inner-secret..", "inner-secret"])
+    assert streamed(scrubber, [b"..inner-secret", b".."]) == mask(16)
+    assert streamed(scrubber, [b"..inner-secret", b".-"]) == b".." + mask(12) + b".-"
+
+
 def test_an_event_is_not_held_back():
     stream = StreamScrubber(Scrubber([SECRET]))
     assert stream.feed(b"data: hello\n\n") == b"data: hello\n\n"
