@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from microclaw.bus.envelope import VERSION, Envelope, decode, encode, kind_of
-from microclaw.bus.errors import EnvelopeError
+from microclaw.bus.errors import EnvelopeError, EnvelopeTooBig
 from microclaw.bus.group import Group, Subscriber, subject_matcher
 from microclaw.bus.journal import Journal, NewRow, NoSpace, Row, digest_of
 from microclaw.bus.wire import PROTOCOL, Op
@@ -287,9 +287,10 @@ class Engine:
                 )
                 rows.append(NewRow(0, envelope.message_id, 0, 0, 0, digest, body, not_before or None, expires or None))
                 names.append((envelope.session_id, kind, expected))
+        except EnvelopeTooBig as error:
+            self._refuse(client.routing, rid, "too_big", str(error))
         except EnvelopeError as error:
-            code = "version" if error.field == "v" else "too_big" if error.why.endswith("bytes") else "malformed"
-            self._refuse(client.routing, rid, code, str(error))
+            self._refuse(client.routing, rid, "version" if error.field == "v" else "malformed", str(error))
         except Refusal as refusal:
             if refusal.code == "denied":
                 self.denied(client.name, "publish", refusal.why)

@@ -15,7 +15,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta
 
-from microclaw.bus.errors import EnvelopeError
+from microclaw.bus.errors import EnvelopeError, EnvelopeTooBig
 from microclaw.core.ids import ID_BYTES
 
 #: The version this code speaks.
@@ -97,7 +97,7 @@ def decode(raw: bytes) -> Envelope:
     """The envelope in these bytes, whole and nothing else. Raises EnvelopeError. The payload's kind is checked when
     it is read (`Envelope.kind`)."""
     if len(raw) > ENVELOPE_BYTES_MAX:
-        raise EnvelopeError("frame", f"{len(raw)} bytes, the limit is {ENVELOPE_BYTES_MAX}")
+        raise EnvelopeTooBig(len(raw), ENVELOPE_BYTES_MAX)
     try:
         envelope = _decoder.decode(raw)
     except msgspec.ValidationError as error:

@@ -18,6 +18,15 @@ class EnvelopeError(BusError):
         super().__init__(f"envelope refused: {field}: {why}")
 
 
+class EnvelopeTooBig(EnvelopeError):
+    """Larger than the limit: send the body by reference."""
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+        super().__init__("frame", f"{size_bytes} bytes, the limit is {limit_bytes}")
+
+
 class Refused(BusError):
     """The broker will not take a message. `code` is one of `REFUSALS`."""
 

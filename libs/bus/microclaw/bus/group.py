@@ -11,6 +11,7 @@ while it waits for redelivery. Messages of other sessions pass.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -94,6 +95,8 @@ class Group:
         #: What must be written with the next commit.
         self.changes = Changes()
         self.leases: dict[int, Lease] = {}
+        #: No lease ends before this (monotonic seconds); the one it was taken from may be settled meanwhile.
+        self._lease_due = math.inf
         self.redelivered = 0
         #: Settled without a delivery, because their time was over.
         self.expired = 0
@@ -219,14 +222,19 @@ class Group:
             offset = self._ready.popleft()
             if not self.holds(offset) or offset in self.leases:
                 continue
-            attempt = self._attempts.setdefault(offset, Attempt())
+            attempt = self._attempts.get(offset)
+            if attempt is None:
+                attempt = self._attempts[offset] = Attempt()
             if attempt.count >= self.max_deliver:
                 self._bury(offset, f"delivered {attempt.count} times without success")
                 continue
             attempt.count += 1
             self.redelivered += attempt.count > 1
             subscriber.in_flight += 1
-            self.leases[offset] = Lease(subscriber, now + self.ack_wait_s)
+            deadline = now + self.ack_wait_s
+            self.leases[offset] = Lease(subscriber, deadline)
+            if deadline < self._lease_due:
+                self._lease_due = deadline
             return offset, subscriber, attempt.count
         return None
 
@@ -239,15 +247,16 @@ class Group:
                 self._ready.append(offset)
             else:
                 self._queue_up(offset, session, None)
-        late = [offset for offset, lease in self.leases.items() if lease.deadline <= now]
-        for offset in late:
-            self._take_back(offset, f"no answer for {self.ack_wait_s:g} s", now, now_ms)
+        if self._lease_due <= now:
+            late = [offset for offset, lease in self.leases.items() if lease.deadline <= now]
+            for offset in late:
+                self._take_back(offset, f"no answer for {self.ack_wait_s:g} s", now, now_ms)
+            self._lease_due = min((lease.deadline for lease in self.leases.values()), default=math.inf)
 
     def next_due(self) -> float | None:
         """When `wake` has something to do, monotonic seconds."""
-        times = [self._delayed[0][0]] if self._delayed else []
-        times += [lease.deadline for lease in self.leases.values()]
-        return min(times, default=None)
+        due = min(self._lease_due, self._delayed[0][0]) if self._delayed else self._lease_due
+        return None if due == math.inf else due
 
     # --- settling ---------------------------------------------------------------------------------------------------
 
