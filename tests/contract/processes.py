@@ -107,7 +107,7 @@ async def installation(*services: str) -> AsyncIterator[Installation]:
 async def killed_again_and_again(
     made: Installation, name: str, bus: Bus, chance: random.Random
 ) -> AsyncIterator[list[int]]:
-    """Meanwhile the service is killed with -9 and started; once ready it lives up to 0.5 s. Yields the dead ones' pids."""
+    """Meanwhile the service is killed with -9 and started, ready for up to 0.5 s each time. Yields the pids killed."""
     killed: list[int] = []
 
     async def kill() -> None:

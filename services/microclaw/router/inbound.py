@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import msgspec
-from sqlalchemy import Connection, Engine, Row, and_, insert, select, update
+from sqlalchemy import Connection, Engine, Row, bindparam, insert, select, update
 
 from microclaw.bus.api import Bus, Delivery, Draft
 from microclaw.core.groups import is_conversation
@@ -24,8 +24,23 @@ from microclaw.router.registry import Registry
 from microclaw.router.tables import chats, messages
 from microclaw.store.outbox import Outbox
 
-#: Rows marked by one statement.
-_MARK_COUNT = 500
+# Built once: making a statement costs more than running it.
+_CHAT = select(chats).where(chats.c.chat == bindparam("chat"))
+_ADD_CHAT = insert(chats)
+_RENEW_CHAT = update(chats).where(chats.c.chat == bindparam("here"))
+_MESSAGE = select(messages.c.number).where(
+    messages.c.chat == bindparam("chat"), messages.c.platform_id == bindparam("platform_id")
+)
+_ADD_MESSAGE = insert(messages)
+_RENEW_MESSAGE = update(messages).where(messages.c.number == bindparam("known"))
+_MARK = update(messages).where(messages.c.number == bindparam("marked"))
+_WAITING = (
+    select(messages)
+    .where(
+        messages.c.chat == bindparam("chat"), messages.c.request_id.is_(None), messages.c.is_own_reply.is_(False)
+    )
+    .order_by(messages.c.number)
+)
 
 
 class Inbound:
@@ -55,7 +70,7 @@ class Inbound:
         if not is_conversation(received.chat):
             return []
         note_chat(db, received)
-        group = self._registry.of_chat(db, received.chat)
+        group = self._registry.of_chat(received.chat)
         if group is None or not is_worth_storing(received.text, attachments=len(received.attachments)):
             return []
         store(db, received)
@@ -71,18 +86,16 @@ class Inbound:
 
 def note_chat(db: Connection, received: MessageReceived) -> None:
     """Remember that this chat exists, what it is called and when it was last heard of."""
-    here = chats.c.chat == received.chat
-    known = db.execute(select(chats).where(here)).first()
+    known = db.execute(_CHAT, {"chat": received.chat}).first()
     if known is None:
-        db.execute(insert(chats), {
+        db.execute(_ADD_CHAT, {
             "chat": received.chat, "name": received.chat_name or received.chat,
             "last_message_ms": received.sent_ms, "is_group": received.is_group,
         })
     else:
-        db.execute(update(chats).where(here), {
-            "name": received.chat_name or known.name,
-            "last_message_ms": max(received.sent_ms, known.last_message_ms),
-            "is_group": received.is_group,
+        db.execute(_RENEW_CHAT, {
+            "here": received.chat, "name": received.chat_name or known.name,
+            "last_message_ms": max(received.sent_ms, known.last_message_ms), "is_group": received.is_group,
         })
 
 
@@ -93,10 +106,11 @@ def store(db: Connection, received: MessageReceived) -> None:
         "quote": msgspec.msgpack.encode(received.quote),
         "attachments": msgspec.msgpack.encode(received.attachments),
     }
-    same = and_(messages.c.chat == received.chat, messages.c.platform_id == received.platform_id)
-    if db.execute(update(messages).where(same), content).rowcount:
+    known = db.execute(_MESSAGE, {"chat": received.chat, "platform_id": received.platform_id}).scalar()
+    if known is not None:
+        db.execute(_RENEW_MESSAGE, content | {"known": known})
         return
-    db.execute(insert(messages), content | {
+    db.execute(_ADD_MESSAGE, content | {
         "chat": received.chat, "platform_id": received.platform_id, "sender": received.sender,
         "sender_name": received.sender_name or received.sender.partition("@")[0], "sent_ms": received.sent_ms,
         "from_me": received.from_me, "is_own_reply": received.is_own_reply, "request_id": None,
@@ -105,11 +119,7 @@ def store(db: Connection, received: MessageReceived) -> None:
 
 def not_handed_over(db: Connection, chat: str) -> Sequence[Row[tuple[object, ...]]]:
     """What people wrote in the chat and no run has got yet, in the order of arrival."""
-    return db.execute(
-        select(messages)
-        .where(messages.c.chat == chat, messages.c.request_id.is_(None), messages.c.is_own_reply.is_(False))
-        .order_by(messages.c.number)
-    ).all()
+    return db.execute(_WAITING, {"chat": chat}).all()
 
 
 def hand_over(
@@ -121,9 +131,7 @@ def hand_over(
     for index, part in enumerate(split(prompt_message(row) for row in waiting)):
         request_id = derived_id(id_time(cause), cause, "run", index)
         marked, numbers = numbers[:len(part)], numbers[len(part):]
-        for start in range(0, len(marked), _MARK_COUNT):
-            rows = messages.c.number.in_(marked[start:start + _MARK_COUNT])
-            db.execute(update(messages).where(rows), {"request_id": request_id})
+        db.execute(_MARK, [{"marked": number, "request_id": request_id} for number in marked])
         run = RunRequested(group=group.folder, chat=group.chat, is_main=group.is_main, messages=tuple(part))
         drafts.append(Draft(f"group:{group.folder}", run, message_id=request_id))
     return drafts

@@ -44,42 +44,41 @@ class Registry:
         self._engine = engine
         self._folder = folder
         self._clock_ms = clock_ms
+        #: What the table holds, by chat: this process is its only writer, and every message asks.
+        self._by_chat: dict[str, Group] = {}
+        self._load()
 
-    def of_chat(self, db: Connection, chat: str) -> Group | None:
+    def of_chat(self, chat: str) -> Group | None:
         """The group that this chat is registered as."""
-        row = db.execute(select(groups).where(groups.c.chat == chat)).first()
-        return None if row is None else _group(row)
+        return self._by_chat.get(chat)
 
-    def all(self, db: Connection) -> list[Group]:
+    def all(self) -> list[Group]:
         """Every registered group: main first, then by folder."""
-        rows = db.execute(select(groups).order_by(groups.c.is_main.desc(), groups.c.folder_key))
-        return [_group(row) for row in rows]
+        return sorted(self._by_chat.values(), key=lambda group: (not group.is_main, folder_key(group.folder)))
 
     def facts(self) -> dict[str, int]:
         """For `status --deep`."""
         with self._engine.begin() as db:
             return {
-                "groups": db.execute(select(func.count()).select_from(groups)).scalar_one(),
+                "groups": len(self._by_chat),
                 "chats": db.execute(select(func.count()).select_from(chats)).scalar_one(),
             }
 
     async def on_list(self, _question: GroupsAsked, _asker: str) -> Groups:
         """Answer `groups.list`."""
         with self._engine.begin() as db:
-            registered = self.all(db)
             rows = db.execute(select(chats).order_by(chats.c.last_message_ms.desc(), chats.c.chat)).all()
-        taken = {group.chat for group in registered}
-        return Groups(groups=tuple(registered), chats=tuple(
+        return Groups(groups=tuple(self.all()), chats=tuple(
             KnownChat(
                 chat=row.chat, name=row.name, last_message_ms=row.last_message_ms, is_group=row.is_group,
-                registered=row.chat in taken,
+                registered=row.chat in self._by_chat,
             )
             for row in rows if is_conversation(row.chat)
         ))
 
     async def on_register(self, wanted: RegisterGroup, asker: str) -> GroupAnswer | Failed:
         """Answer `groups.register`."""
-        if asker.partition("-")[0] not in REGISTRARS:
+        if asker not in REGISTRARS:
             return Failed(
                 reason=f"{asker} may not register groups: use `microclaw groups add`", code="denied"
             )
@@ -92,12 +91,13 @@ class Registry:
             registration = Registration(
                 wanted.chat, wanted.folder, wanted.name, wanted.trigger, wanted.requires_trigger
             )
-            decided = self._decide(db, registration)
+            decided = self._decide(registration)
             if isinstance(decided, Rejected):
                 return Failed(reason=decided.reason, code="conflict" if decided.conflict else "bad_request")
             self._write(db, decided)
             answer = GroupAnswer(group=decided)
             commands.remember(db, wanted.command_id, answer, now_ms=self._clock_ms())
+        self._load()
         return answer
 
     def ensure_main(self, chat: str) -> str:
@@ -107,32 +107,34 @@ class Registry:
         """
         if not is_chat(chat) or not chat.startswith("console:"):
             raise UsageError(f"console.chat is {chat!r}: write it as console:NAME, for example console:main")
+        main = next((group for group in self.all() if group.is_main), None)
+        if main is not None:
+            if self.of_chat(chat) is not None:
+                return ""
+            return (
+                f"console.chat is {chat}, which is not registered: {main.chat} is the main group; "
+                f"register it with `microclaw groups add {chat} FOLDER`"
+            )
+        decided = self._decide(Registration(chat, MAIN_FOLDER, "Main", requires_trigger=False))
+        if isinstance(decided, Rejected):
+            return f"the main group can't be registered: {decided.reason}"
         with self._engine.begin() as db:
-            registered = self.all(db)
-            main = next((group for group in registered if group.is_main), None)
-            if main is not None:
-                if any(group.chat == chat for group in registered):
-                    return ""
-                return (
-                    f"console.chat is {chat}, which is not registered: {main.chat} is the main group; "
-                    f"register it with `microclaw groups add {chat} FOLDER`"
-                )
-            decided = self._decide(db, Registration(chat, MAIN_FOLDER, "Main", requires_trigger=False))
-            if isinstance(decided, Rejected):
-                return f"the main group can't be registered: {decided.reason}"
             self._write(db, decided, is_main=True)
+        self._load()
         return ""
 
     def make_folders(self) -> None:
         """Make what is missing of the groups' folders and of the shared memory."""
-        with self._engine.begin() as db:
-            registered = self.all(db)
         make_folder(self._folder / "global", _STARTER_GLOBAL)
-        for group in registered:
+        for group in self.all():
             self._make_folder(group)
 
-    def _decide(self, db: Connection, wanted: Registration) -> Group | Rejected:
-        return decide_registration(wanted, self.all(db), now_ms=self._clock_ms())
+    def _load(self) -> None:
+        with self._engine.begin() as db:
+            self._by_chat = {row.chat: _group(row) for row in db.execute(select(groups))}
+
+    def _decide(self, wanted: Registration) -> Group | Rejected:
+        return decide_registration(wanted, self.all(), now_ms=self._clock_ms())
 
     def _write(self, db: Connection, group: Group, *, is_main: bool = False) -> None:
         # The folder first: a registered group always has one, and a folder too many does no harm.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from tests.contract.processes import DEADLINE_S, ask, installation
+from tests.contract.processes import DEADLINE_S, ask, installation, killed_again_and_again
 
 from microclaw.bus.api import Draft, Subscription
 from microclaw.core.ids import derived_id, id_text
@@ -83,7 +83,7 @@ async def test_a_reader_waits_for_the_next_line_and_gets_it_at_once() -> None:
 
 async def test_a_reply_past_its_time_or_without_content_is_recorded_and_not_shown() -> None:
     async with installation("broker", "console") as made:
-        reader, sandbox, queue = [await made.connect(name) for name in ("cli", "sandbox", "queue")]
+        reader, sandbox, watcher = [await made.connect(name) for name in ("cli", "sandbox", "watcher")]
         file = Attachment(handle="sha256:0", name="plan.pdf", mime="application/pdf", size_bytes=3)
         await sandbox.publish(
             reply(1, "too late", expires_ms=SENT_MS), reply(2, "<internal>only thoughts</internal>"),
@@ -91,9 +91,9 @@ async def test_a_reply_past_its_time_or_without_content_is_recorded_and_not_show
         )
         records: list[ReplyDelivered] = []
         async with asyncio.timeout(DEADLINE_S):
-            async for delivery in queue.subscribe(Subscription("watcher", ("reply.delivered",))):
+            async for delivery in watcher.subscribe(Subscription("watcher", ("reply.delivered",))):
                 records.append(delivery.envelope.read(ReplyDelivered))
-                await queue.ack(delivery)
+                await watcher.ack(delivery)
                 if len(records) == 3:
                     break
         assert [(one.status, one.platform_id) for one in records] == [("expired", ""), ("failed", ""), ("sent", "1")]
@@ -105,32 +105,26 @@ async def test_every_reply_is_shown_once_and_in_order_though_the_console_is_kill
     chance = random.Random(3)
     count = 150
     async with installation("broker", "console") as made:
-        reader, sandbox, queue = [await made.connect(name) for name in ("cli", "sandbox", "queue")]
+        reader, sandbox, watcher = [await made.connect(name) for name in ("cli", "sandbox", "watcher")]
 
         async def answer() -> None:
             for number in range(count):
                 await sandbox.publish(reply(number, f"line {number}"))
                 await asyncio.sleep(chance.random() * 0.02)
 
-        async def murder() -> None:
-            while True:
-                await asyncio.sleep(0.3 + chance.random() * 0.5)
-                made.kill("console")
-                made.start("console")
-
-        killing = asyncio.create_task(murder())
-        await answer()
         seen: list[tuple[int, str]] = []
-        while len(seen) < count:
-            more = await ask(reader, "console", Read(chat=CHAT, after=len(seen), wait_ms=1_000), Lines)
-            seen += [(line.number, line.text) for line in more.lines]
-        killing.cancel()
+        async with killed_again_and_again(made, "console", reader, chance) as kills:
+            await answer()
+            while len(seen) < count:
+                more = await ask(reader, "console", Read(chat=CHAT, after=len(seen), wait_ms=1_000), Lines)
+                seen += [(line.number, line.text) for line in more.lines]
+        assert kills
         assert seen == [(number + 1, f"line {number}") for number in range(count)]
         records: list[str] = []
         async with asyncio.timeout(DEADLINE_S):
-            async for delivery in queue.subscribe(Subscription("watcher", ("reply.delivered",))):
+            async for delivery in watcher.subscribe(Subscription("watcher", ("reply.delivered",))):
                 records.append(delivery.envelope.read(ReplyDelivered).reply_id)
-                await queue.ack(delivery)
+                await watcher.ack(delivery)
                 if len(records) == count:
                     break
         assert records == [id_text(derived_id(SENT_MS, CHAT, number)) for number in range(count)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from tests.contract.processes import DEADLINE_S, Installation, ask, installation
+from tests.contract.processes import DEADLINE_S, ask, installation, killed_again_and_again
 
 from microclaw.bus.api import Bus, Draft, Subscription
 from microclaw.core.ids import derived_id
@@ -45,7 +45,7 @@ async def register(bus: Bus, chat: str, folder: str, **more: object) -> GroupAns
 
 async def test_a_message_in_the_console_becomes_a_run_of_the_main_group() -> None:
     async with installation("broker", "router") as made:
-        connector, queue = await made.connect("console"), await made.connect("queue")
+        connector, queue, owner = [await made.connect(name) for name in ("console", "queue", "cli")]
         await connector.publish(message("console:main", 1, "hi there", chat_name="Desk"))
         [run] = await requests(queue, 1)
         assert (run.group, run.chat, run.is_main) == ("main", "console:main", True)
@@ -53,7 +53,7 @@ async def test_a_message_in_the_console_becomes_a_run_of_the_main_group() -> Non
         assert (prompt.id, prompt.sender_name, prompt.text, prompt.sent_ms) == ("1", "Ann", "hi there", SENT_MS + 1)
         for file in ("main/CLAUDE.md", "main/logs", "global/CLAUDE.md"):
             assert (made.home.groups / file).exists()
-        groups = await ask(queue, "router", GroupsAsked(), Groups)
+        groups = await ask(owner, "router", GroupsAsked(), Groups)
         [main] = groups.groups
         assert (main.chat, main.folder, main.is_main) == ("console:main", "main", True)
         assert [(chat.name, chat.registered) for chat in groups.chats] == [("Desk", True)]
@@ -109,15 +109,9 @@ async def test_each_message_is_in_exactly_one_run_though_the_router_is_killed_ag
                     await connector.publish(message(f"telegram:{number}", n, text))
                     await asyncio.sleep(chance.random() * 0.02)
 
-        async def murder(made: Installation) -> None:
-            while True:
-                await asyncio.sleep(0.3 + chance.random() * 0.5)
-                made.kill("router")
-                made.start("router")
-
-        killing = asyncio.create_task(murder(made))
-        runs, _ = await asyncio.gather(requests(queue, chats * each), write())
-        killing.cancel()
+        async with killed_again_and_again(made, "router", owner, chance) as kills:
+            runs, _ = await asyncio.gather(requests(queue, chats * each), write())
+        assert kills
         got = {f"g{number}": [] for number in range(chats)}  # type: dict[str, list[int]]
         for run in runs:
             got[run.group] += [int(line.id) for line in run.messages]
@@ -128,7 +122,7 @@ async def test_each_message_is_in_exactly_one_run_though_the_router_is_killed_ag
 
 async def test_registration_is_refused_with_the_reason_and_repeats_take_effect_once() -> None:
     async with installation("broker", "router") as made:
-        owner, stranger = await made.connect("cli"), await made.connect("telegram")
+        owner, stranger = await made.connect("cli"), await made.connect("stranger")
         first = await register(owner, "telegram:1", "family", requires_trigger=False)
         assert first == await register(owner, "telegram:1", "family", requires_trigger=False)
         assert isinstance(first, GroupAnswer) and first.group.requires_trigger is False and not first.group.is_main

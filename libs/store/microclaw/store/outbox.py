@@ -35,6 +35,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    bindparam,
     delete,
     insert,
     select,
@@ -84,24 +85,29 @@ class Outbox:
         self._inbox = inbox
         #: On the bus, but their rows are not deleted yet.
         self._settled: set[bytes] = set()
+        # Built once: making a statement costs more than running it.
+        self._find = select(inbox.c.message_id).where(inbox.c.message_id == bindparam("cause"))
+        self._all_pending = select(outbox).order_by(outbox.c.number)
+        self._pending_of = self._all_pending.where(outbox.c.cause == bindparam("cause"))
+        self._note = insert(inbox)
+        self._add = insert(outbox)
 
     def seen(self, db: Connection, message_id: bytes) -> bool:
         """Whether this delivery already took effect."""
-        found = select(self._inbox.c.message_id).where(self._inbox.c.message_id == message_id)
-        return db.execute(found).first() is not None
+        return db.execute(self._find, {"cause": message_id}).first() is not None
 
     def put(self, db: Connection, cause: bytes, drafts: Sequence[Draft], *, now_ms: int) -> None:
         """Remember that `cause` took effect, and what it causes.
 
         Drafts need ids of their own, derived from `cause`.
         """
-        db.execute(insert(self._inbox), {"message_id": cause, "seen_ms": now_ms})
+        db.execute(self._note, {"message_id": cause, "seen_ms": now_ms})
         self.add(db, cause, drafts, now_ms=now_ms)
 
     def add(self, db: Connection, cause: bytes, drafts: Sequence[Draft], *, now_ms: int) -> None:
         """What `cause` causes, without remembering `cause` itself (effects of time, not of mail)."""
         if drafts:
-            db.execute(insert(self._outbox), [
+            db.execute(self._add, [
                 {
                     "cause": cause,
                     "message_id": draft.message_id or new_id(now_ms),
@@ -116,16 +122,14 @@ class Outbox:
 
     def pending(self, cause: bytes | None = None) -> list[Draft]:
         """What is not known to be on the bus yet, of one cause or of all, in the order it was put."""
-        query = select(self._outbox).order_by(self._outbox.c.number)
-        if cause is not None:
-            query = query.where(self._outbox.c.cause == cause)
         with self._engine.begin() as db:
+            rows = db.execute(self._all_pending if cause is None else self._pending_of, {"cause": cause})
             return [
                 Draft(
                     row.session_id, row.payload,
                     message_id=row.message_id, ts_ms=row.ts_ms, device_id=row.device_id,
                 )
-                for row in db.execute(query) if row.message_id not in self._settled
+                for row in rows if row.message_id not in self._settled
             ]
 
     async def with_ack(self, bus: Bus, cause: bytes) -> list[Draft]:

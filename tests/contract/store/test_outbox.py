@@ -1,0 +1,128 @@
+"""The outbox between a real database and the real broker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import Engine
+from tests.contract.processes import Installation, installation, until
+
+from microclaw.bus.api import Bus, Draft
+from microclaw.core.ids import derived_id
+from microclaw.core.kinds import ReplyDelivered
+from microclaw.store import outbox as outbox_module
+from microclaw.store.engine import engine_for
+from microclaw.store.outbox import Outbox, outbox_tables
+from microclaw.store.schema import new_metadata
+
+CAUSE, OTHER = derived_id(1, "cause"), derived_id(1, "other")
+
+
+@pytest.fixture
+async def made() -> AsyncIterator[Installation]:
+    async with installation("broker") as found:
+        yield found
+
+
+@pytest.fixture
+async def bus(made: Installation) -> Bus:
+    # A connector: it may publish reply.delivered in its own chats, and nothing of others.
+    return await made.connect("console")
+
+
+@pytest.fixture
+def engine(made: Installation) -> Engine:
+    return engine_for(made.home.data / "box.db")
+
+
+@pytest.fixture
+def box(engine: Engine) -> Outbox:
+    metadata = new_metadata()
+    tables = outbox_tables(metadata, "box")
+    metadata.create_all(engine)
+    return Outbox(engine, *tables)
+
+
+def draft(number: int, chat: str = "console:a", text: str = "") -> Draft:
+    done = ReplyDelivered(chat=chat, reply_id=str(number), status="sent", error=text)
+    return Draft(chat, done, message_id=derived_id(1, number), ts_ms=7)
+
+
+def seen(engine: Engine, box: Outbox, cause: bytes) -> bool:
+    with engine.begin() as db:
+        return box.seen(db, cause)
+
+
+def numbers(drafts: list[Draft]) -> list[bytes | None]:
+    return [one.message_id for one in drafts]
+
+
+async def test_what_was_rolled_back_never_happened(engine: Engine, box: Outbox) -> None:
+    with pytest.raises(ZeroDivisionError), engine.begin() as db:
+        box.put(db, CAUSE, [draft(1)], now_ms=1)
+        raise ZeroDivisionError
+    assert not seen(engine, box, CAUSE) and box.pending() == []
+
+
+async def test_drafts_come_in_order_with_all_their_fields_until_they_are_settled(engine: Engine, box: Outbox) -> None:
+    with engine.begin() as db:
+        box.put(db, CAUSE, [draft(2), draft(1)], now_ms=1)
+        box.put(db, OTHER, [draft(3)], now_ms=1)
+    assert seen(engine, box, CAUSE)
+    first = box.pending(CAUSE)
+    assert numbers(first) == numbers([draft(2), draft(1)])
+    assert (first[0].session_id, first[0].ts_ms) == ("console:a", 7)
+    box.settled(first)
+    assert box.pending(CAUSE) == [] and numbers(box.pending()) == [draft(3).message_id]
+    again = Outbox(engine, box._outbox, box._inbox)
+    assert len(again.pending()) == 3, "killed before the rows were deleted: they go again, under the same ids"
+
+    def deleted() -> bool:
+        return len(again.pending()) == 1
+
+    await until(deleted)
+
+
+async def test_flush_publishes_once_whatever_is_repeated(engine: Engine, box: Outbox, bus: Bus) -> None:
+    with engine.begin() as db:
+        box.add(db, CAUSE, [draft(1), draft(2)], now_ms=1)
+    assert await box.flush(bus, OTHER) == [] and len(box.pending()) == 2
+    assert await box.flush(bus) == []
+    receipts = await bus.publish(draft(1), draft(2), draft(3))
+    assert [(one.seq, one.duplicate) for one in receipts] == [(1, True), (2, True), (3, False)]
+
+
+async def test_what_the_broker_never_takes_is_told_and_stops_nothing_else(
+    engine: Engine, box: Outbox, bus: Bus
+) -> None:
+    strange = Draft("console:a", b"\x81\xa4kind\xa1x", message_id=derived_id(1, "strange"))
+    huge = draft(9, text="x" * (1 << 20))
+    with engine.begin() as db:
+        box.add(db, CAUSE, [draft(1), draft(2, "telegram:b"), strange, huge, draft(3)], now_ms=1)
+    refusals = await box.flush(bus)
+    assert len(refusals) == 3
+    assert [one.duplicate for one in await bus.publish(draft(1), draft(3))] == [True, True]
+    assert box.pending() == []
+
+
+async def test_more_than_a_frame_goes_in_parts_before_the_acknowledgement(
+    engine: Engine, box: Outbox, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "PART_COUNT", 10)
+    drafts = [draft(number) for number in range(25)]
+    with engine.begin() as db:
+        box.put(db, CAUSE, drafts, now_ms=1)
+    last = await box.with_ack(bus, CAUSE)
+    assert numbers(last) == numbers(drafts[20:])
+    assert [one.duplicate for one in await bus.publish(*drafts)] == [True] * 20 + [False] * 5
+    assert await box.with_ack(bus, OTHER) == []
+
+
+async def test_an_inbox_row_is_forgotten_after_a_week(engine: Engine, box: Outbox) -> None:
+    with engine.begin() as db:
+        box.put(db, CAUSE, [], now_ms=1_000)
+        box.put(db, OTHER, [], now_ms=2_000)
+    box.forget(now_ms=1_500 + outbox_module.SEEN_KEPT_MS)
+    assert not seen(engine, box, CAUSE) and seen(engine, box, OTHER)
+
