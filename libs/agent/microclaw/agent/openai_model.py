@@ -95,14 +95,13 @@ class OpenAIModel:
             "model": self._model,
             self._bound_name: self._max_tokens,
             "messages": _messages(ask, self._zone),
-            # Not as `tools`: the SDK walks through every schema at every call, which takes longer than the rest.
-            "extra_body": {"tools": [
+            "tools": [
                 {
                     "type": "function",
                     "function": {"name": tool.name, "description": tool.description, "parameters": tool.parameters},
                 }
                 for tool in ask.tools
-            ]},
+            ],
             "stream_options": {"include_usage": True},
         }
         if ask.no_more_calls:
