@@ -52,7 +52,9 @@ def command() -> list[str]:
 def become(home: Home, env: dict[str, str]) -> NoReturn:
     """Turn this process into supervisord. Raises AlreadyRunning."""
     lock = hold_lock(home)
-    os.dup2(lock, LOCK_FD, inheritable=True)
+    os.dup2(lock, LOCK_FD)
+    # By itself: dup2 onto the same number changes nothing.
+    os.set_inheritable(LOCK_FD, True)
     os.execve(sys.executable, command(), environment(home, env))  # noqa: S606 - no shell is wanted
 
 

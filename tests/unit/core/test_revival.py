@@ -1,8 +1,16 @@
 from __future__ import annotations
 
-import pytest
-
-from microclaw.core.revival import LOOP_ENDS_COUNT, PAUSE_S_MAX, PAUSE_S_MIN, WELL_AFTER_S, Hold, Revival, Start, Tell
+from microclaw.core.revival import (
+    PAUSE_S_MAX,
+    PAUSE_S_MIN,
+    SHORT_LIFE_S,
+    SHORT_LIVES_COUNT,
+    WELL_AFTER_S,
+    Hold,
+    Revival,
+    Start,
+    Tell,
+)
 
 
 def test_what_supervisord_gave_up_is_told_and_started_again_after_a_pause() -> None:
@@ -29,25 +37,29 @@ def test_pauses_double_up_to_a_bound() -> None:
     assert pauses[-1] == PAUSE_S_MAX
 
 
-def test_a_service_that_ends_again_and_again_is_held_and_started_later() -> None:
-    revival = Revival()
-    for number in range(LOOP_ENDS_COUNT - 1):
-        revival.on_state("router", "RUNNING", number * 2.0)
-        assert revival.on_state("router", "EXITED", number * 2.0 + 1) == []
-    tell, hold = revival.on_state("router", "EXITED", LOOP_ENDS_COUNT * 2.0)
+def test_a_service_that_dies_young_again_and_again_is_held_and_started_later() -> None:
+    revival, now = Revival(), 0.0
+    for number in range(SHORT_LIVES_COUNT):
+        revival.on_state("router", "RUNNING", now)
+        now += SHORT_LIFE_S - 0.1
+        commands = revival.on_state("router", "EXITED", now)
+        assert bool(commands) == (number == SHORT_LIVES_COUNT - 1)
+    tell, hold = commands
     assert isinstance(tell, Tell)
     assert tell.state == "LOOP"
     assert hold == Hold("router")
     # Our own stop does not make it forget the start that is due.
-    assert revival.on_state("router", "STOPPED", LOOP_ENDS_COUNT * 2.0 + 1) == []
+    assert revival.on_state("router", "STOPPED", now + 1) == []
     assert revival.due(1e9) == [Start("router")]
 
 
-def test_a_few_ends_and_expected_ends_are_no_loop() -> None:
-    revival = Revival()
-    for number in range(3 * LOOP_ENDS_COUNT):
-        assert revival.on_state("slow", "EXITED", number * 10.0) == []
-        assert revival.on_state("regular", "EXITED", number * 0.1, expected=True) == []
+def test_longer_lives_between_and_expected_ends_are_no_loop() -> None:
+    revival, now = Revival(), 0.0
+    for number in range(5 * SHORT_LIVES_COUNT):
+        revival.on_state("killed", "RUNNING", now)
+        now += SHORT_LIFE_S + 1 if number % (SHORT_LIVES_COUNT - 1) == 0 else 0.5
+        assert revival.on_state("killed", "EXITED", now) == []
+        assert revival.on_state("regular", "EXITED", now, expected=True) == []
 
 
 def test_a_long_healthy_life_makes_the_pauses_short_again() -> None:
@@ -60,9 +72,8 @@ def test_a_long_healthy_life_makes_the_pauses_short_again() -> None:
     assert revival.next_due() == 200.0 + PAUSE_S_MIN
 
 
-@pytest.mark.parametrize("state", ["STOPPED"])
-def test_what_a_person_stopped_stays_stopped(state: str) -> None:
+def test_what_a_person_stopped_stays_stopped() -> None:
     revival = Revival()
     revival.on_state("router", "RUNNING", 0.0)
-    assert revival.on_state("router", state, 1.0) == []
+    assert revival.on_state("router", "STOPPED", 1.0) == []
     assert revival.due(1e9) == []

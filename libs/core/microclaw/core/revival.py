@@ -7,17 +7,17 @@ circles. Nothing is ever given up: what was outside (a full disk, a bad file) ma
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 #: Pause before the first revival; each further one doubles it.
 PAUSE_S_MIN = 5.0
 PAUSE_S_MAX = 300.0
 #: A service that ran so long is well again: its pauses start anew.
 WELL_AFTER_S = 120.0
-#: So many unexpected ends in `LOOP_WINDOW_S` are a loop.
-LOOP_ENDS_COUNT = 20
-LOOP_WINDOW_S = 60.0
+#: So many lives in a row that were shorter than this are a loop. (On a loaded machine a program that fails at its start
+#: may take longer than `startsecs` for it: supervisord then takes it for started, and never gives it up.)
+SHORT_LIFE_S = 5.0
+SHORT_LIVES_COUNT = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ Command = Tell | Hold | Start
 
 @dataclass(slots=True)
 class _Service:
-    ends: deque[float] = field(default_factory=lambda: deque(maxlen=LOOP_ENDS_COUNT))
+    short_lives: int = 0
     pauses: int = 0
     start_at: float | None = None
     running_since: float | None = None
@@ -74,15 +74,7 @@ class Revival:
             self._services.pop(service)
             return []
         if state == "EXITED" and not expected:
-            if known.running_since is not None and now - known.running_since >= WELL_AFTER_S:
-                known.pauses = 0
-                known.ends.clear()
-            known.running_since = None
-            known.ends.append(now)
-            if len(known.ends) == LOOP_ENDS_COUNT and now - known.ends[0] <= LOOP_WINDOW_S:
-                known.ends.clear()
-                what = f"it ended {LOOP_ENDS_COUNT} times in {LOOP_WINDOW_S:.0f} s"
-                return self._pause(known, service, now, "LOOP", what, hold=True)
+            return self._on_death(known, service, now)
         return []
 
     def due(self, now: float) -> list[Command]:
@@ -97,6 +89,18 @@ class Revival:
     def next_due(self) -> float | None:
         """When `due` will have something, None = not before another event."""
         return min((known.start_at for known in self._services.values() if known.start_at is not None), default=None)
+
+    def _on_death(self, known: _Service, service: str, now: float) -> list[Command]:
+        lived_s = 0.0 if known.running_since is None else now - known.running_since
+        known.running_since = None
+        if lived_s >= WELL_AFTER_S:
+            known.pauses = 0
+        known.short_lives = known.short_lives + 1 if lived_s < SHORT_LIFE_S else 0
+        if known.short_lives < SHORT_LIVES_COUNT:
+            return []
+        known.short_lives = 0
+        what = f"it died {SHORT_LIVES_COUNT} times in a row within {SHORT_LIFE_S:.0f} s"
+        return self._pause(known, service, now, "LOOP", what, hold=True)
 
     def _pause(
         self, known: _Service, service: str, now: float, state: str, what: str, *, hold: bool
