@@ -114,6 +114,7 @@ class Bubblewrap:
         left = cgroups.leftovers(self._trees, installation)
         for group in left.values():
             await group.clear()
+        cgroups.remove_parents(self._trees, installation)
         return len(left)
 
     def _check_bounds(self) -> None:

@@ -156,6 +156,13 @@ def leftovers(places: Sequence[Tree], installation: str) -> dict[str, Group]:
     return {worker_id: Group(folders) for worker_id, folders in found.items()}
 
 
+def remove_parents(places: Sequence[Tree], installation: str) -> None:
+    """Remove the empty folder that holds an installation's groups. Not while some may be made."""
+    for tree in places:
+        with contextlib.suppress(OSError):
+            (tree.path / f"microclaw-{installation}").rmdir()
+
+
 def parse_counts(text: str) -> dict[str, int]:
     """`name number` lines as the kernel writes them."""
     pairs = (line.split() for line in text.splitlines())

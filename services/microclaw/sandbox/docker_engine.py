@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 import struct
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -132,7 +132,12 @@ class DockerEngine:
         :raises EngineMissing: no engine of this name answers, or it is not one for us.
         """
         if self._client is None:
-            self._client = await self.call(self._connect)
+            wanted = [self._socket_path] if self._socket_path else sockets(self.name, os.environ)
+            # Looked at before the client is loaded, which is large: where no engine is installed none is.
+            there = [path for path in wanted if path.exists()]
+            if not there:
+                raise EngineMissing(f"{self.name} is not running here; install and start it")
+            self._client = await self.call(lambda: self._connect(there))
         return self._client
 
     async def call(self, work: Callable[[], T]) -> T:
@@ -157,14 +162,12 @@ class DockerEngine:
         client = await self.connect()
         await self.call(lambda: _kill(client, container))
 
-    def _connect(self) -> APIClient:
+    def _connect(self, places: Sequence[Path]) -> APIClient:
         from docker import APIClient
         from docker.errors import DockerException
 
         tried: list[str] = []
-        for path in [self._socket_path] if self._socket_path else sockets(self.name, os.environ):
-            if not path.exists():
-                continue
+        for path in places:
             try:
                 client = APIClient(base_url=f"unix://{path}", version="auto", timeout=CALL_WAIT_S, num_pools=THREADS)
                 about = client.version()
@@ -174,14 +177,13 @@ class DockerEngine:
                 continue
             quirks = quirks_of(about)
             if self.name == "podman" and quirks is not PODMAN:
+                tried.append(f"{path} is {quirks.name}")
                 continue
             self._quirks, self._arch = quirks, str(about["Arch"])
             self.version = f"{quirks.name} {about['Version']}"
             return client
         raise EngineMissing(
-            f"{self.name} does not answer"
-            + (f" ({'; '.join(tried)})" if tried else "")
-            + "; install and start it, or check that you may use its socket"
+            f"{self.name} can't be used ({'; '.join(tried)}); install and start it, or check that you may use its socket"
         )
 
     def _check(self, info: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,13 +53,23 @@ def host_python() -> HostPython:
     """
     base = Path(sys.base_prefix).resolve()
     program = str(base / f"bin/python{sys.version_info.major}.{sys.version_info.minor}")
-    site = Path(sysconfig.get_path("purelib")).resolve()
     folders = [(package_folder(name), f"{LIB}/microclaw/{name}") for name in PACKAGES]
-    folders.append((site, SITE))
+    folders.append((packages_folder(), SITE))
     if Path("/usr") in (base, *base.parents):
         return HostPython(program, tuple(folders))
     # At its own path: where it is linked to a shared libpython, that path is written in the program.
     return HostPython(program, ((base, str(base)), *folders))
+
+
+def packages_folder() -> Path:
+    """Where the packages of others lie that the agent imports.
+
+    :raises ModuleNotFoundError: they are not installed.
+    """
+    spec = importlib.util.find_spec("msgspec")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("msgspec is not installed; install MicroClaw again", name="msgspec")
+    return Path(spec.origin).resolve().parents[1]
 
 
 def package_folder(name: str) -> Path:

@@ -43,7 +43,7 @@ def canary() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session", params=["bubblewrap", "docker", "podman"])
-def backend(request: pytest.FixtureRequest, canary: str) -> Backend:
+def backend(request: pytest.FixtureRequest, canary: str) -> Iterator[Backend]:
     name = str(request.param)
     candidate = choose.make(name)
     found = asyncio.run(candidate.probe())
@@ -52,7 +52,9 @@ def backend(request: pytest.FixtureRequest, canary: str) -> Backend:
             pytest.fail(f"{name} is required here and does not work: {found.reason}")
         pytest.skip(f"{name}: {found.reason}")
     asyncio.run(candidate.prepare())
-    return candidate
+    yield candidate
+    for installation in (f"test-{os.getpid()}", "probe"):
+        asyncio.run(candidate.reap(installation))
 
 
 @pytest.fixture
