@@ -1,0 +1,146 @@
+"""What documents, configuration and code say of each other is true."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from collections import defaultdict
+from configparser import RawConfigParser
+
+import pytest
+from tests.tidy.checkout import ROOT, text_of, tracked
+
+from microclaw.cli.__main__ import parser
+from microclaw.cli.commands import COMMANDS
+from microclaw.core.version import VERSION
+
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+#: Not services of their own.
+NOT_SERVICES = {"cli"}
+
+
+COMMAND = re.compile(r"(?:`|^\s*(?:\$ )?)(?:\./|\.venv/bin/)?microclaw ([a-z][^`#\n]*)", re.MULTILINE)
+LOCKS = ("requirements.lock", "requirements/dev.lock", "requirements/telegram.lock", "requirements/email.lock")
+
+
+def services() -> set[str]:
+    return {
+        path.parent.name for path in tracked() if path.match("services/microclaw/*/__main__.py")
+    } - NOT_SERVICES
+
+
+def supervisord() -> RawConfigParser:
+    found = RawConfigParser()
+    found.read(ROOT / "deploy" / "supervisord.conf")
+    return found
+
+
+def programs() -> dict[str, str]:
+    """Name → section."""
+    return {
+        section.split(":", 1)[1]: section for section in supervisord().sections()
+        if section.startswith(("program:", "eventlistener:"))
+    }
+
+
+def test_every_service_has_a_program_and_every_program_a_service() -> None:
+    assert set(programs()) == services()
+
+
+def test_every_program_is_stopped_with_all_it_started_and_logs_to_a_file_of_its_own() -> None:
+    found = supervisord()
+    logs = set()
+    for name, section in programs().items():
+        options = dict(found.items(section))
+        assert f"-m microclaw.{name}" in options["command"]
+        assert (options["stopasgroup"], options["killasgroup"]) == ("true", "true")
+        log = options.get("stdout_logfile") or options["stderr_logfile"]
+        assert log == f"%(ENV_MICROCLAW_LOGS)s/{name}.log"
+        logs.add(log)
+        assert any(key.endswith("logfile_maxbytes") for key in options)
+    assert len(logs) == len(programs())
+    assert not [section for section in found.sections() if section.startswith("group:")]
+
+
+def commands_in_documents() -> set[tuple[str, str]]:
+    found = set()
+    for path in tracked():
+        if path.suffix == ".md" and (text := text_of(path)):
+            for command in COMMAND.findall(text):
+                found.add((str(path), command.strip()))
+    return found
+
+
+def test_every_command_in_a_document_exists_with_its_flags() -> None:
+    for path, command in sorted(commands_in_documents()):
+        words = command.replace("…", "").split()
+        assert words[0].split("|")[0] in COMMANDS, f"{path}: microclaw {command}"
+        name = words[0].split("|")[0]
+        said = help_of(name, [word for word in words[1:] if word.islower() and word.isalpha()])
+        for flag in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", " ".join(words[1:])):
+            assert flag in said, f"{path}: microclaw {command}: {name} has no {flag}"
+
+
+def help_of(command: str, actions: list[str]) -> str:
+    """The help of a command and of those of its actions that are named."""
+    import argparse
+
+    root = parser(command)
+    (sub,) = (action for action in root._actions if isinstance(action, argparse._SubParsersAction))
+    chosen = sub.choices[command]
+    said = chosen.format_help()
+    for action in chosen._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            said += "".join(action.choices[name].format_help() for name in actions if name in action.choices)
+    return said
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_the_locks_hold_every_dependency_with_hashes(lock: str) -> None:
+    text = (ROOT / lock).read_text()
+    locked = set(re.findall(r"^([a-z0-9][a-z0-9._-]*)==", text, re.MULTILINE))
+    wanted = list(PYPROJECT["project"]["dependencies"])
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    wanted += extras["agent"] + extras.get(lock.split("/")[-1].removesuffix(".lock"), [])
+    if lock.endswith("dev.lock"):
+        wanted += PYPROJECT["dependency-groups"]["dev"]
+    names = {re.split(r"[\s>=<;\[]", each, maxsplit=1)[0].lower().replace("_", "-") for each in wanted}
+    assert names - locked == set()
+    packages = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]
+    assert [package.split("==")[0] for package in packages if "--hash=sha256:" not in package] == []
+    assert not re.search(r"https?://", text)
+
+
+def test_the_version_is_said_once() -> None:
+    assert PYPROJECT["project"]["version"] == VERSION
+
+
+def test_every_table_has_one_owner() -> None:
+    owners: dict[str, set[str]] = defaultdict(set)
+    for path in tracked():
+        if path.suffix == ".py" and path.parts[0] == "services" and (text := text_of(path)):
+            names = re.findall(r"\bTable\(\s*\"(\w+)\"|__tablename__\s*=\s*\"(\w+)\"", text)
+            for name in filter(None, (first or second for first, second in names)):
+                owners[name].add(path.parts[2])
+    assert owners
+    assert {name: who for name, who in owners.items() if len(who) > 1} == {}
+
+
+def test_only_the_owner_names_its_database() -> None:
+    for path in tracked():
+        if path.suffix == ".py" and path.parts[0] == "services" and (text := text_of(path)):
+            for name in re.findall(r"\.database\(\"(\w+)\"\)", text):
+                assert name == path.parts[2], f"{path} opens the database of {name}"
+
+
+def test_the_quick_commands_import_nothing_heavy() -> None:
+    import subprocess
+
+    heavy = ("sqlalchemy", "zmq", "asyncio", "msgspec", "supervisor", "alembic", "docker", "importlib.metadata")
+    program = (
+        "import sys; from microclaw.cli.__main__ import main; main(['version']);"
+        f"print(sorted(set(sys.modules) & set({heavy!r})))"
+    )
+    said = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == "[]"
