@@ -17,10 +17,10 @@ CANARY = "sk-canary-7Qx2vV9mTz4LrWb8"
 
 #: Looks at everything a process in the sandbox can look at, and prints each place that holds the canary's middle.
 SEARCH = r"""
-mark='canary-7Qx2vV9m'
+mark='canary-7Qx2[v]V9m'  # a pattern that does not match itself, as it stands in this very command line
 env | grep -c "$mark"
 cat /proc/*/environ /proc/*/cmdline /proc/*/mountinfo 2>/dev/null | tr '\0' '\n' | grep -c "$mark"
-find / -xdev -type f -size -2000k -not -path '/proc/*' -not -path '/sys/*' -not -path '/workspace/session/*' \
+find / /tmp /workspace -xdev -type f -size -2000k -not -path '/proc/*' -not -path '/sys/*' -not -path '/workspace/session/*' \
     -not -path '/usr/*' -not -path '/opt/*' -print0 2>/dev/null | xargs -0 grep -l "$mark" 2>/dev/null | head
 echo "searched $((6*7))"
 """
