@@ -28,7 +28,7 @@ from microclaw.store.outbox import Outbox
 _CHAT = select(chats).where(chats.c.chat == bindparam("chat"))
 _ADD_CHAT = insert(chats)
 _RENEW_CHAT = update(chats).where(chats.c.chat == bindparam("here"))
-_MESSAGE = select(messages.c.number).where(
+_MESSAGE = select(messages.c.number, messages.c.request_id, messages.c.is_own_reply).where(
     messages.c.chat == bindparam("chat"), messages.c.platform_id == bindparam("platform_id")
 )
 _ADD_MESSAGE = insert(messages)
@@ -73,15 +73,14 @@ class Inbound:
         group = self._registry.of_chat(received.chat)
         if group is None or not is_worth_storing(received.text, attachments=len(received.attachments)):
             return []
-        store(db, received)
-        if received.is_own_reply:
-            return []
-        waiting = not_handed_over(db, received.chat)
-        wakes = should_wake(
+        is_waiting = store(db, received)
+        # The other waiting ones were no reason to wake when they came: only this one can be, so the silence before
+        # it is not read until it is needed.
+        wakes = is_waiting and should_wake(
             is_main=group.is_main, requires_trigger=group.requires_trigger,
-            trigger=trigger_of(group.trigger, self._assistant_name), texts=[row.text for row in waiting],
+            trigger=trigger_of(group.trigger, self._assistant_name), texts=[received.text],
         )
-        return hand_over(db, group, waiting, cause) if wakes else []
+        return hand_over(db, group, not_handed_over(db, received.chat), cause) if wakes else []
 
 
 def note_chat(db: Connection, received: MessageReceived) -> None:
@@ -99,22 +98,26 @@ def note_chat(db: Connection, received: MessageReceived) -> None:
         })
 
 
-def store(db: Connection, received: MessageReceived) -> None:
-    """Keep the message; the same platform id again (an edit, a repeat) only renews its content."""
+def store(db: Connection, received: MessageReceived) -> bool:
+    """Keep the message; the same platform id again (an edit, a repeat) only renews its content.
+
+    Returns whether it is a person's and no run has got it yet.
+    """
     content = {
         "text": received.text,
         "quote": msgspec.msgpack.encode(received.quote),
         "attachments": msgspec.msgpack.encode(received.attachments),
     }
-    known = db.execute(_MESSAGE, {"chat": received.chat, "platform_id": received.platform_id}).scalar()
+    known = db.execute(_MESSAGE, {"chat": received.chat, "platform_id": received.platform_id}).first()
     if known is not None:
-        db.execute(_RENEW_MESSAGE, content | {"known": known})
-        return
+        db.execute(_RENEW_MESSAGE, content | {"known": known.number})
+        return known.request_id is None and not known.is_own_reply
     db.execute(_ADD_MESSAGE, content | {
         "chat": received.chat, "platform_id": received.platform_id, "sender": received.sender,
         "sender_name": received.sender_name or received.sender.partition("@")[0], "sent_ms": received.sent_ms,
         "from_me": received.from_me, "is_own_reply": received.is_own_reply, "request_id": None,
     })
+    return not received.is_own_reply
 
 
 def not_handed_over(db: Connection, chat: str) -> Sequence[Row[tuple[object, ...]]]:

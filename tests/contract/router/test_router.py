@@ -82,6 +82,24 @@ async def test_a_group_wakes_by_its_trigger_and_gets_all_that_was_said_before() 
         }
 
 
+async def test_an_edit_renews_what_waits_may_wake_and_never_answers_twice() -> None:
+    def edit(number: int, text: str) -> Draft:
+        changed = message("telegram:1", number, text, is_edit=True)
+        return Draft(changed.session_id, changed.payload, message_id=derived_id(SENT_MS, "edit", number, text))
+
+    async with installation("broker", "router") as made:
+        connector, queue, owner = [await made.connect(name) for name in ("telegram", "queue", "cli")]
+        await register(owner, "telegram:1", "family")
+        await connector.publish(
+            message("telegram:1", 1, "frist"), edit(1, "first"),
+            message("telegram:1", 2, "second"), edit(2, "@Andy second"),
+            edit(2, "@Andy second, changed after it was handed over"),
+            message("telegram:1", 3, "@Andy third"),
+        )
+        runs = await requests(queue, 3)
+        assert [[line.text for line in run.messages] for run in runs] == [["first", "@Andy second"], ["@Andy third"]]
+
+
 async def test_long_silence_is_handed_over_in_parts_below_the_limit() -> None:
     async with installation("broker", "router") as made:
         connector, queue, owner = [await made.connect(name) for name in ("telegram", "queue", "cli")]
