@@ -74,7 +74,7 @@ def set_up(locks: Sequence[str]) -> None:
 def installer() -> Callable[[str, Sequence[str]], None]:
     """Make the environment if it is missing, and say how packages get into it. Raises Failed."""
     uv = shutil.which("uv")
-    pip = [PYTHON, "-m", "pip"]
+    pip: list[str | Path] = [PYTHON, "-m", "pip"]
     if not VENV.exists():
         say(f"making {VENV.name} with Python {sys.version.split()[0]}")
         if importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip"):
@@ -93,7 +93,8 @@ def installer() -> Callable[[str, Sequence[str]], None]:
             pip = [sys.executable, "-m", "pip", "--python", PYTHON]
         elif uv:
             return lambda what, arguments: run(what, [
-                uv, "pip", "install", "--python", PYTHON, "--compile-bytecode", *arguments,
+                # --no-config: pyproject's settings are for making the locks.
+                uv, "--no-config", "pip", "install", "--python", PYTHON, "--compile-bytecode", *arguments,
             ])
         else:
             raise Failed(NO_WAY)
