@@ -13,6 +13,7 @@ import msgspec
 from sqlalchemy import Connection, Engine, Row, bindparam, insert, select, update
 
 from microclaw.bus.api import Bus, Delivery, Draft
+from microclaw.core.channels import shown_name
 from microclaw.core.groups import is_conversation
 from microclaw.core.ids import derived_id, id_time
 from microclaw.core.kinds import Attachment, MessageReceived, PromptMessage, Quote, RunRequested
@@ -114,7 +115,7 @@ def store(db: Connection, received: MessageReceived) -> bool:
         return known.request_id is None and not known.is_own_reply
     db.execute(_ADD_MESSAGE, content | {
         "chat": received.chat, "platform_id": received.platform_id, "sender": received.sender,
-        "sender_name": received.sender_name or received.sender.partition("@")[0], "sent_ms": received.sent_ms,
+        "sender_name": shown_name(received.sender, received.sender_name), "sent_ms": received.sent_ms,
         "from_me": received.from_me, "is_own_reply": received.is_own_reply, "request_id": None,
     })
     return not received.is_own_reply
