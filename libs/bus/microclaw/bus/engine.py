@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,8 @@ from microclaw.core.rights import Rights
 #: Newest messages kept in memory for delivery: number and bytes.
 TAIL_MESSAGES_MAX = 20_000
 TAIL_BYTES_MAX = 16 << 20
+#: So many more before they are cut: cutting a list moves all of it.
+TAIL_SLACK = 2_000
 #: Messages looked at for one group in one turn.
 SCAN_MAX = 2_000
 #: Bytes of one delivery or replay frame, about.
@@ -97,6 +99,42 @@ class _Asked:
     deadline: float
 
 
+class _Tail:
+    """The newest messages, as they were stored: their offsets have no gaps."""
+
+    def __init__(self) -> None:
+        self._rows: list[NewRow] = []
+        self._bytes = 0
+
+    def clear(self) -> None:
+        """Forget them."""
+        self._rows.clear()
+        self._bytes = 0
+
+    def extend(self, rows: list[NewRow]) -> None:
+        """These follow; the oldest go when there are too many."""
+        self._rows += rows
+        for row in rows:
+            self._bytes += len(row.body)
+        excess = len(self._rows) - TAIL_MESSAGES_MAX
+        if excess > TAIL_SLACK or self._bytes > TAIL_BYTES_MAX:
+            gone = 0
+            while gone < excess or self._bytes > TAIL_BYTES_MAX:
+                self._bytes -= len(self._rows[gone].body)
+                gone += 1
+            del self._rows[:gone]
+
+    def get(self, offset: int) -> NewRow | None:
+        """One of them."""
+        place = offset - self._rows[0].offset if self._rows else -1
+        return self._rows[place] if 0 <= place < len(self._rows) else None
+
+    def after(self, offset: int, limit: int) -> list[NewRow]:
+        """From this offset on; none when it is older than the oldest."""
+        place = offset - self._rows[0].offset if self._rows else -1
+        return self._rows[place:place + limit] if place >= 0 else []
+
+
 class Refusal(Exception):
     """A call can't be met."""
 
@@ -140,8 +178,7 @@ class Engine:
         self._sessions: OrderedDict[str, tuple[int, int]] = OrderedDict()
         self._session_names: dict[int, str] = {}
         self._last_offset = journal.last_offset()
-        self._tail: OrderedDict[int, Row] = OrderedDict()
-        self._tail_bytes = 0
+        self._tail = _Tail()
         self._no_space = False
         self._handlers: dict[int, Callable[..., None]] = {
             Op.PUBLISH: self._on_publish, Op.ACK: self._on_ack, Op.NACK: self._on_nack, Op.TERM: self._on_term,
@@ -227,7 +264,10 @@ class Engine:
         handler(client, *operation[1:])
 
     def _on_ack(self, client: Client, rid: int, group: str, offsets: list[int], bodies: list[bytes]) -> None:
-        self._on_publish(client, rid, bodies, self.groups.get(group), tuple(offsets))
+        if bodies:
+            self._on_publish(client, rid, bodies, self.groups.get(group), tuple(offsets))
+        else:
+            self._calls.append(_Call(client, rid, [], [], self.groups.get(group), tuple(offsets)))
 
     def _on_nack(self, _client: Client, group: str, offset: int, delay_ms: int | None, error: str) -> None:
         if found := self.groups.get(group):
@@ -345,12 +385,17 @@ class Engine:
         rows: list[NewRow] = []
         last: dict[str, tuple[int, int]] = {}
         offset = self._last_offset
+        known, kinds = self._sessions, self._kinds
         for call in calls:
             for row, (session, kind, _) in zip(call.rows, call.names, strict=True):
-                no, seq = last.get(session) or self._session(session)
+                no, seq = last.get(session) or known.get(session) or self._session(session)
                 offset += 1
-                last[session] = (no, seq + 1)
-                row.offset, row.session, row.seq, row.kind = offset, no, seq + 1, self._kind(kind)
+                seq += 1
+                last[session] = (no, seq)
+                row.offset = offset
+                row.session = no
+                row.seq = seq
+                row.kind = kinds.get(kind) or self._kind(kind)
                 rows.append(row)
         return rows
 
@@ -359,14 +404,9 @@ class Engine:
         for call in calls:
             for row, (session, _, _) in zip(call.rows, call.names, strict=True):
                 self._sessions[session] = (row.session, row.seq)
-        for row in rows:
-            self._tail[row.offset] = Row(row.offset, row.session, row.seq, row.kind, row.body, row.not_before_ms,
-                                         row.expires_ms)
-            self._tail_bytes += len(row.body)
         if rows:
             self._last_offset = rows[-1].offset
-        while len(self._tail) > TAIL_MESSAGES_MAX or self._tail_bytes > TAIL_BYTES_MAX:
-            self._tail_bytes -= len(self._tail.popitem(last=False)[1].body)
+            self._tail.extend(rows)
 
     def _store(self, now_ms: int) -> None:
         """All calls at once; when an id was seen before, call by call."""
@@ -487,7 +527,6 @@ class Engine:
         self._kinds = self.journal.kinds()
         self._sessions.clear()
         self._tail.clear()
-        self._tail_bytes = 0
         self._last_offset = self.journal.last_offset()
         self._load_groups()
         for call in calls:
@@ -506,7 +545,7 @@ class Engine:
 
     # --- delivering -------------------------------------------------------------------------------------------------
 
-    def _row(self, offset: int) -> Row | None:
+    def _row(self, offset: int) -> Row | NewRow | None:
         return self._tail.get(offset) or self.journal.row(offset)
 
     def _session_name(self, number: int) -> str:
@@ -517,24 +556,23 @@ class Engine:
 
     def _scan(self, group: Group, now: float, now_ms: int) -> None:
         """Let the group look at what is new."""
-        names = {no: name for name, no in self._kinds.items()}
         budget = min(SCAN_MAX, group.room)
         if budget <= 0:
             return
-        oldest_in_tail = next(iter(self._tail), self._last_offset + 1)
-        rows: Any
-        if group.next >= oldest_in_tail:
-            rows = (self._tail[offset] for offset in range(group.next, min(self._last_offset + 1, group.next + budget))
-                    if offset in self._tail)
-        else:
-            rows = self.journal.scan(group.next, budget)
+        rows: Iterable[Row | NewRow] = self._tail.after(group.next, budget) or self.journal.scan(group.next, budget)
+        names = {no: name for name, no in self._kinds.items()}
+        wanted: dict[int, bool] = {}
         for row in rows:
-            matches = group.matches(names[row.kind]) and (
-                not group.sessions or self._session_name(row.session).startswith(group.sessions)
-            )
+            matches = wanted.get(row.kind)
+            if matches is None:
+                matches = wanted[row.kind] = group.matches(names[row.kind])
+            if matches and group.sessions:
+                matches = self._session_name(row.session).startswith(group.sessions)
             due_ms = row.not_before_ms or 0
-            due = now + (due_ms - now_ms) / 1000 if matches and due_ms > now_ms else None
-            group.offer(row.offset, row.session, matches, due=due, due_ms=due_ms)
+            if matches and due_ms > now_ms:
+                group.offer(row.offset, row.session, True, due=now + (due_ms - now_ms) / 1000, due_ms=due_ms)
+            else:
+                group.offer(row.offset, row.session, matches)
 
     def _dispatch(self, now: float, now_ms: int) -> None:
         for group in self.groups.values():
@@ -542,6 +580,8 @@ class Engine:
                 continue
             if group.next <= self._last_offset:
                 self._scan(group, now, now_ms)
+            if not group.can_give:
+                continue
             batches: dict[tuple[bytes, int], list[list[Any]]] = defaultdict(list)
             size = 0
             while size < BATCH_BYTES_MAX and (given := group.give(now)):

@@ -149,7 +149,11 @@ class Group:
     @property
     def can_give(self) -> bool:
         """Something is ready and somebody has room for it."""
-        return bool(self._ready) and any(s.in_flight < s.max_in_flight for s in self.subscribers)
+        if self._ready:
+            for subscriber in self.subscribers:
+                if subscriber.in_flight < subscriber.max_in_flight:
+                    return True
+        return False
 
     def oldest_unsettled(self) -> int | None:
         """The lowest offset not settled, parked ones included."""
