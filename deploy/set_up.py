@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     with (ROOT / ".venv.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         stamp_file = VENV / f"stamp-{Path(locks[-1]).stem}"
-        if stamp_file.exists() and stamp_file.read_text() == stamp and PYTHON.exists():
+        if stamp_file.exists() and stamp_file.read_text() == stamp and PYTHON.exists() and not UNFINISHED.exists():
             # Somebody else did it while we waited.
             return 0
         try:
@@ -62,8 +62,10 @@ def set_up(locks: Sequence[str]) -> None:
     if UNFINISHED.exists() or (VENV.exists() and not _works(PYTHON)):
         say("the last set-up was not finished: starting over")
         shutil.rmtree(VENV)
-    install = installer()
+    fresh = not VENV.exists()
+    VENV.mkdir(exist_ok=True)
     UNFINISHED.touch()
+    install = installer(fresh)
     install("the packages (about a minute)", ["--require-hashes", "-r", "requirements/build.lock", "-r", locks[-1]])
     install("MicroClaw", ["--no-deps", "--no-build-isolation", "-e", "."])
     # The services start quicker, also where PYTHONDONTWRITEBYTECODE is set.
@@ -71,16 +73,16 @@ def set_up(locks: Sequence[str]) -> None:
     UNFINISHED.unlink()
 
 
-def installer() -> Callable[[str, Sequence[str]], None]:
-    """Make the environment if it is missing, and say how packages get into it. Raises Failed."""
+def installer(fresh: bool) -> Callable[[str, Sequence[str]], None]:
+    """Make the environment if it is `fresh`, and say how packages get into it. Raises Failed."""
     uv = shutil.which("uv")
     pip: list[str | Path] = [PYTHON, "-m", "pip"]
-    if not VENV.exists():
+    if fresh:
         say(f"making {VENV.name} with Python {sys.version.split()[0]}")
         if importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip"):
             run("the environment", [sys.executable, "-m", "venv", VENV])
         elif uv:
-            run("the environment", [uv, "venv", "-q", "--python", sys.executable, VENV])
+            run("the environment", [uv, "venv", "-q", "--allow-existing", "--python", sys.executable, VENV])
         elif importlib.util.find_spec("venv") and importlib.util.find_spec("pip"):
             # Debian without python3-venv: the environment can be made, only pip can't be put into it.
             run("the environment", [sys.executable, "-m", "venv", "--without-pip", VENV])
