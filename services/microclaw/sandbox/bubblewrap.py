@@ -151,6 +151,8 @@ class Bubblewrap:
                 executable=str(self.program()),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
                 env={}, cwd="/", limit=pipes.CHUNK_BYTES,
+                # A process group of its own: see `_abandon`.
+                start_new_session=True,
                 # bubblewrap closes these before it starts our command.
                 pass_fds=(args_fd, filter_fd, info_w, block_r, *files.values()),
             )  # fmt: skip
@@ -163,9 +165,11 @@ class Bubblewrap:
                 if group:
                     group.add(child)
                 os.write(block_w, b"go")
+            except asyncio.CancelledError:
+                _abandon(process.pid)
+                raise
             except (OSError, ValueError, TimeoutError) as error:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+                _abandon(process.pid)
                 _, said = await process.communicate()
                 lines = said.decode("utf-8", "replace").strip().splitlines()
                 raise SandboxError(f"bubblewrap did not start: {lines[-1] if lines else repr(error)}") from error
@@ -213,10 +217,12 @@ class BubblewrapSandbox:
     async def _end(self) -> Ended:
         try:
             watching = asyncio.create_task(self._watchdog.run()) if self._watchdog else None
+            following = asyncio.create_task(self._follow())
             await pipes.drain(self._process, self._output)
             if watching:
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
+            await following
             out_of_memory = bool(self._group and self._group.oom_kills()) or bool(
                 self._watchdog and self._watchdog.out_of_memory
             )
@@ -226,6 +232,34 @@ class BubblewrapSandbox:
             if self._group:
                 await self._group.clear()
             os.close(self._handle)
+
+    async def _follow(self) -> None:
+        """When the outer process is killed before the inner one has asked to die with it, the inner one would
+        stay, and keep our pipes open."""
+        with contextlib.suppress(ProcessLookupError):
+            await _until_gone(self._process.pid)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+
+
+def _abandon(pid: int) -> None:
+    """Kill a bubblewrap that has not started its command. Its inner process, which may be waiting for the outer one
+    and does not yet die with it, is in the same process group until then."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+async def _until_gone(pid: int) -> None:
+    """:raises ProcessLookupError: it was gone before."""
+    handle = os.pidfd_open(pid)
+    loop = asyncio.get_running_loop()
+    gone = asyncio.Event()
+    loop.add_reader(handle, gone.set)
+    try:
+        await gone.wait()
+    finally:
+        loop.remove_reader(handle)
+        os.close(handle)
 
 
 async def _child_pid(info: int) -> int:
