@@ -13,16 +13,16 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 import zmq
 
 from microclaw.bus import wire
 from microclaw.bus.api import Bus, Delivery, Draft, Receipt, Subscription
-from microclaw.bus.envelope import VERSION, Envelope, decode, encode, with_seq
+from microclaw.bus.envelope import VERSION, Envelope, encode, placed
 from microclaw.bus.errors import BusTimeout, EpochMismatch, Gap, NoResponder, Refused
+from microclaw.bus.stream import Acks, Stream, Token
 from microclaw.bus.wire import PING_S, Op
 from microclaw.core.ids import new_id
 from microclaw.core.requests import Failed
@@ -31,6 +31,8 @@ from microclaw.core.requests import Failed
 BROKER_SILENCE_S = 2.0
 #: A refusal that may pass (`no_space`, `busy`) is tried again after this, unless the broker says when.
 RETRY_S = 0.5
+#: Messages asked for in one replay question.
+REPLAY_MESSAGES = 1_000
 #: How long one replay question waits for something new.
 REPLAY_WAIT_MS = 20_000
 
@@ -54,38 +56,6 @@ async def connect(address: str, name: str, *, timeout_s: float | None = None) ->
         await client.close()
         raise
     return client
-
-
-@dataclass(slots=True, eq=False)
-class _Stream:
-    """A subscription at work."""
-
-    sid: int
-    subscription: Subscription
-    queue: asyncio.Queue[Delivery | Refused] = field(default_factory=asyncio.Queue)
-    #: Offsets handed out and not settled: a repeat of one of these is not a second delivery.
-    open: set[int] = field(default_factory=set)
-
-    def __aiter__(self) -> _Stream:
-        return self
-
-    async def __anext__(self) -> Delivery:
-        """The next delivery; cancelling the wait loses nothing."""
-        item = await self.queue.get()
-        if isinstance(item, Refused):
-            raise item
-        return item
-
-    def operation(self) -> list[Any]:
-        want = self.subscription
-        return [Op.SUBSCRIBE, self.sid, want.group, list(want.kinds), want.sessions, want.max_in_flight,
-                want.ack_wait_ms, want.max_deliver, list(want.backoff_ms), want.start]
-
-
-@dataclass(slots=True, frozen=True)
-class _Token:
-    stream: _Stream
-    offset: int
 
 
 class Client(Bus):
@@ -112,7 +82,9 @@ class Client(Bus):
         #: rid → (operation to send again after a reconnect, future).
         self._calls: dict[int, tuple[list[Any], asyncio.Future[Any]]] = {}
         self._next = 1
-        self._streams: dict[int, _Stream] = {}
+        #: Group → the acks that go with the next flush.
+        self._acking: dict[str, Acks] = {}
+        self._streams: dict[int, Stream] = {}
         self._server: Callable[[str, bytes], Awaitable[msgspec.Struct]] | None = None
         self._answering: set[asyncio.Task[None]] = set()
         self._heard = time.monotonic()
@@ -135,6 +107,7 @@ class Client(Bus):
 
     def _flush(self) -> None:
         self._flush_planned = False
+        self._acking.clear()
         if self._closed or not self._out or not self._greeted.done():
             return
         batch, self._out = self._out, []
@@ -188,6 +161,7 @@ class Client(Bus):
             log.info("connection lost", extra={"why": why})
             self._greeted = self._loop.create_future()
             self._out.clear()
+            self._acking.clear()
             self._hello_sent = 0.0
 
     # --- what the broker says ---------------------------------------------------------------------------------------
@@ -231,7 +205,8 @@ class Client(Bus):
                 self._greeted.set_exception(error)
             return
         if rid in self._streams:
-            self._streams[rid].queue.put_nowait(Refused(code, why))
+            self._streams[rid].queue.append(Refused(code, why))
+            self._streams[rid].wake()
             return
         call = self._calls.get(rid)
         if call is None:
@@ -259,17 +234,17 @@ class Client(Bus):
         if stream is None:
             return
         for offset, seq, count, body in batch:
-            if offset in stream.open:
-                continue
-            stream.open.add(offset)
-            stream.queue.put_nowait(Delivery(with_seq(decode(body), seq), count, _Token(stream, offset)))
+            if offset not in stream.open:
+                stream.open.add(offset)
+                stream.queue.append(Delivery(placed(body, seq), count, Token(stream, offset)))
+        stream.wake()
 
     async def _call(self, operation: list[Any], rid: int, timeout_s: float | None) -> list[Any]:
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         self._calls[rid] = (operation, future)
         self._say(operation)
         try:
-            return await asyncio.wait_for(future, timeout_s)
+            return await (future if timeout_s is None else asyncio.wait_for(future, timeout_s))
         except TimeoutError:
             raise BusTimeout("the bus did not answer in time; whether it took effect is unknown") from None
         finally:
@@ -311,37 +286,54 @@ class Client(Bus):
 
     async def ack(self, delivery: Delivery, *drafts: Draft) -> list[Receipt]:
         """See `Bus.ack`."""
-        token: _Token = delivery.token
-        ids, items = self._encode(drafts)
-        rid = self._rid()
+        token: Token = delivery.token
+        group = token.stream.subscription.group
         try:
-            (answer,) = await self._call(
-                [Op.ACK, rid, token.stream.subscription.group, [token.offset], items], rid, None
-            )
+            if not drafts:
+                await self._ack_alone(group, token.offset)
+                return []
+            ids, items = self._encode(drafts)
+            rid = self._rid()
+            (answer,) = await self._call([Op.ACK, rid, group, [token.offset], items], rid, None)
         finally:
             token.stream.open.discard(token.offset)
         return [Receipt(message_id, seq, dup) for message_id, (seq, dup) in zip(ids, answer, strict=True)]
 
+    def _ack_alone(self, group: str, offset: int) -> asyncio.Future[None]:
+        """Acks that cause nothing share an operation with the others of this turn of the event loop."""
+        together = self._acking.get(group)
+        if together is None:
+            rid = self._rid()
+            together = self._acking[group] = Acks([Op.ACK, rid, group, [], []])
+            future: asyncio.Future[Any] = self._loop.create_future()
+            future.add_done_callback(together.settle)
+            self._calls[rid] = (together.operation, future)
+            self._say(together.operation)
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        together.operation[3].append(offset)
+        together.waiters.append(waiter)
+        return waiter
+
     async def nack(self, delivery: Delivery, *, delay_ms: int | None = None, error: str = "") -> None:
         """See `Bus.nack`."""
-        token: _Token = delivery.token
+        token: Token = delivery.token
         token.stream.open.discard(token.offset)
         self._say([Op.NACK, token.stream.subscription.group, token.offset, delay_ms, error])
 
     async def term(self, delivery: Delivery, reason: str) -> None:
         """See `Bus.term`."""
-        token: _Token = delivery.token
+        token: Token = delivery.token
         token.stream.open.discard(token.offset)
         self._say([Op.TERM, token.stream.subscription.group, token.offset, reason])
 
     async def in_progress(self, delivery: Delivery) -> None:
         """See `Bus.in_progress`."""
-        token: _Token = delivery.token
+        token: Token = delivery.token
         self._say([Op.PROGRESS, token.stream.subscription.group, token.offset])
 
     def subscribe(self, subscription: Subscription) -> AsyncIterator[Delivery]:
         """See `Bus.subscribe`."""
-        stream = _Stream(self._rid(), subscription)
+        stream = Stream(self._rid(), subscription)
         self._streams[stream.sid] = stream
         self._say(stream.operation())
         return stream
@@ -349,12 +341,25 @@ class Client(Bus):
     async def replay(self, session_id: str, last_seen_seq: int) -> AsyncIterator[Envelope]:
         """See `Bus.replay`."""
         after = last_seen_seq
-        while True:
-            rid = self._rid()
-            rows, _last = await self._call([Op.REPLAY, rid, session_id, after, 500, REPLAY_WAIT_MS], rid, None)
-            for seq, body in rows:
-                after = seq
-                yield with_seq(decode(body), seq)
+        coming = asyncio.ensure_future(self._replayed(session_id, after))
+        try:
+            while True:
+                rows = await coming
+                after = rows[-1][0] if rows else after
+                # The next page is on its way while this one is read.
+                coming = asyncio.ensure_future(self._replayed(session_id, after))
+                for seq, body in rows:
+                    yield placed(body, seq)
+        finally:
+            if not coming.cancel() and not coming.cancelled():
+                coming.exception()  # nobody will ask for it any more
+
+    async def _replayed(self, session_id: str, after: int) -> list[tuple[int, bytes]]:
+        rid = self._rid()
+        rows, _last = await self._call(
+            [Op.REPLAY, rid, session_id, after, REPLAY_MESSAGES, REPLAY_WAIT_MS], rid, None
+        )
+        return cast("list[tuple[int, bytes]]", rows)
 
     async def request(
         self, service: str, question: msgspec.Struct, answer: type[Answer], *, timeout_s: float = 5.0
