@@ -192,7 +192,8 @@ async def test_plain_http_needs_port_80_to_be_named_and_hides_nothing_of_the_ans
         writer.write(body[8:])
 
     outside = Outside({"good.example": [PUBLIC], "only.example": [PUBLIC]}, await upstream(server))
-    async with gate(home, allow=["good.example:80", "only.example"], world=outside.world()) as egress:
+    allow = ["good.example:80", "good.example:8080", "only.example"]
+    async with gate(home, allow=allow, world=outside.world()) as egress:
         egress.secrets.set("llm", KEY)
         door = await egress.doors.open("w1", "home", now_ms=1)
         request = (
@@ -202,7 +203,7 @@ async def test_plain_http_needs_port_80_to_be_named_and_hides_nothing_of_the_ans
         assert got.startswith(b"HTTP/1.1 200") and KEY.encode() not in got and b"[REDACTED]" in got
         assert seen[0].startswith(b"GET /a?b=c HTTP/1.1\r\n")
         assert b"host: good.example" in seen[0] and b"elsewhere" not in seen[0] and b"proxy" not in seen[0]
-        for host in ("only.example", "good.example:8080", "user@good.example"):
+        for host in ("only.example", "only.example:443", "good.example:8080", "user@good.example"):
             got = await call(door, request.format(host).encode())
             assert got.startswith((b"HTTP/1.1 403", b"HTTP/1.1 400")), host
         got = await call(door, b"GET ftp://good.example/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

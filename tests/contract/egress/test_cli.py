@@ -1,0 +1,84 @@
+"""`microclaw secrets|egress|audit|usage` as a person types them, under a real supervisord with broker and egress."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from tests.contract.egress.through_door import KEY
+
+CONFIG = """
+[supervisord]
+nodaemon = true
+pidfile = {run}/supervisord.pid
+logfile = {logs}/supervisord.log
+[unix_http_server]
+file = {run}/supervisor.sock
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+[program:broker]
+command = {python} -m microclaw.broker
+stdout_logfile = {logs}/broker.log
+[program:egress]
+command = {python} -m microclaw.egress
+stdout_logfile = {logs}/egress.log
+"""
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def microclaw(home) -> Iterator[Command]:
+    """The command line of this installation."""
+    env = {**os.environ, "MICROCLAW_HOME": str(home.data.parent), "NO_COLOR": "1"}
+    config = home.data / "supervisord.conf"
+    config.write_text(CONFIG.format(run=home.run, logs=home.logs, python=sys.executable))
+    mesh = subprocess.Popen([sys.executable, "-m", "supervisor.supervisord", "-c", str(config)], env=env,
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def command(*arguments: str, value: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "microclaw.cli", *arguments], env=env, input=value, text=True,
+                              capture_output=True, timeout=60, check=False)
+
+    ends = time.monotonic() + 60
+    while command("secrets", "list").returncode != 0:
+        assert time.monotonic() < ends, (home.logs / "egress.log").read_text()
+        time.sleep(0.2)
+    yield command
+    mesh.terminate()
+    mesh.wait(30)
+
+
+def test_secrets_rules_and_the_audit_log_from_the_command_line(home, microclaw):
+    done = microclaw("secrets", "set", "llm", value=f"{KEY}\n")
+    assert done.returncode == 0 and "in force" in done.stdout and KEY not in done.stdout + done.stderr
+    refused = microclaw("secrets", "set", "llm", KEY)
+    assert refused.returncode == 2 and KEY not in refused.stderr and "command line" in refused.stderr
+    assert microclaw("secrets", "rotate", "nothing", value=KEY).returncode == 2
+    (row,) = json.loads(microclaw("secrets", "list", "--json").stdout)
+    assert row["name"] == "llm" and KEY not in json.dumps(row)
+
+    assert microclaw("egress", "allow", "*.good.example", "--group", "home").returncode == 0
+    assert microclaw("egress", "deny", "bad.good.example").returncode == 0
+    assert "*.good.example" in microclaw("egress", "list").stdout
+    explained = microclaw("egress", "explain", "bad.good.example", "--group", "home")
+    assert explained.returncode == 4 and "denied by the rule" in explained.stdout
+    assert microclaw("egress", "allow", "10.0.0.1").returncode == 2
+    assert microclaw("egress", "forget", "nothing.example").returncode == 2
+
+    assert microclaw("usage", "--by", "group", "--json").stdout.strip() == "[]"
+    actions = [entry["action"] for entry in json.loads(microclaw("audit", "tail", "--json").stdout)]
+    assert actions == ["secret.set", "egress.allow", "egress.deny"]
+    exported = [json.loads(line) for line in microclaw("audit", "export").stdout.splitlines()]
+    assert [entry["number"] for entry in exported] == [1, 2, 3] and KEY not in json.dumps(exported)
+    assert microclaw("audit", "verify").returncode == 0
+
+    assert microclaw("secrets", "rm", "llm").returncode == 0
+    assert microclaw("secrets", "rm", "llm").returncode == 2
+    leaks = [path.name for path in home.data.parent.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+    assert leaks == []
