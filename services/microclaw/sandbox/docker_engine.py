@@ -11,6 +11,7 @@ import contextlib
 import os
 import socket
 import struct
+import tempfile
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,7 @@ from microclaw.sandbox.engine_sockets import sockets
 from microclaw.sandbox.image_content import OWN_IMAGE
 from microclaw.sandbox.output import Output
 from microclaw.sandbox.owner import hand_over
+from microclaw.sandbox.seccomp import docker_json
 from microclaw.sandbox.spec import admit
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ class DockerEngine:
         self._quirks: Quirks = DOCKER
         self._client: APIClient | None = None
         self._arch = ""
+        self._private: tempfile.TemporaryDirectory[str] | None = None
         self._image = ""
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=name)
 
@@ -110,7 +113,7 @@ class DockerEngine:
         for mount in spec.mounts:
             if mount.writable:
                 hand_over(mount.source, uid, gid)
-        settings = container_settings(spec, self._image, f"{uid}:{gid}", self._quirks)
+        settings = container_settings(spec, self._image, f"{uid}:{gid}", self._quirks, self._profile())
         container, stream = await self.call(lambda: _start(client, container_name(spec), settings))
         reader, writer = await asyncio.open_connection(sock=stream, limit=CHUNK_BYTES)
         return DockerSandbox(self, spec, container, reader, writer)
@@ -162,6 +165,15 @@ class DockerEngine:
         client = await self.connect()
         await self.call(lambda: _kill(client, container))
 
+    def _profile(self) -> str:
+        if not self._quirks.seccomp_by_file:
+            return docker_json()
+        if self._private is None:
+            # Ours alone, and gone with this process.
+            self._private = tempfile.TemporaryDirectory(prefix="microclaw-seccomp-")
+            Path(self._private.name, "profile.json").write_text(docker_json())
+        return str(Path(self._private.name, "profile.json"))
+
     def _connect(self, places: Sequence[Path]) -> APIClient:
         from docker import APIClient
         from docker.errors import DockerException
@@ -183,7 +195,7 @@ class DockerEngine:
             self.version = f"{quirks.name} {about['Version']}"
             return client
         raise EngineMissing(
-            f"{self.name} can't be used ({'; '.join(tried)}); install and start it, or check that you may use its socket"
+            f"{self.name} can't be used ({'; '.join(tried)}); start it, or check that you may use its socket"
         )
 
     def _check(self, info: dict[str, Any]) -> None:
@@ -290,13 +302,17 @@ def _start(client: APIClient, name: str, settings: dict[str, Any]) -> tuple[str,
 
 
 def _kill(client: APIClient, container: str) -> None:
-    from docker.errors import APIError
+    from docker.errors import APIError, NotFound
 
     try:
         client.kill(container)
-    except APIError as error:
-        # Not there or not running: that is what was wanted.
-        if error.status_code not in (404, 409):
+    except APIError:
+        # Not there or not running any more is what was wanted; engines say it in different ways.
+        try:
+            running = client.inspect_container(container)["State"]["Running"]
+        except NotFound:
+            return
+        if running:
             raise
 
 

@@ -1,10 +1,10 @@
-"""A RunSpec as Docker's API wants it. Pure but for the profile's data."""
+"""A RunSpec as Docker's API wants it. Pure."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from microclaw.sandbox import inside, seccomp
+from microclaw.sandbox import inside
 from microclaw.sandbox.backend import RunSpec
 from microclaw.sandbox.engine_quirks import Quirks
 from microclaw.sandbox.rlimits import FILE_BYTES_MAX
@@ -22,8 +22,11 @@ def container_name(spec: RunSpec) -> str:
     return f"microclaw-{spec.installation}-{spec.worker_id}"
 
 
-def container_settings(spec: RunSpec, image: str, user: str, quirks: Quirks) -> dict[str, Any]:
-    """The body of `POST /containers/create`."""
+def container_settings(spec: RunSpec, image: str, user: str, quirks: Quirks, seccomp: str) -> dict[str, Any]:
+    """The body of `POST /containers/create`.
+
+    :param seccomp: the profile, or its file where the engine wants one.
+    """
     return {
         "Image": image,
         # The image's own entry point, if it has one, does not come between.
@@ -42,7 +45,7 @@ def container_settings(spec: RunSpec, image: str, user: str, quirks: Quirks) -> 
         "AttachStdout": True,
         "AttachStderr": True,
         "NetworkDisabled": True,
-        "HostConfig": _host_settings(spec, quirks),
+        "HostConfig": _host_settings(spec, quirks, seccomp),
     }
 
 
@@ -51,7 +54,7 @@ def environment(spec: RunSpec) -> dict[str, str]:
     return {"PATH": inside.PATH, "HOME": inside.HOME, **spec.env}
 
 
-def _host_settings(spec: RunSpec, quirks: Quirks) -> dict[str, Any]:
+def _host_settings(spec: RunSpec, quirks: Quirks, seccomp: str) -> dict[str, Any]:
     limits = spec.limits
     # `mounts`, never `binds`: a bind of a folder that is not there makes it, as root.
     mounts = [(str(mount.source), mount.target, not mount.writable) for mount in spec.mounts]
@@ -70,7 +73,7 @@ def _host_settings(spec: RunSpec, quirks: Quirks) -> dict[str, Any]:
         "ReadonlyRootfs": True,
         "Privileged": False,
         "CapDrop": ["ALL"],
-        "SecurityOpt": ["no-new-privileges", f"seccomp={seccomp.docker_json()}"],
+        "SecurityOpt": ["no-new-privileges", f"seccomp={seccomp}"],
         "IpcMode": "private",
         "PidsLimit": limits.pids,
         "Memory": limits.memory_bytes,

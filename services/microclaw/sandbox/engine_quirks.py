@@ -17,19 +17,16 @@ class Quirks:
     has_init: bool
     #: Its report of an out-of-memory kill can be believed; else 137 without our doing means it.
     tells_out_of_memory: bool
+    #: It wants the seccomp profile as a file's path, not as text.
+    seccomp_by_file: bool
 
 
-DOCKER = Quirks("Docker", has_init=True, tells_out_of_memory=True)
+DOCKER = Quirks("Docker", has_init=True, tells_out_of_memory=True, seccomp_by_file=False)
 #: Its init is a separate package (catatonit), and `OOMKilled` stays false.
-PODMAN = Quirks("Podman", has_init=False, tells_out_of_memory=False)
+PODMAN = Quirks("Podman", has_init=False, tells_out_of_memory=False, seccomp_by_file=True)
 
 
 def quirks_of(version: Mapping[str, Any]) -> Quirks:
     """By what the engine answers to /version."""
     names = {str(part.get("Name", "")) for part in version.get("Components") or ()}
     return PODMAN if any("podman" in name.lower() for name in names) else DOCKER
-
-
-def is_rootless(info: Mapping[str, Any]) -> bool:
-    """By what the engine answers to /info."""
-    return any("rootless" in str(option) for option in info.get("SecurityOptions") or ())

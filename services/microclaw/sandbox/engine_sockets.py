@@ -22,6 +22,7 @@ def sockets(name: str, env: Mapping[str, str]) -> list[Path]:
         if not chosen.startswith("unix://"):
             raise EngineMissing(f"{variable}={chosen} is not on this machine; use a Unix socket (unix:///path)")
         return [Path(chosen.removeprefix("unix://"))]
+    places: tuple[str, ...]
     home, runtime = env.get("HOME", "/nonexistent"), env.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     if name == "docker":
         places = (

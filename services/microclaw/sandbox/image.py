@@ -38,7 +38,7 @@ def exists(client: APIClient, wanted: str) -> bool:
     from docker.errors import ImageNotFound
 
     try:
-        client.inspect_image(wanted)
+        client.inspect_image(wanted)  # type: ignore[no-untyped-call]
     except ImageNotFound:
         return False
     return True
@@ -55,7 +55,7 @@ def ensure(client: APIClient, name: str, engine_arch: str, say: Say) -> str:
         if name != OWN_IMAGE:
             if not exists(client, name):
                 say(f"pulling image {name}")
-                client.pull(name)
+                _pull(client, name)
             return name
         site, agent = stages(engine_arch)
         if not exists(client, agent.tag):
@@ -90,6 +90,13 @@ def _build(client: APIClient, stage: Stage, base: str, engine_arch: str, say: Sa
                 raise BuildError(str(problem), iter(()))
 
 
+def _pull(client: APIClient, name: str) -> None:
+    """:raises APIError: it can't be had. :raises EngineMissing: the same, by an engine that says so in passing."""
+    said = str(client.pull(name))
+    if not exists(client, name):
+        raise EngineMissing(f"image {name} can't be pulled: {(said.strip().splitlines() or ['no word'])[-1][:300]}")
+
+
 def _base(client: APIClient, say: Say) -> str:
     """A base image that has our Python, made or pulled if there is none."""
     from docker.errors import APIError
@@ -100,9 +107,9 @@ def _base(client: APIClient, say: Say) -> str:
             return name
     try:
         say(f"pulling base image {OFFICIAL_BASE}")
-        client.pull(OFFICIAL_BASE)
+        _pull(client, OFFICIAL_BASE)
         return OFFICIAL_BASE
-    except APIError as error:
+    except (APIError, EngineMissing) as error:
         why = one_line(error)
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb") and PYTHON == OWN_BASE_PYTHON):
         raise EngineMissing(f"image {OFFICIAL_BASE} can't be pulled: {why}; connect to the registry and try again")
@@ -112,6 +119,9 @@ def _base(client: APIClient, say: Say) -> str:
         _run([str(folder() / "base.sh"), str(root)])
         _run(["tar", "--owner=0", "--group=0", "--numeric-owner", "-C", str(root), "-cf", str(archive), "."])
         client.import_image_from_file(str(archive), repository=OWN_BASE, tag=PYTHON)
+    if not exists(client, own):
+        # Podman 4 takes no notice of the tag.
+        client.tag(f"{OWN_BASE}:latest", OWN_BASE, PYTHON)
     return own
 
 
