@@ -43,7 +43,7 @@ def test_the_default_file_says_every_key() -> None:
     ("text", "said"),
     [
         ("[queue]\nmax_concurent = 3", "c.toml:2: queue.max_concurent is not a known key; did you mean max_concurrent"),
-        ("[queu]\nx = 1", "c.toml:1: queu is not a known table; did you mean queue?"),
+        ("[queues]\nx = 1", "c.toml:1: queues is not a known table; did you mean queue?"),
         ("queue.max_concurent = 3", "c.toml:1: queue.max_concurent is not a known key"),
         ('[queue]\n\nmax_concurrent = "5"', "c.toml:3: queue.max_concurrent is '5', wanted a whole number"),
         ("[queue]\nmax_concurrent = 0", "c.toml:2: queue.max_concurrent is 0, wanted a whole number >= 1"),
