@@ -114,7 +114,7 @@ class _Talk:
         self._screen = screen
         self._conversation = Conversation(bus, chat, self._on_away)
         self._seen = Seen(context.home, chat)
-        self._answers = 0
+        self._shown = 0
         self._changed = asyncio.Condition()
         self._one_at_a_time = asyncio.Lock()
 
@@ -130,7 +130,7 @@ class _Talk:
                 self._screen.reply(line)
                 self._seen.save(line.number)
                 async with self._changed:
-                    self._answers += 1
+                    self._shown = line.number
                     self._changed.notify_all()
         except MicroclawError as error:
             self._screen.note(f"microclaw: {error}", "red")
@@ -145,10 +145,11 @@ class _Talk:
 
     async def say_and_wait(self, text: str, timeout_s: float) -> None:
         """Say it and wait for the next line. Raises TimeoutError."""
-        before = self._answers
+        # By number: what was said while nobody looked may still be coming in.
+        before = await self._conversation.last(timeout_s)
         await self._conversation.say(text, timeout_s)
         async with self._changed:
-            await asyncio.wait_for(self._changed.wait_for(lambda: self._answers > before), timeout_s)
+            await asyncio.wait_for(self._changed.wait_for(lambda: self._shown > before), timeout_s)
 
     async def end(self) -> None:
         """Let go of the bus, what was typed being said first."""
