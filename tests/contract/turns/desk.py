@@ -94,6 +94,15 @@ class Desk:
             await self._changed.wait_for(lambda: len(self.of(run_id)) >= count)
         return self.of(run_id)
 
+    async def answer(self, run_id: str) -> str:
+        """What the run said at its end."""
+        def found() -> list[str]:
+            return [reply.text for reply in self.replies if reply.run_id == run_id and reply.origin == "answer"]
+
+        async with asyncio.timeout(DEADLINE_S), self._changed:
+            await self._changed.wait_for(lambda: bool(found()))
+        return found()[0]
+
     def of(self, run_id: str) -> list[str]:
         return [reply.text for reply in self.replies if reply.run_id == run_id]
 

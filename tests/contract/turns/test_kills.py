@@ -8,6 +8,7 @@ import random
 import signal
 
 import pytest
+from tests.contract.processes import until
 from tests.contract.turns.desk import Desk, children_of
 
 pytestmark = pytest.mark.usefixtures("bubblewrap")
@@ -37,14 +38,17 @@ async def test_killed_at_random_moments_every_run_ends_once(victim: str) -> None
 
         async def kill() -> None:
             while True:
-                await asyncio.sleep(chance.uniform(0.02, 0.6))
-                if victim == "worker":
-                    for pid in children_of(desk.made.pid("sandbox")):
-                        with_pid(pid)
-                else:
-                    desk.made.kill(victim)
-                    desk.made.start(victim)
-                    await asyncio.sleep(0.7)  # it has to get somewhere between two deaths
+                for _ in range(2):
+                    await asyncio.sleep(chance.uniform(0.02, 0.8))
+                    if victim == "worker":
+                        for pid in children_of(desk.made.pid("sandbox")):
+                            kill_pid(pid)
+                    else:
+                        desk.made.kill(victim)
+                        desk.made.start(victim)
+                # However slow the machine is: it gets somewhere between two deaths.
+                ended = len(desk.ends)
+                await until(lambda: len(desk.ends) > ended)  # noqa: B023
 
         killing = asyncio.create_task(kill())
         try:
@@ -63,7 +67,7 @@ async def test_killed_at_random_moments_every_run_ends_once(victim: str) -> None
         assert all(len(ends) == 1 for ends in desk.ends.values())
 
 
-def with_pid(pid: int) -> None:
+def kill_pid(pid: int) -> None:
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -36,7 +36,8 @@ async def test_each_group_sees_its_own_folder_and_never_another(desk: Desk) -> N
 
 
 async def test_main_reads_the_project_without_what_is_private(desk: Desk) -> None:
-    run = await desk.grant("#!bash ls -A /workspace/project; touch /workspace/project/libs/x 2>&1", group="main", is_main=True)
+    look = "#!bash ls -A /workspace/project; touch /workspace/project/libs/x 2>&1"
+    run = await desk.grant(look, group="main", is_main=True)
     await desk.end(run)
     (said,) = await desk.said(run, 1)
     assert {"libs", "services", "README.md"} & set(said.split()) and "Read-only" in said

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.sandbox_service.plain import ECHO, PlainBackend
@@ -30,7 +31,7 @@ class OpenDoors:
 class Rig:
     """A pool over plain subprocesses."""
 
-    def __init__(self, home: Home, program: str, **sandbox: int) -> None:
+    def __init__(self, home: Home, program: str, **sandbox: Any) -> None:
         self.home = home
         self.settings = Settings(sandbox=Sandbox(**sandbox))
         self.backend = PlainBackend(program)

@@ -1,0 +1,93 @@
+"""Extra folders are given by the owner's list alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from microclaw.core.mounts import AllowList, Granted, Refusal, Root, Wanted, decide, read_allow_list
+
+LIST = json.dumps({
+    "allowedRoots": [{"path": "~/projects", "allowReadWrite": True}, {"path": "~/docs", "allowReadWrite": False}],
+    "blockedPatterns": [], "nonMainReadOnly": True,
+})
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    for name in (
+        "projects/app", "projects/.ssh/keys", "projects/my.environment", "docs", "outside", "projects-evil",
+    ):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "projects/link-out").symlink_to(tmp_path / "outside")
+    (tmp_path / "projects/link-in").symlink_to(tmp_path / "projects/app")
+    (tmp_path / "plink").symlink_to(tmp_path / "projects")
+    return tmp_path
+
+
+def real(path: str) -> str | None:
+    return os.path.realpath(path) if os.path.exists(path) else None
+
+
+def ask(home: Path, text: str | None = LIST, *, is_main: bool = True, **wanted: Any) -> Granted | Refusal:
+    return decide(
+        Wanted(**wanted), read_allow_list(text), is_main=is_main, home=str(home), resolve=real,
+    )
+
+
+@pytest.mark.parametrize("text", [
+    None, "{nope", '{"allowedRoots": {}, "blockedPatterns": [], "nonMainReadOnly": true}',
+    '{"allowedRoots": [{"path": "~/projects", "allowReadWrite": true}], "blockedPatterns": []}',
+    '{"allowedRoots": [], "blockedPatterns": [], "nonMainReadOnly": true}',
+])
+def test_no_good_list_allows_nothing(home: Path, text: str | None) -> None:
+    assert isinstance(ask(home, text, host_path="~/projects/app"), Refusal)
+
+
+@pytest.mark.parametrize("path", [
+    "~/projects-evil", "~/projects/.ssh/keys", "~/projects/my.environment", "~/projects/link-out",
+    "~/projects/../outside", "~/projects/missing", "~",
+])
+def test_what_lies_elsewhere_or_looks_like_credentials_is_refused(home: Path, path: str) -> None:
+    assert isinstance(ask(home, host_path=path), Refusal)
+
+
+@pytest.mark.parametrize("name", ["/etc", "  ", "x:ro", "../up", "a/../../b", "x\ny"])
+def test_a_name_that_leads_away_is_refused(home: Path, name: str) -> None:
+    assert isinstance(ask(home, host_path="~/projects/app", container_path=name), Refusal)
+
+
+def test_writing_takes_the_word_the_root_and_the_group(home: Path) -> None:
+    app = str(home / "projects/app")
+    write: dict[str, Any] = {"host_path": "~/projects/app", "readonly": False}
+    assert ask(home, **write) == Granted(app, "/workspace/extra/app", readonly=False)
+    assert ask(home, host_path="~/projects/app") == Granted(app, "/workspace/extra/app", readonly=True)
+    assert ask(home, **write, is_main=False) == Granted(app, "/workspace/extra/app", readonly=True)
+    assert ask(home, host_path="~/docs", readonly=False) == Granted(
+        str(home / "docs"), "/workspace/extra/docs", readonly=True
+    )
+
+
+def test_links_count_as_what_they_point_to(home: Path) -> None:
+    app = str(home / "projects/app")
+    assert ask(home, host_path="~/projects/link-in") == Granted(app, "/workspace/extra/link-in", readonly=True)
+    text = LIST.replace("~/projects", "~/plink")
+    assert ask(home, text, host_path="~/projects/app") == Granted(app, "/workspace/extra/app", readonly=True)
+
+
+@given(st.lists(st.sampled_from(["a", "b", "..", ".", "", "c.d", " "]), max_size=6))
+def test_whatever_is_asked_for_is_below_a_root_and_below_extra(parts: list[str]) -> None:
+    allowed = AllowList((Root("/r"),), (), True)
+    granted = decide(
+        Wanted("/r/" + "/".join(parts)), allowed, is_main=True, home="/h", resolve=os.path.normpath,
+    )
+    if isinstance(granted, Granted):
+        assert granted.host_path == "/r" or granted.host_path.startswith("/r/")
+        assert os.path.normpath(granted.container_path).startswith("/workspace/extra/")
+        assert granted.readonly
