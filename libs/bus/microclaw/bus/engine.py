@@ -322,9 +322,7 @@ class Engine:
                 envelope = decode(body)
                 kind = kind_of(envelope.payload)
                 self._check_rights(client, envelope, kind)
-                digest = digest_of(
-                    kind.encode(), envelope.session_id.encode(), envelope.source.encode(), bytes(envelope.payload)
-                )
+                digest = digest_of(envelope.session_id, envelope.source, envelope.payload)
                 rows.append(NewRow(0, envelope.message_id, 0, 0, 0, digest, body, not_before or None, expires or None))
                 names.append((envelope.session_id, kind, expected))
         except EnvelopeTooBig as error:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import msgspec
 
 from microclaw.bus.errors import BusError
 
@@ -53,8 +54,6 @@ CREATE TABLE dead (
     reason TEXT NOT NULL, first_error TEXT NOT NULL, last_error TEXT NOT NULL, PRIMARY KEY (grp, offset)
 ) STRICT, WITHOUT ROWID;
 """
-
-_LENGTH = struct.Struct(">I").pack
 
 _ROW = "offset, session, seq, kind, body, not_before_ms, expires_ms"
 
@@ -131,9 +130,11 @@ STDLIB = Driver(
 )
 
 
-def digest_of(*parts: bytes) -> bytes:
-    """What makes two messages of one id the same message: 8 bytes over kind, session, source and payload."""
-    return blake2b(b"".join([piece for part in parts for piece in (_LENGTH(len(part)), part)]), digest_size=8).digest()
+def digest_of(session: str, source: str, payload: bytes | msgspec.Raw) -> bytes:
+    """What makes two messages of one id the same message: 8 bytes over session, source and payload (the kind is in it).
+    """
+    head = f"{len(session)} {len(source)} {session}{source}".encode()
+    return blake2b(b"".join((head, payload)), digest_size=8).digest()
 
 
 class Journal:
