@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import socket
 import struct
 import tempfile
+import weakref
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -68,7 +70,7 @@ class DockerEngine:
         self._quirks: Quirks = DOCKER
         self._client: APIClient | None = None
         self._arch = ""
-        self._private: tempfile.TemporaryDirectory[str] | None = None
+        self._profile_file: Path | None = None
         self._image = ""
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=name)
 
@@ -168,11 +170,13 @@ class DockerEngine:
     def _profile(self) -> str:
         if not self._quirks.seccomp_by_file:
             return docker_json()
-        if self._private is None:
-            # Ours alone, and gone with this process.
-            self._private = tempfile.TemporaryDirectory(prefix="microclaw-seccomp-")
-            Path(self._private.name, "profile.json").write_text(docker_json())
-        return str(Path(self._private.name, "profile.json"))
+        if self._profile_file is None:
+            # In a folder of ours alone, which goes when we do.
+            folder = tempfile.mkdtemp(prefix="microclaw-seccomp-")
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            self._profile_file = Path(folder, "profile.json")
+            self._profile_file.write_text(docker_json())
+        return str(self._profile_file)
 
     def _connect(self, places: Sequence[Path]) -> APIClient:
         from docker import APIClient

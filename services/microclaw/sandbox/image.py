@@ -69,7 +69,9 @@ def ensure(client: APIClient, name: str, engine_arch: str, say: Say) -> str:
 
 def one_line(error: Exception) -> str:
     """What an engine said, for a message."""
-    return " ".join(str(error).split())[:300]
+    # Docker's client puts the address that it asked before the engine's own words.
+    said = getattr(error, "explanation", None) or str(error)
+    return " ".join(str(said).split())[:300]
 
 
 def _build(client: APIClient, stage: Stage, base: str, engine_arch: str, say: Say) -> None:

@@ -143,7 +143,11 @@ def bpf_for_host() -> bytes:
 
 @cache
 def docker_json() -> str:
-    """The profile as Docker and Podman take it in `security_opt`."""
+    """The profile as Docker and Podman take it in `security_opt`.
+
+    Its default answers where the conditions of a call don't hold, so it is EPERM; to calls that are newer than all named
+    here runc itself answers ENOSYS.
+    """
     plain: dict[int, list[str]] = {}
     entries: list[dict[str, object]] = []
     for name, rule in rules().items():
@@ -166,7 +170,7 @@ def docker_json() -> str:
         entries.append({"names": names, **action})
     return json.dumps({
         "defaultAction": "SCMP_ACT_ERRNO",
-        "defaultErrnoRet": errno.ENOSYS,
+        "defaultErrnoRet": errno.EPERM,
         "archMap": [
             {"architecture": architecture.docker, "subArchitectures": []} for architecture in ARCHITECTURES.values()
         ],
