@@ -221,7 +221,8 @@ class Mesh:
         while True:
             try:
                 found = await (await self.bus()).request(
-                    ANSWERED_BY[type(question)], question, answer | Failed, timeout_s=5.0 + _wait_s(question)
+                    ANSWERED_BY[type(question)], question, answer | Failed,  # type: ignore[arg-type]
+                    timeout_s=5.0 + _wait_s(question),
                 )
             except (NoResponder, BusTimeout):
                 if time.monotonic() > until:
