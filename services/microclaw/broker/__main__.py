@@ -8,9 +8,9 @@ import signal
 import sys
 import time
 
+from microclaw.broker.admin import Administration
 from microclaw.broker.peers import judge
 from microclaw.broker.serve import Server
-from microclaw.broker.status import Status
 from microclaw.bus import only_one
 from microclaw.bus.engine import Engine
 from microclaw.bus.journal import Journal
@@ -40,7 +40,7 @@ def main() -> int:
     engine = Engine(journal, monotonic=time.monotonic, wall_ms=now_ms,
                     retention_ms=settings.bus.retention_days * DAY_MS,
                     rights=judge(guests(settings.bus), os.getppid()))
-    engine.own = Status(engine, now_ms()).answer
+    engine.own = Administration(engine, now_ms()).answer
     server = Server(engine, home.bus)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: server.stop())

@@ -26,6 +26,8 @@ DRAIN_FRAMES_MAX = 1_000
 SEND_FRAMES_MAX = 10_000
 #: Retention is looked at so often, and also while there is still something to delete.
 EXPIRE_EVERY_S = 60.0
+#: Under load the poller is asked so often, beside draining the socket, seconds.
+POLL_EVERY_S = 0.01
 #: How often the silent are looked for.
 SILENCE_CHECK_S = 0.5
 
@@ -65,15 +67,20 @@ class Server:
         signal.set_wakeup_fd(wake_write)
         self._poller.register(wake_read, zmq.POLLIN)
         expire_at = silence_at = time.monotonic()
+        polled_at = 0.0
         while not self._stopping:
             now = time.monotonic()
             due = min(self._engine.next_due() or now + 60, expire_at, silence_at)
-            for fd, _ in self._poller.poll(math.ceil(max(0.0, due - now) * 1000)):
-                if fd in self._pidfds:
-                    self._died(int(fd))
-                elif fd == wake_read:
-                    os.read(wake_read, 64)
-            self._drain()
+            # What came while the last turn was on its way to the disk is taken without asking the kernel, but not so
+            # often that a dead client or a signal goes unseen.
+            if polled_at < now - POLL_EVERY_S or not self._drain():
+                polled_at = now
+                for fd, _ in self._poller.poll(math.ceil(max(0.0, due - now) * 1000)):
+                    if fd in self._pidfds:
+                        self._died(int(fd))
+                    elif fd == wake_read:
+                        os.read(wake_read, 64)
+                self._drain()
             before_turn()
             self._send(self._engine.turn())
             now = time.monotonic()
@@ -88,12 +95,13 @@ class Server:
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    def _drain(self) -> None:
-        for _ in range(DRAIN_FRAMES_MAX):
+    def _drain(self) -> int:
+        """Take what is there, so many frames at most; how many there were."""
+        for number in range(DRAIN_FRAMES_MAX):
             try:
                 routing = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:
-                return
+                return number
             client = self._engine.clients.get(routing)
             if client is None:
                 self._stranger(routing)
@@ -103,6 +111,7 @@ class Server:
             while self._socket.getsockopt(zmq.RCVMORE):
                 self._socket.recv()
             self._take(client, frame)
+        return DRAIN_FRAMES_MAX
 
     def _take(self, client: Client, frame: bytes) -> None:
         try:

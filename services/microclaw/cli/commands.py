@@ -27,6 +27,7 @@ COMMANDS = {
     "groups": Command("groups", "list and register chats"),
     "cron": Command("cron", "list, add and change scheduled tasks"),
     "runs": Command("runs", "what runs, waits and lately failed"),
+    "bus": Command("bus", "look at the bus: info, ls, sub, tail, replay, dlq, check, backup, …"),
     "config": Command("config", "show, check and change the configuration"),
     "secrets": Command("secrets", "keep keys: set, list, rotate, rm"),
     "egress": Command("egress", "where agents may go: list, allow, deny, forget, explain"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -13,8 +13,7 @@ from microclaw.bus.envelope import Envelope
 Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True):
     """An envelope to be published: the broker gives it its `seq`, the client its `source`."""
 
     session_id: str
@@ -35,8 +34,7 @@ class Draft:
     expected_last_seq: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """The broker has it on disk."""
 
     message_id: bytes
@@ -46,8 +44,7 @@ class Receipt:
     duplicate: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """One envelope given to this consumer. Settle it with exactly one of `ack`, `nack`, `term`; until then, and until
     `ack_wait_ms` is over, no other consumer of the group has it, and nothing later of its session is given to anyone
     in the group."""
@@ -56,7 +53,7 @@ class Delivery:
     #: 1 at the first delivery. Counts survive the consumer; after a crash of the broker itself they may start anew.
     count: int
     #: Opaque to users: how the client names it to the broker.
-    token: Any = field(repr=False)
+    token: Any
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,11 @@ REPLAY_WAIT_MS = 20_000
 
 Answer = TypeVar("Answer")
 
+#: What comes for each message is compared and encoded as plain numbers: an IntEnum costs ten times as much.
+_PUBLISH = int(Op.PUBLISH)
+_ACK = int(Op.ACK)
+_ANSWERS = frozenset({int(Op.PUBLISH), int(Op.REQUEST), int(Op.REPLAY)})
+
 log = logging.getLogger("microclaw.bus")
 
 
@@ -168,10 +173,10 @@ class Client(Bus):
 
     def _on(self, operation: list[Any]) -> None:
         op = operation[0]
-        if op == Op.DELIVER:
-            self._on_deliver(operation[1], operation[2])
-        elif op in (Op.PUBLISH, Op.REQUEST, Op.REPLAY):
+        if op in _ANSWERS:
             self._settle(operation[1], operation[2:])
+        elif op == Op.DELIVER:
+            self._on_deliver(operation[1], operation[2])
         elif op == Op.ASKED:
             task = asyncio.create_task(self._answer(*operation[1:]))
             self._answering.add(task)
@@ -281,7 +286,7 @@ class Client(Bus):
             return []
         ids, items = self._encode(drafts)
         rid = self._rid()
-        (answer,) = await self._call([Op.PUBLISH, rid, items], rid, timeout_s)
+        (answer,) = await self._call([_PUBLISH, rid, items], rid, timeout_s)
         return [Receipt(message_id, seq, dup) for message_id, (seq, dup) in zip(ids, answer, strict=True)]
 
     async def ack(self, delivery: Delivery, *drafts: Draft) -> list[Receipt]:
@@ -294,7 +299,7 @@ class Client(Bus):
                 return []
             ids, items = self._encode(drafts)
             rid = self._rid()
-            (answer,) = await self._call([Op.ACK, rid, group, [token.offset], items], rid, None)
+            (answer,) = await self._call([_ACK, rid, group, [token.offset], items], rid, None)
         finally:
             token.stream.open.discard(token.offset)
         return [Receipt(message_id, seq, dup) for message_id, (seq, dup) in zip(ids, answer, strict=True)]
@@ -304,7 +309,7 @@ class Client(Bus):
         together = self._acking.get(group)
         if together is None:
             rid = self._rid()
-            together = self._acking[group] = Acks([Op.ACK, rid, group, [], []])
+            together = self._acking[group] = Acks([_ACK, rid, group, [], []])
             future: asyncio.Future[Any] = self._loop.create_future()
             future.add_done_callback(together.settle)
             self._calls[rid] = (together.operation, future)

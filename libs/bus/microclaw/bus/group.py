@@ -155,6 +155,11 @@ class Group:
                     return True
         return False
 
+    @property
+    def parked(self) -> int:
+        """Unsettled messages that were set aside."""
+        return len(self._parked)
+
     def oldest_unsettled(self) -> int | None:
         """The lowest offset not settled, parked ones included."""
         lowest = [next(iter(self._pending), None), min(self._parked, default=None)]

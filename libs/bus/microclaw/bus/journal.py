@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import msgspec
 
@@ -171,6 +171,11 @@ class Journal:
         self.epoch: str = self._value("SELECT value FROM meta WHERE key = 'epoch'")
         self._inserts = {rows: _insert_sql(rows) for rows in INSERT_ROWS}
 
+    @staticmethod
+    def hold(path: Path) -> BinaryIO:
+        """Keep every broker away from this journal until what is returned is closed. Raises JournalError."""
+        return _lock(path.with_suffix(".lock"))
+
     def _value(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         row = next(iter(self._db.execute(sql, parameters)), None)
         return None if row is None else row[0]
@@ -292,6 +297,28 @@ class Journal:
         self._write("DELETE FROM dead WHERE grp = ? AND offset = ?", (group, offset))
         return found
 
+    def set_base_seq(self, session: int, base_seq: int) -> None:
+        """The last `seq` of a session that is no longer kept (for a repair)."""
+        self._write("UPDATE sessions SET base_seq = ? WHERE no = ?", (base_seq, session))
+
+    def copy_aside(self, table: Literal["parked", "dead"], group: int, rows: Iterable[Sequence[Any]]) -> None:
+        """Rows of another journal's table, for this group (for a repair)."""
+        for row in rows:
+            places = ", ".join("?" * len(row))
+            self._write(f"INSERT INTO {table} VALUES ({places})", (group, *row[1:]))  # noqa: S608 - a table's name
+
+    def drop_group(self, group: int) -> None:
+        """Forget a group, its place and its dead letters."""
+        for table in ("settled", "parked", "dead"):
+            self._write(f"DELETE FROM {table} WHERE grp = ?", (group,))  # noqa: S608 - a table's name
+        self._write("DELETE FROM groups WHERE no = ?", (group,))
+
+    def compact(self) -> None:
+        """Give unused space back to the file system; nothing else can be written meanwhile."""
+        self._write("VACUUM")
+        self.checkpoint("TRUNCATE")
+        self._prewarm()
+
     def expire(self, before_ms: int, floor: int, limit: int) -> int:
         """Delete up to `limit` of the oldest messages stored before `before_ms` that every group is done with (up to
         `floor`), but none that is parked or dead. Returns how many."""
@@ -394,6 +421,36 @@ class Journal:
             " JOIN messages m ON m.offset = d.offset WHERE d.grp = ? ORDER BY d.dead_ms DESC, d.offset DESC LIMIT ?",
             (group, limit),
         ))
+
+    def sessions(self, prefix: str, limit: int) -> list[tuple[str, int, int]]:
+        """(name, last seq, kept) of sessions whose name begins so, most recently used first."""
+        # A range, not LIKE: names may hold its wild cards, and the index serves a range.
+        return list(self._db.execute(
+            "SELECT s.name, max(s.base_seq, coalesce(max(m.seq), 0)), count(m.seq) FROM sessions s"
+            " LEFT JOIN messages m ON m.session = s.no WHERE s.name >= ? AND substr(s.name, 1, ?) = ?"
+            " GROUP BY s.no ORDER BY max(m.offset) DESC LIMIT ?", (prefix, len(prefix), prefix, limit),
+        ))
+
+    def dead_offsets(self, group: int) -> list[int]:
+        """The offsets of a group's dead letters, oldest first."""
+        return [row[0] for row in self._db.execute("SELECT offset FROM dead WHERE grp = ? ORDER BY offset", (group,))]
+
+    def stored_ms(self, offset: int) -> int | None:
+        """When a message was stored, None = not kept."""
+        stored = self._value("SELECT stored_ms FROM messages WHERE offset = ?", (offset,))
+        return None if stored is None else int(stored)
+
+    def offset_at(self, stored_ms: int) -> int:
+        """The first offset stored at or after this moment (stored times never fall, unless the clock was set back)."""
+        found = self._value(
+            "SELECT offset FROM messages WHERE stored_ms >= ? ORDER BY offset LIMIT 1", (stored_ms,)
+        )
+        return self.last_offset() + 1 if found is None else int(found)
+
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of the file and of its write-ahead log."""
+        wal = Path(f"{self.path}-wal")
+        return self.path.stat().st_size, wal.stat().st_size if wal.exists() else 0
 
     def counts(self) -> dict[str, int]:
         """Rows of each table, for `bus info`."""

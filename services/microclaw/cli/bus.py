@@ -1,0 +1,249 @@
+"""`microclaw bus …`: look at the bus and mend it, through the broker; only `repair` works on the file, broker down."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from microclaw.bus import admin
+from microclaw.bus.api import Bus, Draft
+from microclaw.cli.asking import connected, refusal
+from microclaw.cli.bus_screens import Screens
+from microclaw.cli.context import Context
+from microclaw.core.errors import NotRunningError, UnhealthyError, UsageError
+from microclaw.core.requests import Done, Failed
+
+T = TypeVar("T")
+
+#: How often a job is asked after, and `tail -f` looks for more, s.
+POLL_S = 0.2
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """One action and what it takes."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.add_parser("info", help="messages, commits, sizes, clients")
+    listing = actions.add_parser("ls", help="sessions, most recently used first")
+    listing.add_argument("prefix", nargs="?", default="", help="only names that begin so")
+    group = actions.add_parser("sub", help="consumer groups: info [GROUP], rm GROUP")
+    group.add_argument("what", choices=("info", "rm"))
+    group.add_argument("group", nargs="?", default="")
+    tail = actions.add_parser("tail", help="the newest messages (-f: and what comes)")
+    tail.add_argument("--from", dest="start", default="-10", metavar="WHERE",
+                      help="an offset, -N for the last N, or a time (2026-11-23T12:00)")
+    tail.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
+    tail.add_argument("--kind", action="append", help="only this kind; * and > as in a subscription; repeatable")
+    tail.add_argument("--session", default="", help="only sessions that begin so")
+    publish = actions.add_parser("pub", help="publish a message: bus pub SESSION KIND [JSON]")
+    publish.add_argument("session")
+    publish.add_argument("kind")
+    publish.add_argument("payload", nargs="?", default="{}", help="the other fields of the payload, as JSON")
+    replay = actions.add_parser("replay", help="a session's messages after a seq")
+    replay.add_argument("session")
+    replay.add_argument("--after", type=int, default=0, metavar="SEQ")
+    dead = actions.add_parser("dlq", help="dead letters: ls [GROUP], requeue GROUP OFFSET|all, drop GROUP OFFSET|all")
+    dead.add_argument("what", choices=("ls", "requeue", "drop"))
+    dead.add_argument("group", nargs="?", default="")
+    dead.add_argument("offset", nargs="?", default="")
+    actions.add_parser("metrics", help="the numbers as Prometheus text")
+    actions.add_parser("check", help="read every row and say what is damaged")
+    actions.add_parser("repair", help="save what can be read of a damaged journal (MicroClaw must be down)")
+    actions.add_parser("compact", help="give unused space back (publishers wait meanwhile)")
+    backup = actions.add_parser("backup", help="copy the journal to a new file, without stopping")
+    backup.add_argument("file", type=Path)
+    for action in actions.choices.values():
+        action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
+
+
+def run(context: Context, options: argparse.Namespace) -> int:
+    """Carry it out. `check` that finds something exits with 5."""
+    if options.action == "repair":
+        return _repair(context)
+    if options.action == "check" and not _running(context):
+        return _check_lying(context)
+    return asyncio.run(_asked(context, options))
+
+
+def _running(context: Context) -> bool:
+    from microclaw.bus.supervisor import Supervisor
+
+    try:
+        Supervisor(context.home.supervisor_socket).pid()
+    except NotRunningError:
+        return False
+    return True
+
+
+async def _asked(context: Context, options: argparse.Namespace) -> int:
+    async with connected(context) as bus:
+        return await _ACTIONS[options.action](bus, Screens(context), options)
+
+
+async def _ask(bus: Bus, question: msgspec.Struct, answer: type[T]) -> T:
+    found = await bus.request("broker", question, answer | Failed, timeout_s=60)  # type: ignore[arg-type]
+    if isinstance(found, Failed):
+        raise refusal(found)
+    return found
+
+
+async def _info(bus: Bus, screens: Screens, _options: argparse.Namespace) -> int:
+    screens.info(await _ask(bus, admin.BusInfoAsked(), admin.BusInfo))
+    return 0
+
+
+async def _ls(bus: Bus, screens: Screens, options: argparse.Namespace) -> int:
+    screens.sessions((await _ask(bus, admin.SessionsAsked(prefix=options.prefix), admin.SessionsOfBus)).sessions)
+    return 0
+
+
+async def _sub(bus: Bus, screens: Screens, options: argparse.Namespace) -> int:
+    if options.what == "rm":
+        await _ask(bus, admin.DropGroup(name=options.group), Done)
+        screens.context.say(f"consumer group {options.group} is forgotten")
+        return 0
+    screens.groups((await _ask(bus, admin.GroupsOfBusAsked(name=options.group), admin.GroupsOfBus)).groups)
+    return 0
+
+
+async def _tail(bus: Bus, screens: Screens, options: argparse.Namespace) -> int:
+    after, after_ms = _where(options.start)
+    kinds = tuple(options.kind or (">",))
+    while True:
+        found = await _ask(
+            bus, admin.TailAsked(after=after, after_ms=after_ms, kinds=kinds, sessions=options.session), admin.TailRows
+        )
+        screens.rows(found.rows)
+        moved, after, after_ms = found.last != after, found.last, 0
+        if found.rows or (moved and after > 0):
+            continue
+        if not options.follow:
+            return 0
+        await asyncio.sleep(POLL_S)
+
+
+def _where(start: str) -> tuple[int, int]:
+    """(offset to begin after, or moment in ms)."""
+    from datetime import datetime
+
+    try:
+        number = int(start)
+    except ValueError:
+        try:
+            return 0, int(datetime.fromisoformat(start).astimezone().timestamp() * 1000)
+        except ValueError:
+            raise UsageError(f"--from {start}: an offset, -N or a time like 2026-11-23T12:00 is wanted") from None
+    return (number if number < 0 else max(number - 1, 0)), 0
+
+
+async def _pub(bus: Bus, screens: Screens, options: argparse.Namespace) -> int:
+    from microclaw.core.kinds import KINDS
+
+    if options.kind not in KINDS:
+        raise UsageError(f"{options.kind} is no kind; there are: {', '.join(sorted(KINDS))}")
+    try:
+        payload = msgspec.json.decode(options.payload, type=dict)
+        message = msgspec.convert(payload | {"kind": options.kind}, type=KINDS[options.kind])
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise UsageError(f"the payload is no {options.kind}: {error}") from error
+    (receipt,) = await bus.publish(Draft(options.session, message), timeout_s=10)
+    screens.receipt(options.session, receipt)
+    return 0
+
+
+async def _replay(bus: Bus, screens: Screens, options: argparse.Namespace) -> int:
+    found = (await _ask(bus, admin.SessionsAsked(prefix=options.session), admin.SessionsOfBus)).sessions
+    last = next((session.last_seq for session in found if session.name == options.session), 0)
+    if options.after >= last:
+        screens.context.say(f"{options.session} has nothing after {options.after}")
+        return 0
+    async for envelope in bus.replay(options.session, options.after):
+        screens.envelope(envelope)
+        if envelope.seq >= last:
+            break
+    return 0
+
+
+async def _dlq(bus: Bus, screens: Screens, options: argparse.Namespace) -> int:
+    if options.what == "ls":
+        screens.dead((await _ask(bus, admin.DeadLettersAsked(group=options.group), admin.DeadLetters)).letters)
+        return 0
+    if not options.group or not (options.offset == "all" or options.offset.isdigit()):
+        raise UsageError(f"microclaw bus dlq {options.what} GROUP OFFSET (or `all`): `microclaw bus dlq ls` shows them")
+    offset = 0 if options.offset == "all" else int(options.offset)
+    done = await _ask(bus, admin.SettleDead(group=options.group, offset=offset, action=options.what), admin.Settled)
+    screens.context.say(f"{done.count} dead letters of {options.group}: {options.what}")
+    return 0
+
+
+async def _metrics(bus: Bus, _screens: Screens, _options: argparse.Namespace) -> int:
+    print((await _ask(bus, admin.MetricsAsked(), admin.Text)).text, end="")
+    return 0
+
+
+async def _check(bus: Bus, screens: Screens, _options: argparse.Namespace) -> int:
+    return screens.findings((await _job(bus, screens, admin.StartJob(job="check"))).findings)
+
+
+async def _compact(bus: Bus, screens: Screens, _options: argparse.Namespace) -> int:
+    before = (await _ask(bus, admin.BusInfoAsked(), admin.BusInfo)).journal_bytes
+    await _job(bus, screens, admin.StartJob(job="compact"))
+    after = (await _ask(bus, admin.BusInfoAsked(), admin.BusInfo)).journal_bytes
+    screens.context.say(f"the journal has {after / 1e6:.1f} MB now, it had {before / 1e6:.1f}")
+    return 0
+
+
+async def _backup(bus: Bus, screens: Screens, options: argparse.Namespace) -> int:
+    began = time.monotonic()
+    await _job(bus, screens, admin.StartJob(job="backup", path=str(options.file.absolute())))
+    screens.context.say(f"{options.file}: {options.file.stat().st_size / 1e6:.1f} MB, {time.monotonic() - began:.1f} s")
+    return 0
+
+
+async def _job(bus: Bus, screens: Screens, wanted: admin.StartJob) -> admin.JobState:
+    state = await _ask(bus, wanted, admin.JobState)
+    while not state.done:
+        screens.context.progress(f"{wanted.job} {state.progress:.0%}")
+        await asyncio.sleep(POLL_S)
+        state = await _ask(bus, admin.JobAsked(), admin.JobState)
+    if state.error:
+        raise UnhealthyError(state.error)
+    return state
+
+
+def _check_lying(context: Context) -> int:
+    """The broker is down, perhaps because of what is to be found: look at the file itself."""
+    from microclaw.bus.journal import Journal
+    from microclaw.bus.journal_check import check
+
+    path = context.home.data / "journal.db"
+    if not path.exists():
+        raise UsageError("there is no journal yet: `microclaw up` makes it")
+    held = Journal.hold(path)
+    try:
+        return Screens(context).findings(tuple(check(path, lambda share: context.progress(f"check {share:.0%}"))))
+    finally:
+        held.close()
+
+
+def _repair(context: Context) -> int:
+    from microclaw.bus.journal_check import repair
+
+    if _running(context):
+        raise UsageError("MicroClaw runs: `microclaw down` first")
+    path = context.home.data / "journal.db"
+    if not path.exists():
+        raise UsageError("there is no journal yet: `microclaw up` makes it")
+    lost, kept = repair(path, lambda share: context.progress(f"repair {share:.0%}"))
+    Screens(context).repaired(lost, kept)
+    return 0
+
+
+_ACTIONS = {
+    "info": _info, "ls": _ls, "sub": _sub, "tail": _tail, "pub": _pub, "replay": _replay, "dlq": _dlq,
+    "metrics": _metrics, "check": _check, "compact": _compact, "backup": _backup,
+}
