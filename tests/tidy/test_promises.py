@@ -55,7 +55,8 @@ def test_every_program_is_stopped_with_all_it_started_and_logs_to_a_file_of_its_
         options = dict(found.items(section))
         assert f"-m microclaw.{name}" in options["command"]
         assert (options["stopasgroup"], options["killasgroup"]) == ("true", "true")
-        log = options.get("stdout_logfile") or options["stderr_logfile"]
+        # The other one is NONE: supervisord would put it into /tmp.
+        (log,) = {options["stdout_logfile"], options["stderr_logfile"]} - {"NONE"}
         assert log == f"%(ENV_MICROCLAW_LOGS)s/{name}.log"
         logs.add(log)
         assert any(key.endswith("logfile_maxbytes") for key in options)
