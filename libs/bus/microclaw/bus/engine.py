@@ -182,6 +182,8 @@ class Engine:
         self._waiting: list[_Waiting] = []
         self._asked: dict[int, _Asked] = {}
         self._next_bid = 1
+        #: Questions to the broker itself: answered after the commit, so that who asks sees what it just did.
+        self._asked_of_me: list[tuple[Client, int, bytes]] = []
         self._kinds = journal.kinds()
         self._sessions: OrderedDict[str, tuple[int, int]] = OrderedDict()
         self._session_names: dict[int, str] = {}
@@ -483,6 +485,7 @@ class Engine:
             group.park_laggards()
         self._publish_audits()
         self._commit(now_ms)
+        self._answer_own()
         self._dispatch(now, now_ms)
         if self._waiting:
             self._waiting = [w for w in self._waiting if not self._replay(w, final=w.deadline <= now)]
@@ -691,10 +694,8 @@ class Engine:
         return True
 
     def _on_request(self, client: Client, rid: int, service: str, timeout_ms: int, body: bytes) -> None:
-        if service == BROKER and self.own is not None:
-            self._out[client.routing].append([Op.REQUEST, rid, msgspec.msgpack.encode(
-                self.own(body, may_administer=client.rights.admin)
-            )])
+        if service == BROKER:
+            self._asked_of_me.append((client, rid, body))
             return
         if service not in client.rights.ask and "*" not in client.rights.ask:
             self.denied(client.name, "ask", f"{client.name} may not ask {service}")
@@ -711,6 +712,15 @@ class Engine:
             bid, self._next_bid = self._next_bid, self._next_bid + 1
             self._asked[bid] = _Asked(client, rid, responder, self._monotonic() + timeout_ms / 1000)
             self._out[responder.routing].append([Op.ASKED, bid, client.name, body])
+
+    def _answer_own(self) -> None:
+        questions, self._asked_of_me = self._asked_of_me, []
+        for client, rid, body in questions:
+            if self.own is None:
+                self._refuse(client.routing, rid, "no_responder", "this broker answers nothing of itself")
+                continue
+            answer = self.own(body, may_administer=client.rights.admin)
+            self._out[client.routing].append([Op.REQUEST, rid, msgspec.msgpack.encode(answer)])
 
     def _refuse_asked(self, asked: _Asked, code: str, why: str) -> None:
         asked.client.requests -= 1
