@@ -36,8 +36,10 @@ async def ask(owner: Bus, question: object, answer: type) -> object:
 
 
 async def test_pain06_dead_letters_are_shown_with_why_and_come_again_on_demand(connect) -> None:
+    victim = await connect("victim")
+    await bury(victim, "a", "b")
+    await victim.close()
     owner = await connect("cli")
-    await bury(owner, "a", "b")
     letters = (await ask(owner, admin.DeadLettersAsked(), admin.DeadLetters)).letters
     assert [letter.reason for letter in letters] == ["can't be read"] * 2
     first = min(letters, key=lambda letter: letter.offset)
@@ -51,9 +53,9 @@ async def test_pain06_dead_letters_are_shown_with_why_and_come_again_on_demand(c
 
 
 async def test_a_requeued_dead_letter_survives_the_broker(broker: BrokerProcess, connect) -> None:
-    owner = await connect("cli")
-    await bury(owner, "a")
-    await owner.close()
+    victim = await connect("victim")
+    await bury(victim, "a")
+    await victim.close()
     owner = await connect("cli")
     await ask(owner, admin.SettleDead(group="g", offset=0, action="requeue"), admin.Settled)
     broker.restart()
