@@ -28,8 +28,6 @@ SEND_FRAMES_MAX = 10_000
 EXPIRE_EVERY_S = 60.0
 #: Under load the poller is asked so often, beside draining the socket, seconds.
 POLL_EVERY_S = 0.01
-#: Under load the poller is asked so often, beside draining the socket, seconds.
-POLL_EVERY_S = 0.01
 #: How often the silent are looked for.
 SILENCE_CHECK_S = 0.5
 
@@ -69,7 +67,6 @@ class Server:
         signal.set_wakeup_fd(wake_write)
         self._poller.register(wake_read, zmq.POLLIN)
         expire_at = silence_at = time.monotonic()
-        polled_at = 0.0
         polled_at = 0.0
         while not self._stopping:
             now = time.monotonic()
@@ -114,7 +111,6 @@ class Server:
             while self._socket.getsockopt(zmq.RCVMORE):
                 self._socket.recv()
             self._take(client, frame)
-        return DRAIN_FRAMES_MAX
         return DRAIN_FRAMES_MAX
 
     def _take(self, client: Client, frame: bytes) -> None:

@@ -43,11 +43,6 @@ _PUBLISH = int(Op.PUBLISH)
 _ACK = int(Op.ACK)
 _ANSWERS = frozenset({int(Op.PUBLISH), int(Op.REQUEST), int(Op.REPLAY)})
 
-#: What comes for each message is compared and encoded as plain numbers: an IntEnum costs ten times as much.
-_PUBLISH = int(Op.PUBLISH)
-_ACK = int(Op.ACK)
-_ANSWERS = frozenset({int(Op.PUBLISH), int(Op.REQUEST), int(Op.REPLAY)})
-
 log = logging.getLogger("microclaw.bus")
 
 

@@ -47,9 +47,6 @@ AUDITS_MAX = 100
 #: `Op.PUBLISH` as a plain number: it goes out for every message, and an IntEnum is encoded ten times as slowly.
 PUBLISHED = int(Op.PUBLISH)
 
-#: `Op.PUBLISH` as a plain number: it goes out for every message, and an IntEnum is encoded ten times as slowly.
-PUBLISHED = int(Op.PUBLISH)
-
 #: The broker's own name as a responder.
 BROKER = "broker"
 
