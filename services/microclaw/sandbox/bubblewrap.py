@@ -114,7 +114,6 @@ class Bubblewrap:
         left = cgroups.leftovers(self._trees, installation)
         for group in left.values():
             await group.clear()
-        cgroups.remove_parents(self._trees, installation)
         return len(left)
 
     def _check_bounds(self) -> None:
@@ -159,7 +158,7 @@ class Bubblewrap:
             ours.close(info_w)
             try:
                 child = await asyncio.wait_for(_child_pid(info_r), START_WAIT_S)
-                handle = os.pidfd_open(child)
+                inner, outer = ours.process(child), ours.process(process.pid)
                 # Until the pipe says "go" nothing of ours runs, so no limit comes too late.
                 bound(child, spec.limits, whole_sandbox=group is not None)
                 if group:
@@ -173,18 +172,24 @@ class Bubblewrap:
                 _, said = await process.communicate()
                 lines = said.decode("utf-8", "replace").strip().splitlines()
                 raise SandboxError(f"bubblewrap did not start: {lines[-1] if lines else repr(error)}") from error
-        return BubblewrapSandbox(spec, process, child, handle, group)
+            ours.keep(inner)
+            ours.keep(outer)
+        return BubblewrapSandbox(spec, process, child, inner, outer, group)
 
 
 class BubblewrapSandbox:
     """A running one."""
 
     def __init__(
-        self, spec: RunSpec, process: asyncio.subprocess.Process, child: int, handle: int, group: cgroups.Group | None
-    ) -> None:
+        self, spec: RunSpec, process: asyncio.subprocess.Process, child: int, inner: int, outer: int,
+        group: cgroups.Group | None,
+    ) -> None:  # fmt: skip
+        """:param child: the first process inside.
+        :param inner: its handle; closed here at the end.
+        :param outer: that of bubblewrap itself; the same."""
         self.worker_id = spec.worker_id
         self._process = process
-        self._handle = handle
+        self._inner, self._outer = inner, outer
         self._group = group
         self._killed = False
         self._output = Output(spec.limits.output_bytes, self._kill_now)
@@ -208,16 +213,16 @@ class BubblewrapSandbox:
         """The first process inside takes all others of its namespace with it, whatever they ignore."""
         if self._process.returncode is None and not self._killed:
             self._killed = True
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            for handle in (self._inner, self._outer):
+                # By handle: `process.kill` looks first whether it has ended, and would take its exit code from asyncio.
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
         self._output.let_go()
 
     async def _end(self) -> Ended:
+        watching = asyncio.create_task(self._watchdog.run()) if self._watchdog else None
+        following = asyncio.create_task(self._follow())
         try:
-            watching = asyncio.create_task(self._watchdog.run()) if self._watchdog else None
-            following = asyncio.create_task(self._follow())
             await pipes.drain(self._process, self._output)
             if watching:
                 watching.cancel()
@@ -231,15 +236,19 @@ class BubblewrapSandbox:
         finally:
             if self._group:
                 await self._group.clear()
-            os.close(self._handle)
+            # Nobody kills by the handles any more: it has ended.
+            self._killed = True
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            os.close(self._inner)
+            os.close(self._outer)
 
     async def _follow(self) -> None:
         """When the outer process is killed before the inner one has asked to die with it, the inner one would
         stay, and keep our pipes open."""
+        await _until_gone(self._outer)
         with contextlib.suppress(ProcessLookupError):
-            await _until_gone(self._process.pid)
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+            signal.pidfd_send_signal(self._inner, signal.SIGKILL)
 
 
 def _abandon(pid: int) -> None:
@@ -249,9 +258,7 @@ def _abandon(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-async def _until_gone(pid: int) -> None:
-    """:raises ProcessLookupError: it was gone before."""
-    handle = os.pidfd_open(pid)
+async def _until_gone(handle: int) -> None:
     loop = asyncio.get_running_loop()
     gone = asyncio.Event()
     loop.add_reader(handle, gone.set)
@@ -259,7 +266,6 @@ async def _until_gone(pid: int) -> None:
         await gone.wait()
     finally:
         loop.remove_reader(handle)
-        os.close(handle)
 
 
 async def _child_pid(info: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ PERIOD_US = 100_000
 #: How long the kernel may take to bury the processes of a killed group.
 EMPTY_WAIT_S = 10.0
 EMPTY_POLL_S = 0.005
+#: How often the making of a group is tried when its parent disappears meanwhile.
+FOLDER_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,9 @@ class Group:
                     await asyncio.sleep(EMPTY_POLL_S)
                     continue
                 break
+            with contextlib.suppress(OSError):
+                # The last one of the installation; it stays while there are others.
+                folder.parent.rmdir()
 
 
 def memberships() -> str:
@@ -126,12 +132,7 @@ def make(places: Sequence[Tree], installation: str, worker_id: str, limits: Limi
     made: list[tuple[Tree, Path]] = []
     try:
         for tree in places:
-            ours = tree.path / f"microclaw-{installation}"
-            ours.mkdir(exist_ok=True)
-            if tree.version == 2:
-                _write(ours / "cgroup.subtree_control", " ".join(f"+{name}" for name in CONTROLLERS))
-            folder = ours / worker_id
-            folder.mkdir()
+            folder = _folder(tree, installation, worker_id)
             made.append((tree, folder))
             for name, value in _settings(tree, limits):
                 _write(folder / name, value)
@@ -156,17 +157,25 @@ def leftovers(places: Sequence[Tree], installation: str) -> dict[str, Group]:
     return {worker_id: Group(folders) for worker_id, folders in found.items()}
 
 
-def remove_parents(places: Sequence[Tree], installation: str) -> None:
-    """Remove the empty folder that holds an installation's groups. Not while some may be made."""
-    for tree in places:
-        with contextlib.suppress(OSError):
-            (tree.path / f"microclaw-{installation}").rmdir()
-
-
 def parse_counts(text: str) -> dict[str, int]:
     """`name number` lines as the kernel writes them."""
     pairs = (line.split() for line in text.splitlines())
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+
+
+def _folder(tree: Tree, installation: str, worker_id: str) -> Path:
+    ours = tree.path / f"microclaw-{installation}"
+    for _ in range(FOLDER_TRIES):
+        try:
+            ours.mkdir(exist_ok=True)
+            if tree.version == 2:
+                _write(ours / "cgroup.subtree_control", " ".join(f"+{name}" for name in CONTROLLERS))
+            (ours / worker_id).mkdir()
+        except FileNotFoundError:
+            # Another process (a probe) has just removed the folder after the end of its last run.
+            continue
+        return ours / worker_id
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(ours))
 
 
 def _settings(tree: Tree, limits: Limits) -> list[tuple[str, str]]:

@@ -34,6 +34,16 @@ class Descriptors:
         self._open.update(ends)
         return ends
 
+    def process(self, pid: int) -> int:
+        """A handle of a process. :raises ProcessLookupError: it is gone."""
+        fd = os.pidfd_open(pid)
+        self._open.add(fd)
+        return fd
+
+    def keep(self, fd: int) -> None:
+        """It is somebody else's from now on, and stays open."""
+        self._open.discard(fd)
+
     def close(self, fd: int) -> None:
         self._open.discard(fd)
         os.close(fd)

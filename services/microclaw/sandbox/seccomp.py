@@ -145,8 +145,8 @@ def bpf_for_host() -> bytes:
 def docker_json() -> str:
     """The profile as Docker and Podman take it in `security_opt`.
 
-    Its default answers where the conditions of a call don't hold, so it is EPERM; to calls that are newer than all named
-    here runc itself answers ENOSYS.
+    Its default answers where the conditions of a call don't hold, so it is EPERM; to calls that are newer than all
+    named here runc itself answers ENOSYS.
     """
     plain: dict[int, list[str]] = {}
     entries: list[dict[str, object]] = []
