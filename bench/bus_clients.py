@@ -74,6 +74,7 @@ class Ours:
     async def consume(self, group: str, on_message: OnMessage, on_acked: OnAcked) -> None:
         from microclaw.bus.api import Delivery, Subscription
 
+        loop = asyncio.get_running_loop()
         running: set[asyncio.Task[None]] = set()
 
         async def ack(delivery: Delivery) -> None:
@@ -82,7 +83,7 @@ class Ours:
 
         async for delivery in self._bus.subscribe(Subscription(group, ("bench.note",), max_in_flight=IN_FLIGHT_MAX)):
             on_message(delivery.envelope.read(Note).body)
-            task = asyncio.create_task(ack(delivery))
+            task = loop.create_task(ack(delivery))
             running.add(task)
             task.add_done_callback(running.discard)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import multiprocessing
 import struct
@@ -20,7 +21,10 @@ from bench.bus_clients import CLIENTS
 BODY_BYTES = 200
 #: Each publisher spreads what it says over so many sessions in turn, as a connector does over its chats. Of a session one
 #: message is out at a time in our bus (order under redelivery), which the peers have no notion of.
-SESSIONS = 1_024
+SESSIONS = 128
+#: Objects between two looks for cycles, in the processes of all engines alike: thousands of tasks and futures are alive
+#: here, and walking them again and again would be measured instead.
+GC_OBJECTS = 50_000
 #: Nothing here takes so long unless it is broken, seconds.
 DEADLINE_S = 60.0
 
@@ -97,6 +101,7 @@ async def _publishing(pipe: Connection, client: str, address: str, connections_m
 
 
 def _publisher(pipe: Connection, client: str, address: str, connections_max: int) -> None:
+    gc.set_threshold(GC_OBJECTS)
     asyncio.run(_publishing(pipe, client, address, connections_max))
 
 
@@ -137,6 +142,7 @@ async def _consuming(pipe: Connection, client: str, address: str, group: str) ->
 
 
 def _consumer(pipe: Connection, client: str, address: str, group: str) -> None:
+    gc.set_threshold(GC_OBJECTS)
     asyncio.run(_consuming(pipe, client, address, group))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -22,6 +23,8 @@ from microclaw.core.rights import guests
 from microclaw.core.settings import load
 
 DAY_MS = 24 * 3600 * 1000
+#: Objects made and not freed between two looks for cycles.
+GC_OBJECTS = 100_000
 
 
 def main() -> int:
@@ -50,6 +53,10 @@ def main() -> int:
         if os.getppid() != parent:
             server.stop()
 
+    # What the broker allocates for a message it frees by counting; cycles are rare, and looking for them is 5 % of a
+    # busy broker's time.
+    gc.freeze()
+    gc.set_threshold(GC_OBJECTS)
     log.info("ready", extra=engine.facts() | {"epoch": journal.epoch})
     server.run(before_turn=orphaned)
     journal.close()

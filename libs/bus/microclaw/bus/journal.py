@@ -24,7 +24,7 @@ from microclaw.bus.errors import BusError
 #: Version of the tables below.
 SCHEMA = 1
 #: Rows in one INSERT: SQLite takes 32,766 parameters, and long statements are slow to prepare.
-INSERT_ROWS = (256, 64, 16, 4, 1)
+INSERT_ROWS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 #: WAL pages (4 KiB) between checkpoints: 16 MB, where checkpoints are rare and each still short.
 CHECKPOINT_PAGES = 4000
 #: WAL bytes written in advance.
@@ -230,12 +230,18 @@ class Journal:
             while done < len(rows):
                 size = next(size for size in INSERT_ROWS if size <= len(rows) - done)
                 values: list[Any] = []
+                timed = False
                 for row in rows[done:done + size]:
                     crc = zlib.crc32(row.body, zlib.crc32(row.message_id))
-                    # sqlite3 asks its adapter registry about every `bytes`, which costs more than a copy.
+                    # sqlite3 asks its adapter registry about every `bytes` (and None), which costs more than a copy.
                     values += (row.offset, bytearray(row.message_id), row.session, row.seq, row.kind, stored_ms,
-                               bytearray(row.digest), crc, bytearray(row.body), row.not_before_ms, row.expires_ms)
+                               bytearray(row.digest), crc, bytearray(row.body))
+                    timed = timed or row.not_before_ms is not None or row.expires_ms is not None
                 self._write(self._inserts[size], values)
+                if timed:
+                    for row in rows[done:done + size]:
+                        self._write("UPDATE messages SET not_before_ms = ?, expires_ms = ? WHERE offset = ?",
+                                    (row.not_before_ms, row.expires_ms, row.offset))
                 done += size
         except self._driver.constraint:
             if done:
@@ -464,7 +470,7 @@ class Journal:
 
 
 def _insert_sql(rows: int) -> str:
-    return f"INSERT INTO messages VALUES {','.join(['(?,?,?,?,?,?,?,?,?,?,?)'] * rows)}"  # noqa: S608 - only place holders
+    return f"INSERT INTO messages VALUES {','.join(['(?,?,?,?,?,?,?,?,?,NULL,NULL)'] * rows)}"  # noqa: S608 - only place holders
 
 
 def _lock(path: Path) -> BinaryIO:
