@@ -109,7 +109,10 @@ class HostTools:
             "tool": call.name[:40], "call_id": call.call_id[:80], "ok": ok,
         })
         if call.name != "send_message" or not ok:
-            await self._bus.publish(self._audit(who, call, "ok" if ok else "deny", "" if ok else text))
+            try:
+                await self._bus.publish(self._audit(who, call, "ok" if ok else "deny", "" if ok else text))
+            except Refused as refused:
+                log.error("the audit entry was refused", extra={"why": refused.why, "tool": call.name[:40]})
         return ToolReply(run_id=call.run_id, call_id=call.call_id, ok=ok, text=text)
 
     async def _do(self, who: Caller, call: ToolCall) -> str:

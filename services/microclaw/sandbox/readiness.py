@@ -75,7 +75,7 @@ class Readiness:
             try:
                 backend = await self._first()
                 await self._start(backend)
-            except SandboxError as error:
+            except (SandboxError, OSError) as error:
                 self._why_not = str(error)
                 self._trouble(str(error))
                 self._looked.set()

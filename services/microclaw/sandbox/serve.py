@@ -31,6 +31,8 @@ DELIVER_MAX = 50 * DELIVERIES_MAX
 TIDY_S = 3600.0
 #: After the start, how long until every protection is measured: the first chats go first.
 DEEP_PROBE_AFTER_S = 20.0
+#: A measurement that could not be made is tried again after this.
+MEASURE_AGAIN_S = 600.0
 #: Pause between questions to a service that is not there yet.
 ASK_AGAIN_S = 0.2
 
@@ -109,8 +111,13 @@ async def _measure(service: Service, readiness: Readiness, pool: Pool) -> None:
         service.facts |= {f"probe_{name}": seen for name, seen in found.measured.items()}
         if found.usable:
             return
-        readiness.withdraw(backend, found.reason)
-        await pool.end_idle()
+        if found.measured:
+            readiness.withdraw(backend, found.reason)
+            await pool.end_idle()
+        else:
+            # Nothing was found to be open; it just could not be looked at.
+            service.trouble(f"the sandbox could not be measured: {found.reason}")
+            await asyncio.sleep(MEASURE_AGAIN_S)
 
 
 async def _tidy(notes: Notes) -> None:

@@ -12,9 +12,8 @@ from microclaw.bus.service import Retry
 from microclaw.core.home import Home
 from microclaw.core.ids import derived_id, id_time
 from microclaw.core.kinds import ReplyRequested, RunGranted
-from microclaw.core.prompt import format_messages, format_task
 from microclaw.core.settings import Settings
-from microclaw.core.turns import DELIVERIES_MAX, End, Loss, Lost, Watch, ended, failed, may_resume
+from microclaw.core.turns import DELIVERIES_MAX, End, Loss, Lost, Watch, ended, failed, may_resume, prompt_of
 from microclaw.core.worker import ToolCall, ToolReply, Turn, TurnDone
 from microclaw.sandbox.backend import EngineMissing, SandboxError, SpecRefused
 from microclaw.sandbox.host_tools import Caller, HostTools
@@ -114,8 +113,7 @@ class Turns:
 
             turn = Turn(
                 run_id=grant.run_id,
-                prompt=format_task(task.prompt) if task
-                else format_messages(grant.messages, timezone=self._timezone),
+                prompt=prompt_of(grant, self._timezone),
                 now_ms=self._clock_ms(),
                 session=task.context if task else "group",
                 is_task=task is not None,

@@ -256,7 +256,13 @@ class _Calls:
             text = f"refused: more than {CALLS_MAX} calls in one turn; finish with what you have"
             reply = ToolReply(run_id=call.run_id, call_id=call.call_id, ok=False, text=text)
         else:
-            async with self._places:
-                reply = await self._on_call(call)
+            try:
+                async with self._places:
+                    reply = await self._on_call(call)
+            except Exception:
+                # Whatever it was, the agent must not wait for an answer for ever.
+                log.exception("a call failed", extra={"run_id": call.run_id, "tool": call.name[:40]})
+                text = f"error: {call.name[:40]} failed inside the host; try something else"
+                reply = ToolReply(run_id=call.run_id, call_id=call.call_id, ok=False, text=text)
         with contextlib.suppress(SandboxError):  # it ended meanwhile, and the turn is told so
             await self._send(reply)

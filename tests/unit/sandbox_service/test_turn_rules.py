@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microclaw.bus.envelope import ENVELOPE_BYTES_MAX
-from microclaw.core.kinds import RunGranted
+from microclaw.core.kinds import PromptMessage, RunGranted, ScheduledTask
 from microclaw.core.turns import (
     ERROR_CHARS_MAX,
     GRACE_S,
@@ -21,8 +21,9 @@ from microclaw.core.turns import (
     ended,
     failed,
     may_resume,
+    prompt_of,
 )
-from microclaw.core.worker import TurnDone
+from microclaw.core.worker import LINE_BYTES_MAX, Turn, TurnDone, encode_line
 
 GRANT = RunGranted(run_id="r", attempt=2, group="fam", chat="console:fam")
 
@@ -60,7 +61,7 @@ def test_a_good_end_says_its_text() -> None:
 
 @pytest.mark.parametrize("code", ["model_down", "rate_limited", "stale_session", "crashed", ""])
 def test_a_passing_failure_says_nothing_and_is_tried_again(code: str) -> None:
-    done = TurnDone(run_id="r", ok=False, text="half an ans", error="why", error_code=code)  # type: ignore[arg-type]
+    done = TurnDone(run_id="r", ok=False, text="half an answer", error="why", error_code=code)  # type: ignore[arg-type]
     end = ended(GRANT, done, visible=False, key="")
     assert (end.reply, end.finished.retryable, end.finished.visible) == ("", True, False)
     assert "why" in end.finished.error
@@ -96,3 +97,21 @@ def test_a_cut_text_fits_and_begins_as_it_did(text: str, bytes_max: int) -> None
 
 def test_the_longest_reply_fits_an_envelope() -> None:
     assert len(cut("é" * 2_000_000).encode()) < ENVELOPE_BYTES_MAX - 10_000
+
+
+@given(st.integers(1, 40), st.sampled_from(["\"", "<", "é", "\x01", "a"]))
+def test_every_prompt_fits_a_line_and_holds_the_newest_message(count: int, character: str) -> None:
+    messages = tuple(
+        PromptMessage(id=str(number), sender_name="Ann", sent_ms=0, text=f"n{number} " + character * 13_000)
+        for number in range(count)
+    )
+    prompt = prompt_of(RunGranted(run_id="r", attempt=1, group="g", chat="c:x", messages=messages), "Europe/Berlin")
+    assert len(encode_line(Turn(run_id="r", prompt=prompt, now_ms=0))) <= LINE_BYTES_MAX
+    assert f">n{count - 1} " in prompt
+    assert "left out" in prompt or ">n0 " in prompt
+
+
+def test_a_tasks_prompt_begins_with_its_header() -> None:
+    task = ScheduledTask(task_id="t", prompt="stretch", due_ms=0)
+    prompt = prompt_of(RunGranted(run_id="r", attempt=1, group="g", chat="c:x", task=task), "UTC")
+    assert prompt.startswith("[SCHEDULED TASK") and prompt.endswith("stretch")

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 from microclaw.core.kinds import RunFinished, RunGranted
+from microclaw.core.prompt import format_messages, format_task, split
 from microclaw.core.tasks import RESULT_CHARS_MAX
 from microclaw.core.text import strip_internal
-from microclaw.core.worker import TurnDone
+from microclaw.core.worker import LINE_BYTES_MAX, TurnDone
 
 #: A worker without a sign of life for so long is ended; it should give one at least every 10 s.
 SILENCE_S_MAX = 60.0
@@ -20,6 +23,8 @@ RESUMES_MAX = 2
 DELIVERIES_MAX = 20
 #: Longest text of one reply, bytes of UTF-8: an envelope holds it with room to spare.
 REPLY_BYTES_MAX = 900_000
+#: Longest prompt, bytes as JSON: it has to fit a line to the worker with the rest of the turn.
+PROMPT_BYTES_MAX = LINE_BYTES_MAX * 3 // 4
 #: Longest error of a run, characters.
 ERROR_CHARS_MAX = 300
 
@@ -106,6 +111,20 @@ class Lost:
             Loss.OVERDUE: f"the turn took longer than {self.detail} and was ended; raise sandbox.run_timeout_s",
         }
         return said[self.how]
+
+
+def prompt_of(grant: RunGranted, timezone: str) -> str:
+    """What the agent is asked. Messages that don't fit a line to the worker are left out, the oldest first, with a
+    note: escaped, a run's messages can be several times as long as they were in its grant."""
+    if grant.task is not None:
+        return format_task(grant.task.prompt)
+    prompt = format_messages(grant.messages, timezone=timezone)
+    if len(msgspec.json.encode(prompt)) <= PROMPT_BYTES_MAX:
+        return prompt
+    newest = split(grant.messages, PROMPT_BYTES_MAX)[-1]
+    missing = len(grant.messages) - len(newest)
+    note = f"[{missing} earlier messages are left out: together they are too long]\n" if missing else ""
+    return note + format_messages(newest, timezone=timezone)
 
 
 def may_resume(lost: Lost, resumed: int) -> bool:
