@@ -17,11 +17,11 @@ from microclaw.core.requests import Runs, RunsAsked
 
 def test_pain14_a_bad_config_stops_before_anything_starts_and_names_the_nearest_key(tmp_path) -> None:
     mesh = Mesh(home=tmp_path)
-    mesh.home.config.write_text("[assistant]\nnmae = 'Andy'\n")
+    mesh.home.config.write_text("[assistant]\nnaem = 'Andy'\n")
     ended = mesh.cli("up", "-d")
     assert ended.returncode == 2
-    assert "nmae" in ended.stderr
-    assert "name" in ended.stderr
+    assert "naem" in ended.stderr
+    assert "did you mean name" in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
     assert not mesh.orphans(wait_s=0)
 

@@ -1,4 +1,4 @@
-"""A whole run against a model server, in both dialects, with a tool call in the real sandbox; and the key stays away."""
+"""A whole run against a model server in both dialects, with a tool call in the real sandbox; the key stays away."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ SEARCH = r"""
 mark='canary-7Qx2[v]V9m'  # a pattern that does not match itself, as it stands in this very command line
 env | grep -c "$mark"
 cat /proc/*/environ /proc/*/cmdline /proc/*/mountinfo 2>/dev/null | tr '\0' '\n' | grep -c "$mark"
-find / /tmp /workspace -xdev -type f -size -2000k -not -path '/proc/*' -not -path '/sys/*' -not -path '/workspace/session/*' \
+find / /tmp /workspace -xdev -type f -size -2000k -not -path '/proc/*' -not -path '/sys/*' \
+    -not -path '/workspace/session/*' \
     -not -path '/usr/*' -not -path '/opt/*' -print0 2>/dev/null | xargs -0 grep -l "$mark" 2>/dev/null | head
 echo "searched $((6*7))"
 """

@@ -48,7 +48,7 @@ class Traffic:
             await asyncio.sleep(seed.uniform(0, 2 * pause_s))
 
     async def answered(self) -> dict[str, list[str]]:
-        """The echoed texts of every group, in order, once all have come (or time is up: the test then says what lacks)."""
+        """The echoed texts of every group, in order, once all have come (or time is up: then what lacks shows)."""
         return {folder: await self._answered(folder) for folder in self.folders}
 
     async def _answered(self, folder: str) -> list[str]:

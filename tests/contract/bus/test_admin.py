@@ -43,7 +43,8 @@ async def test_pain06_dead_letters_are_shown_with_why_and_come_again_on_demand(c
     letters = (await ask(owner, admin.DeadLettersAsked(), admin.DeadLetters)).letters
     assert [letter.reason for letter in letters] == ["can't be read"] * 2
     first = min(letters, key=lambda letter: letter.offset)
-    assert (await ask(owner, admin.SettleDead(group="g", offset=first.offset, action="requeue"), admin.Settled)).count == 1
+    requeue = admin.SettleDead(group="g", offset=first.offset, action="requeue")
+    assert (await ask(owner, requeue, admin.Settled)).count == 1
     stream = owner.subscribe(Subscription("g", ("reply.requested",)))
     again = await asyncio.wait_for(anext(stream), DEADLINE_S)
     assert (again.envelope.read(ReplyRequested).text, again.count) == ("a", 1)

@@ -91,7 +91,7 @@ async def test_an_edit_renews_what_waits_may_wake_and_never_answers_twice() -> N
         connector, queue, owner = [await made.connect(name) for name in ("telegram", "queue", "cli")]
         await register(owner, "telegram:1", "family")
         await connector.publish(
-            message("telegram:1", 1, "frist"), edit(1, "first"),
+            message("telegram:1", 1, "farst"), edit(1, "first"),
             message("telegram:1", 2, "second"), edit(2, "@Andy second"),
             edit(2, "@Andy second, changed after it was handed over"),
             message("telegram:1", 3, "@Andy third"),
