@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
-from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from microclaw.core.dispatch import RETRY_MS, Ended, Fire, Item, Lane, LateDone, Outcome, Run
@@ -18,6 +18,22 @@ RUNS_KEPT_MS = 30 * 24 * 3600 * 1000
 ERROR_CHARS_MAX = 1_000
 
 RUNNING = "running"
+
+# Built once: making a statement costs more than running it.
+_ADD_ITEM = insert(items)
+_DROP_ITEM = delete(items).where(items.c.number == bindparam("known"))
+_TAKE_ITEM = update(items).where(items.c.number == bindparam("known"))
+_PAYLOADS = (
+    select(items.c.payload).where(items.c.run_id == bindparam("run_id"), items.c.in_run).order_by(items.c.number)
+)
+_KNOWN_RUN = select(runs.c.run_id).where(runs.c.run_id == bindparam("run_id"))
+_ADD_RUN = insert(runs)
+_RENEW_RUN = update(runs).where(runs.c.run_id == bindparam("known"))
+_ADD_LANE = upsert(lanes)
+_KEEP_LANE = _ADD_LANE.on_conflict_do_update(
+    index_elements=[lanes.c.folder],
+    set_={name: column for name, column in _ADD_LANE.excluded.items() if name != "folder"},
+)
 
 
 def load_lanes(engine: Engine, now_ms: int) -> list[Lane]:
@@ -64,7 +80,7 @@ def last_number(engine: Engine) -> int:
 def add_item(db: Connection, folder: str, thing: Item | Fire, payload: bytes, now_ms: int) -> None:
     """Keep a message or a fire."""
     fire = thing if isinstance(thing, Fire) else None
-    db.execute(insert(items), {
+    db.execute(_ADD_ITEM, {
         "number": thing.number, "folder": folder, "chat": thing.chat, "is_main": thing.is_main, "payload": payload,
         "task_id": fire.task_id if fire else "", "due_ms": fire.due_ms if fire else 0,
         "run_id": "", "in_run": False, "at_ms": now_ms,
@@ -73,56 +89,51 @@ def add_item(db: Connection, folder: str, thing: Item | Fire, payload: bytes, no
 
 def drop_item(db: Connection, number: int) -> None:
     """Forget a message or a fire."""
-    db.execute(delete(items).where(items.c.number == number))
+    _drop(db, [number])
 
 
 def knows_run(db: Connection, run_id: str) -> bool:
     """Whether such a run was ever granted."""
-    return db.execute(select(runs.c.run_id).where(runs.c.run_id == run_id)).first() is not None
+    return db.execute(_KNOWN_RUN, {"run_id": run_id}).first() is not None
 
 
 def start_run(db: Connection, run: Run, now_ms: int) -> list[msgspec.Raw]:
     """Keep that it was granted, and give what it carries, in order."""
-    db.execute(insert(runs), {
+    db.execute(_ADD_RUN, {
         "run_id": run.run_id, "folder": run.group, "chat": run.chat, "is_main": run.is_main,
         "task_id": run.fire.task_id if run.fire else "", "attempt": run.attempt, "state": RUNNING, "lost": False,
         "granted_ms": now_ms, "ended_ms": None, "error": "",
     })
-    numbers = _numbers(run)
-    db.execute(update(items).where(items.c.number.in_(numbers)).values(run_id=run.run_id, in_run=True))
-    query = select(items.c.payload).where(items.c.number.in_(numbers)).order_by(items.c.number)
-    return [msgspec.Raw(payload) for payload in db.execute(query).scalars()]
+    db.execute(_TAKE_ITEM, [{"known": number, "run_id": run.run_id, "in_run": True} for number in _numbers(run)])
+    return [msgspec.Raw(payload) for payload in db.execute(_PAYLOADS, {"run_id": run.run_id}).scalars()]
 
 
 def end_run(db: Connection, ended: Ended, now_ms: int) -> None:
     """Keep how it ended; what it carried is done, or its group's again."""
     run = ended.run
-    db.execute(update(runs).where(runs.c.run_id == run.run_id).values(
-        state=ended.outcome, lost=ended.lost, ended_ms=now_ms, error=ended.error[:ERROR_CHARS_MAX],
-    ))
+    db.execute(_RENEW_RUN, {
+        "known": run.run_id, "state": ended.outcome, "lost": ended.lost, "ended_ms": now_ms,
+        "error": ended.error[:ERROR_CHARS_MAX],
+    })
     numbers = _numbers(run)
     if run.fire is not None or ended.outcome in (Outcome.DONE, Outcome.CUT):
-        db.execute(delete(items).where(items.c.number.in_(numbers)))
-    else:
-        db.execute(update(items).where(items.c.number.in_(numbers)).values(in_run=False))
+        _drop(db, numbers)
+    elif numbers:
+        db.execute(_TAKE_ITEM, [{"known": number, "in_run": False} for number in numbers])
 
 
 def end_late(db: Connection, late: LateDone) -> None:
     """Drop messages that a run given up had answered after all."""
-    db.execute(delete(items).where(items.c.number.in_([item.number for item in late.items])))
+    _drop(db, [item.number for item in late.items])
 
 
 def keep_lanes(db: Connection, changed: Iterable[Lane]) -> None:
     """Keep where these groups stand."""
     for lane in changed:
-        values = {
-            "wanted": lane.wanted, "tries": lane.tries, "retries": lane.retries, "retry_ms": lane.retry_ms,
-            "ticket": lane.ticket, "error": lane.error[:ERROR_CHARS_MAX],
-        }
-        db.execute(
-            upsert(lanes).values(folder=lane.group, **values)
-            .on_conflict_do_update(index_elements=[lanes.c.folder], set_=values)
-        )
+        db.execute(_KEEP_LANE, {
+            "folder": lane.group, "wanted": lane.wanted, "tries": lane.tries, "retries": lane.retries,
+            "retry_ms": lane.retry_ms, "ticket": lane.ticket, "error": lane.error[:ERROR_CHARS_MAX],
+        })
 
 
 def trim(engine: Engine, now_ms: int) -> None:
@@ -162,6 +173,11 @@ def waiting_since(engine: Engine) -> dict[str, int]:
     query = select(items.c.folder, func.min(items.c.at_ms)).where(items.c.in_run.is_(False)).group_by(items.c.folder)
     with engine.begin() as db:
         return {row[0]: row[1] for row in db.execute(query)}
+
+
+def _drop(db: Connection, numbers: list[int]) -> None:
+    if numbers:
+        db.execute(_DROP_ITEM, [{"known": number} for number in numbers])
 
 
 def _numbers(run: Run) -> list[int]:
