@@ -20,6 +20,7 @@ COMMANDS = {
     "start": Command("change", "start a service"),
     "stop": Command("change", "stop a service"),
     "restart": Command("change", "stop and start a service"),
+    "supervisorctl": Command("supervisorctl", "supervisor's own control program, on this installation"),
     "logs": Command("logs", "show a service's log (-f: follow it)"),
     "chat": Command("chat", "talk to your assistant in the terminal"),
     "agent": Command("agent", "say one thing and print the answer"),
@@ -34,6 +35,7 @@ COMMANDS = {
     "usage": Command("usage", "what the model calls cost, in tokens"),
     "audit": Command("audit", "the log of every decision: tail, verify, export"),
     "doctor": Command("doctor", "look for what is wrong (--fix: mend it)"),
+    "prove": Command("prove", "harm a throw-away copy at random, and account for every message"),
     "completion": Command("completion", "print a completion script for bash or zsh"),
     "version": Command("version", "print the version"),
 }
