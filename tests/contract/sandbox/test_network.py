@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 
 PROGRAM = """
@@ -119,3 +120,19 @@ for line in sys.stdin:
         assert await asyncio.wait_for(sandbox.receive(), 30) == b"FileNotFoundError\n"
     finally:
         await sandbox.kill()
+
+
+async def test_ac37_each_run_has_a_network_of_its_own(backend, new_spec):
+    """Shown by number as well: an engine in an empty network of its own would hide that a run shares it."""
+    program = "import os; print(*(os.readlink('/proc/self/ns/' + name) for name in {names})); input()"
+    program = program.format(names=("net", "ipc", "pid", "mnt", "uts"))
+    command = [backend.agent_argv()[0], "-I", "-S", "-c", program]
+    sandboxes = [await backend.start(new_spec(command)) for _ in range(2)]
+    try:
+        first, second = [(await asyncio.wait_for(sandbox.receive(), 30)).split() for sandbox in sandboxes]
+        assert len(first) == 5
+        assert not set(first) & set(second)
+        ours = {os.readlink(f"/proc/self/ns/{name}").encode() for name in ("net", "ipc", "pid", "mnt", "uts")}
+        assert not set(first) & ours
+    finally:
+        await asyncio.gather(*(sandbox.kill() for sandbox in sandboxes))
