@@ -20,6 +20,9 @@ import zmq
 from microclaw.bus.engine import Client, Engine
 from microclaw.bus.wire import FRAME_BYTES_MAX, SILENCE_S, Op, decode_frame, encode_frame
 
+#: As plain numbers: an enum's `|` is a call into Python, for every frame.
+_NOBLOCK = int(zmq.NOBLOCK)
+_NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 #: Frames taken from the sockets before a turn.
 DRAIN_FRAMES_MAX = 1_000
 #: Frames waiting for one client; one that reads no faster is cut off, and comes back when it does.
@@ -99,7 +102,7 @@ class Server:
         """Take what is there, so many frames at most; how many there were."""
         for number in range(DRAIN_FRAMES_MAX):
             try:
-                routing = self._socket.recv(zmq.NOBLOCK)
+                routing = self._socket.recv(_NOBLOCK)
             except zmq.Again:
                 return number
             client = self._engine.clients.get(routing)
@@ -117,6 +120,12 @@ class Server:
         try:
             for operation in decode_frame(frame):
                 if operation and operation[0] == Op.HELLO:
+                    # It gave us up (it was stopped for a while, say) and starts over on the connection that it has.
+                    self._engine.gone(client.routing, clean=False)
+                    again = self._engine.hello(client.routing, operation, client.pid)
+                    if again is None:
+                        return
+                    client = again
                     continue
                 self._engine.receive(client, operation)
         except (ValueError, TypeError, LookupError, msgspec.DecodeError, RecursionError) as error:
@@ -188,7 +197,8 @@ class Server:
     def _send(self, out: dict[bytes, list[list[object]]]) -> None:
         for routing, operations in out.items():
             try:
-                self._socket.send_multipart((routing, encode_frame(operations)), zmq.NOBLOCK)
+                self._socket.send(routing, _NOBLOCK_MORE)
+                self._socket.send(encode_frame(operations), _NOBLOCK)
             except zmq.Again:
                 log.warning("a client does not read and is cut off")
                 self._forget(routing, clean=False)
