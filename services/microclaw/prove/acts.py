@@ -9,9 +9,8 @@ import time
 from collections.abc import Awaitable, Callable
 
 from microclaw.core.errors import NotRunningError, UnhealthyError
-from microclaw.core.home import Home
 from microclaw.prove import clock, orders
-from microclaw.prove.mesh_run import MeshRun, kill, processes_of
+from microclaw.prove.mesh_run import MeshRun, children, kill
 from microclaw.prove.plan import Act
 from microclaw.prove.throw_away import folder_of
 
@@ -86,7 +85,7 @@ class Acts:
 
     async def _worker(self, act: Act) -> None:
         until = time.monotonic() + VICTIM_WAIT_S
-        while not (workers := await asyncio.to_thread(_workers, self._mesh.home)):
+        while not (workers := children(await self._pid("sandbox"), "bwrap")):
             if time.monotonic() > until:
                 raise NoVictim("no worker was alive")
             await asyncio.sleep(POLL_S)
@@ -149,8 +148,3 @@ class Acts:
                 raise NoVictim(f"{service} did not come to the commit at which it was to die")
             await asyncio.sleep(POLL_S)
         self._harmed = time.monotonic()
-
-
-def _workers(home: Home) -> list[int]:
-    """Outer processes of the sandboxes, oldest first."""
-    return sorted(pid for pid, command in processes_of(home).items() if command.split(" ")[0].endswith("bwrap"))

@@ -182,6 +182,20 @@ def processes_of(home: Home) -> dict[int, str]:
     return found
 
 
+def children(parent: int, name: str) -> list[int]:
+    """A process's children that run a program of this name, by pid (Linux: `/proc`)."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            # "pid (name) state ppid …"; the name may hold anything but ends with the last parenthesis.
+            before, _, after = (folder / "stat").read_text().rpartition(")")
+        except OSError:
+            continue
+        if before.partition("(")[2] == name and int(after.split()[1]) == parent:
+            found.append(int(folder.name))
+    return sorted(found)
+
+
 def _die_with_us() -> None:
     """In the child: whoever is killed takes supervisord, and so the mesh, with it (Linux)."""
     if sys.platform == "linux":
