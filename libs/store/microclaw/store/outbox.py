@@ -52,6 +52,8 @@ PART_COUNT = 100
 PART_BYTES = 4 << 20
 #: Settled rows are deleted together, this much later, so that a message costs one commit and not two.
 SETTLE_PAUSE_S = 0.5
+#: Causes whose drafts are remembered between commit and acknowledgement; more are only there if many commits failed.
+FRESH_COUNT_MAX = 1_000
 #: Refusals that trying again can heal; all others are for ever.
 _PASSING = frozenset({"busy", "no_space"})
 
@@ -85,6 +87,9 @@ class Outbox:
         self._inbox = inbox
         #: On the bus, but their rows are not deleted yet.
         self._settled: set[bytes] = set()
+        #: What was put in this life and not asked for yet, by cause, as it stands in the database: `with_ack` need not
+        #: read it back. What a failed transaction leaves here goes when its cause comes again.
+        self._fresh: dict[bytes, list[Draft]] = {}
         # Built once: making a statement costs more than running it.
         self._find = select(inbox.c.message_id).where(inbox.c.message_id == bindparam("cause"))
         self._all_pending = select(outbox).order_by(outbox.c.number)
@@ -94,6 +99,7 @@ class Outbox:
 
     def seen(self, db: Connection, message_id: bytes) -> bool:
         """Whether this delivery already took effect."""
+        self._fresh.pop(message_id, None)
         return db.execute(self._find, {"cause": message_id}).first() is not None
 
     def put(self, db: Connection, cause: bytes, drafts: Sequence[Draft], *, now_ms: int) -> None:
@@ -102,23 +108,39 @@ class Outbox:
         Drafts need ids of their own, derived from `cause`.
         """
         db.execute(self._note, {"message_id": cause, "seen_ms": now_ms})
-        self.add(db, cause, drafts, now_ms=now_ms)
+        if len(self._fresh) >= FRESH_COUNT_MAX:
+            self._fresh.clear()
+        self._fresh[cause] = self._add_rows(db, cause, drafts, now_ms)
 
     def add(self, db: Connection, cause: bytes, drafts: Sequence[Draft], *, now_ms: int) -> None:
         """What `cause` causes, without remembering `cause` itself (effects of time, not of mail)."""
-        if drafts:
+        self._fresh.pop(cause, None)
+        self._add_rows(db, cause, drafts, now_ms)
+
+    def _add_rows(self, db: Connection, cause: bytes, drafts: Sequence[Draft], now_ms: int) -> list[Draft]:
+        rows = [
+            Draft(
+                draft.session_id,
+                draft.payload if isinstance(draft.payload, bytes) else msgspec.msgpack.encode(draft.payload),
+                message_id=draft.message_id or new_id(now_ms),
+                ts_ms=draft.ts_ms if draft.ts_ms is not None else now_ms,
+                device_id=draft.device_id,
+            )
+            for draft in drafts
+        ]
+        if rows:
             db.execute(self._add, [
                 {
                     "cause": cause,
-                    "message_id": draft.message_id or new_id(now_ms),
-                    "session_id": draft.session_id,
-                    "device_id": draft.device_id,
-                    "ts_ms": draft.ts_ms if draft.ts_ms is not None else now_ms,
-                    "payload": draft.payload if isinstance(draft.payload, bytes)
-                    else msgspec.msgpack.encode(draft.payload),
+                    "message_id": row.message_id,
+                    "session_id": row.session_id,
+                    "device_id": row.device_id,
+                    "ts_ms": row.ts_ms,
+                    "payload": row.payload,
                 }
-                for draft in drafts
+                for row in rows
             ])
+        return rows
 
     def pending(self, cause: bytes | None = None) -> list[Draft]:
         """What is not known to be on the bus yet, of one cause or of all, in the order it was put."""
@@ -139,7 +161,8 @@ class Outbox:
 
         :raises Refused: the broker will not take a part.
         """
-        *early, last = list(_parts(self.pending(cause))) or [[]]
+        fresh = self._fresh.pop(cause, None)
+        *early, last = list(_parts(self.pending(cause) if fresh is None else fresh)) or [[]]
         for part in early:
             await bus.publish(*part)
             self.settled(part)
