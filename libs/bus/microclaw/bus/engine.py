@@ -41,6 +41,10 @@ REQUESTS_MAX = 1_000
 #: Expired messages deleted in one turn: bounds how long a publisher waits behind it.
 EXPIRE_ROWS_MAX = 200
 
+#: For so long after a publish was stored, acks that cause nothing wait for the next publish to share its fsync: while a
+#: disk is busy with an ack, the publisher that comes next waits for it.
+ACK_LINGER_S = 0.001
+
 #: Refusals kept for the audit between two turns; a flood of them is only counted in the log.
 AUDITS_MAX = 100
 
@@ -189,6 +193,8 @@ class Engine:
         self._session_names: dict[int, str] = {}
         self._last_offset = journal.last_offset()
         self._tail = _Tail()
+        #: Acks alone are not brought to the disk before this moment (monotonic seconds).
+        self._settle_at = 0.0
         self._no_space = False
         self._handlers: dict[int, Callable[..., None]] = {
             Op.PUBLISH: self._on_publish, Op.ACK: self._on_ack, Op.NACK: self._on_nack, Op.TERM: self._on_term,
@@ -499,12 +505,16 @@ class Engine:
 
     def _commit(self, now_ms: int) -> None:
         calls = self._calls
-        if not calls and not any(group.dirty for group in self.groups.values()):
-            return
+        publishing = any(call.rows for call in calls)
+        if not publishing:
+            if not calls and not any(group.dirty for group in self.groups.values()):
+                return
+            if self._monotonic() < self._settle_at:
+                return
         began = self._monotonic()
         try:
             self.journal.begin()
-            if any(call.rows for call in calls):
+            if publishing:
                 self._store(now_ms)
             else:
                 for call in calls:
@@ -523,6 +533,8 @@ class Engine:
         self._calls = []
         self._no_space = False
         self.commits += 1
+        if publishing:
+            self._settle_at = self._monotonic() + ACK_LINGER_S
         self.statistics.committed((self._monotonic() - began) * 1000, sum(len(call.rows) for call in calls))
         for group in dirty:
             group.saved()
@@ -612,12 +624,16 @@ class Engine:
 
     def next_due(self) -> float | None:
         """When `turn` is needed without anything coming in, monotonic seconds; None = never."""
-        if self._calls or self._audits or any(
-            group.dirty or group.can_give or (group.subscribers and group.next <= self._last_offset and group.room)
-            for group in self.groups.values()
-        ):
+        settling = bool(self._calls)
+        for group in self.groups.values():
+            if group.can_give or (group.subscribers and group.next <= self._last_offset and group.room):
+                return self._monotonic()
+            settling = settling or group.dirty
+        if self._audits:
             return self._monotonic()
         times = [due for group in self.groups.values() if (due := group.next_due()) is not None]
+        if settling:
+            times.append(self._settle_at)
         times += [waiting.deadline for waiting in self._waiting]
         times += [asked.deadline for asked in self._asked.values()]
         return min(times, default=None)
