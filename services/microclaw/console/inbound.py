@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import Engine, and_, delete, insert, select
+from sqlalchemy import Engine, bindparam, delete, insert, select
 
 from microclaw.bus.api import Bus, Draft
 from microclaw.console.tables import said
@@ -19,6 +19,10 @@ TEXT_CHARS_MAX = 100_000
 NAME_CHARS_MAX = 200
 #: How long a typed line's id is remembered, ms: longer than anybody repeats a request.
 KEPT_MS = 7 * 24 * 3600 * 1000
+
+# Built once: making a statement costs more than running it.
+_SAME = select(said).where(said.c.chat == bindparam("chat"), said.c.platform_id == bindparam("platform_id"))
+_ADD = insert(said)
 
 
 class Inbound:
@@ -54,8 +58,7 @@ class Inbound:
     def _first(self, line: Say) -> MessageReceived:
         """The message as it was when this id was first seen: a repeat must not differ in its time."""
         with self._engine.begin() as db:
-            same = and_(said.c.chat == line.chat, said.c.platform_id == line.platform_id)
-            row = db.execute(select(said).where(same)).first()
+            row = db.execute(_SAME, {"chat": line.chat, "platform_id": line.platform_id}).first()
             if row is not None:
                 return MessageReceived(
                     chat=row.chat, platform_id=row.platform_id, text=row.text, sender=row.sender,
@@ -65,7 +68,7 @@ class Inbound:
                 chat=line.chat, platform_id=line.platform_id, text=line.text, sender=line.sender,
                 sender_name=line.sender_name, sent_ms=self._clock_ms(),
             )
-            db.execute(insert(said), {column.name: getattr(message, column.name) for column in said.c})
+            db.execute(_ADD, {column.name: getattr(message, column.name) for column in said.c})
         return message
 
 

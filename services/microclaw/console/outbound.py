@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Literal
 
-from sqlalchemy import Connection, Engine, func, insert, select
+from sqlalchemy import Connection, Engine, bindparam, func, insert, select
 
 from microclaw.bus.api import Bus, Delivery, Draft
 from microclaw.console.tables import lines
@@ -23,6 +23,14 @@ WAIT_MS_MAX = 25_000
 #: Lines in one answer, at most, and the characters after which no further line is added.
 READ_LINES_MAX = 200
 READ_CHARS_MAX = 100_000
+
+# Built once: making a statement costs more than running it.
+_ADD = insert(lines)
+_LAST = select(func.max(lines.c.number)).where(lines.c.chat == bindparam("chat"))
+_AFTER = (
+    select(lines).where(lines.c.chat == bindparam("chat"), lines.c.number > bindparam("after"))
+    .order_by(lines.c.number).limit(READ_LINES_MAX)
+)
 
 
 class Outbound:
@@ -87,7 +95,7 @@ class Outbound:
             status = "failed"
         else:
             number = _last_number(db, reply.chat) + 1
-        db.execute(insert(lines), {
+        db.execute(_ADD, {
             "reply_id": cause, "chat": reply.chat, "number": number, "text": text, "origin": reply.origin,
             "status": status, "done_ms": now,
         })
@@ -102,10 +110,7 @@ class Outbound:
 
     def _after(self, chat: str, after: int) -> tuple[ConsoleLine, ...]:
         with self._engine.begin() as db:
-            rows = db.execute(
-                select(lines).where(lines.c.chat == chat, lines.c.number > after)
-                .order_by(lines.c.number).limit(READ_LINES_MAX)
-            ).all()
+            rows = db.execute(_AFTER, {"chat": chat, "after": after}).all()
         found: list[ConsoleLine] = []
         size = 0
         for row in rows:
@@ -120,4 +125,4 @@ class Outbound:
 
 
 def _last_number(db: Connection, chat: str) -> int:
-    return db.execute(select(func.max(lines.c.number)).where(lines.c.chat == chat)).scalar() or 0
+    return db.execute(_LAST, {"chat": chat}).scalar() or 0
