@@ -3,8 +3,8 @@
     python bench/bus.py [--quick] [--json] [--only NAME,NAME] [--rows N]
 
 The work: P publishers with W messages in flight each say 200 bytes at a time and wait for the acknowledgement; another
-process is given each message and acknowledges it. Short runs of all engines take turns (A B C A B C), medians count: the
-machine's other work hits all alike. Absolute figures say more about the disk than about the engines; compare in a line.
+process is given each message and acknowledges it. Short runs of all engines take turns (A B C A B C), medians count,
+so the machine's other work hits all alike. Absolute figures say more about the disk than about the engines; compare in a line.
 Peers that are not installed are named with the command that installs them.
 """
 
@@ -22,9 +22,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import bus_bounds, bus_scale  # noqa: E402 - found from the repository's root, however this was started
-from bench.bus_load import Load, Measured  # noqa: E402
-from bench.bus_servers import PEERS, Peer, Server  # noqa: E402
+from bench import bus_bounds, bus_scale
+from bench.bus_load import Load, Measured
+from bench.bus_servers import PEERS, Peer, Server
 
 #: (publishers, in flight each).
 CASES = ((8, 64), (8, 1), (1, 1))
@@ -42,7 +42,7 @@ class Size:
     full_rows: int
 
 
-QUICK = Size(run_s=0.35, rounds=2, replay_messages=40_000, full_rows=0)
+QUICK = Size(run_s=0.3, rounds=2, replay_messages=40_000, full_rows=0)
 FULL = Size(run_s=1.0, rounds=7, replay_messages=200_000, full_rows=10_000_000)
 
 #: name → (goal, whether more is better).
@@ -52,7 +52,14 @@ GOALS = {
     "replay_per_s": (400_000.0, True), "publish_at_1e7_vs_empty": (0.8, True), "broker_rss_mb_1e7": (60.0, False),
 }
 
+#: Rows in a transaction where the journal is measured alone.
+BATCHES = (64, 512)
+
 Results = dict[tuple[int, int], dict[str, list[Measured]]]
+
+
+def _alone(batch: int) -> str:
+    return f"journal alone, batches of {batch}, rows/s"
 
 
 def note(text: str) -> None:
@@ -78,7 +85,9 @@ def running(peers: list[Peer], directory: Path) -> Iterator[dict[str, tuple[Serv
         yield live
 
 
-def measure(live: dict[str, tuple[Server, Load]], bounds: dict[str, list[float]], directory: Path, size: Size) -> Results:
+def measure(
+    live: dict[str, tuple[Server, Load]], bounds: dict[str, list[float]], directory: Path, size: Size
+) -> Results:
     """All cases on all engines, taking turns."""
     results: Results = {case: {name: [] for name in live} for case in CASES}
     for number in range(size.rounds):
@@ -87,8 +96,8 @@ def measure(live: dict[str, tuple[Server, Load]], bounds: dict[str, list[float]]
                 results[case][name].append(load.run(*case, size.run_s))
                 if case == (1, 1) and name in ("ours", "redis-always"):
                     bounds["fdatasync p50, us"].append(bus_bounds.fdatasync_p50_us(directory, size.run_s / 4))
-        bounds["journal alone, batches of 64, rows/s"].append(bus_bounds.store_only_rate(directory, size.run_s / 2, 64))
-        bounds["journal alone, batches of 512, rows/s"].append(bus_bounds.store_only_rate(directory, size.run_s / 2, 512))
+        for batch in BATCHES:
+            bounds[_alone(batch)].append(bus_bounds.store_only_rate(directory, size.run_s / 2, batch))
         bounds["ZeroMQ echo p50, us"].append(bus_bounds.zmq_echo_p50_us(directory, size.run_s / 4))
         note(f"round {number + 1} of {size.rounds}")
     return results
@@ -123,7 +132,8 @@ def table(results: Results, bounds: dict[str, list[float]], ratios: dict[str, fl
     means = {peer.name: peer.acked_means for peer in PEERS}
     for (publishers, width), engines in results.items():
         print(f"\n{publishers} publishers, {width} in flight each; medians")
-        print(f"  {'engine':15}{'messages/s':>12}{'ack p50 us':>12}{'ack p99 us':>12}{'deliver p50':>12}  acknowledged means")
+        print(f"  {'engine':15}{'messages/s':>12}{'ack p50 us':>12}{'ack p99 us':>12}{'deliver p50':>12}"
+              "  acknowledged means")
         for name, runs in engines.items():
             values = [statistics.median(getattr(run, what) for run in runs)
                       for what in ("rate", "ack_p50_us", "ack_p99_us", "deliver_p50_us")]
@@ -169,11 +179,10 @@ def main(arguments: list[str]) -> int:
             missing[peer.name] = why
             note(f"{peer.name}: {why}")
     bounds: dict[str, list[float]] = {
-        "fdatasync p50, us": [], "journal alone, batches of 64, rows/s": [], "journal alone, batches of 512, rows/s": [],
-        "ZeroMQ echo p50, us": [],
+        name: [] for name in ("fdatasync p50, us", *map(_alone, BATCHES), "ZeroMQ echo p50, us")
     }
     # Short and below /tmp: a Unix socket's path may have about 100 characters.
-    with tempfile.TemporaryDirectory(prefix="mcb-", dir="/tmp") as temporary:  # noqa: S108 - made by mkdtemp
+    with tempfile.TemporaryDirectory(prefix="mcb-", dir="/tmp") as temporary:
         directory = Path(temporary)
         with running(peers, directory) as live:
             results = measure(live, bounds, directory, size)

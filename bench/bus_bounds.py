@@ -10,8 +10,8 @@ from array import array
 from pathlib import Path
 
 import zmq
-
 from bench.bus_load import BODY_BYTES, percentile
+
 from microclaw.bus.journal import Journal, NewRow
 from microclaw.core.ids import new_id
 
@@ -46,7 +46,8 @@ def rows(first: int, number: int, body: bytes, sessions: int = 1_000) -> list[Ne
     """Rows as the engine would place them, over so many sessions."""
     now_ms = time.time_ns() // 1_000_000
     return [
-        NewRow(offset, new_id(now_ms), 1 + offset % sessions, 1 + offset // sessions, 1, offset.to_bytes(8, "big"), body)
+        NewRow(offset, new_id(now_ms), 1 + offset % sessions, 1 + offset // sessions, 1, offset.to_bytes(8, "big"),
+               body)
         for offset in range(first, first + number)
     ]
 

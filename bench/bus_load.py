@@ -19,8 +19,8 @@ from bench.bus_clients import CLIENTS
 
 #: Bytes of a message's body; its first eight say when it was published (monotonic ns, the same clock for all).
 BODY_BYTES = 200
-#: Each publisher spreads what it says over so many sessions in turn, as a connector does over its chats. Of a session one
-#: message is out at a time in our bus (order under redelivery), which the peers have no notion of.
+#: Each publisher spreads what it says over so many sessions in turn, as a connector does over its chats. Of a session
+#: one message is out at a time in our bus (order under redelivery), which the peers have no notion of.
 SESSIONS = 128
 #: Objects between two looks for cycles, in the processes of all engines alike: thousands of tasks and futures are alive
 #: here, and walking them again and again would be measured instead.
@@ -95,7 +95,7 @@ async def _publishing(pipe: Connection, client: str, address: str, connections_m
             else:
                 work += [_publish(connection, sessions[number], until, took) for _ in range(width)]
         await asyncio.gather(*work)
-        pipe.send((begun, len(took), percentile(took, 0.5), percentile(took, 0.99)))
+        pipe.send((begun, time.monotonic(), len(took), percentile(took, 0.5), percentile(took, 0.99)))
     for connection in connections:
         await connection.close()
 
@@ -178,9 +178,10 @@ class Worker:
 class Load:
     """Publishers and consumers on one server. `groups` of consumers get everything each."""
 
-    def __init__(self, client: str, address: str, connections_max: int, groups: int = 1) -> None:
+    def __init__(self, client: str, address: str, connections_max: int, groups: int = 1,
+                 consumer: str = "") -> None:
         # First the consumers: they make the group (Redis gives a group nothing from before it).
-        self._workers = [Worker(_consumer, client, address, f"group{number}") for number in range(groups)]
+        self._workers = [Worker(_consumer, consumer or client, address, f"group{number}") for number in range(groups)]
         try:
             for worker in self._workers:
                 worker.receive()
@@ -194,11 +195,11 @@ class Load:
         """Publish for so long, and wait until all of it is consumed by every group."""
         *consumers, publisher = self._workers
         publisher.send((publishers, width, seconds))
-        begun, messages, ack_p50, ack_p99 = publisher.receive()
+        begun, ended, messages, ack_p50, ack_p99 = publisher.receive()
         for consumer in consumers:
             consumer.send(messages)
         ends = [consumer.receive() for consumer in consumers]
-        return Measured(messages, max(end for end, _ in ends) - begun, ack_p50 * 1e6, ack_p99 * 1e6,
+        return Measured(messages, max([ended, *(end for end, _ in ends)]) - begun, ack_p50 * 1e6, ack_p99 * 1e6,
                         percentile([late for _, late in ends], 0.5) * 1e6)
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from bench.bus_bounds import rows
 from bench.bus_clients import Note
 from bench.bus_load import BODY_BYTES, Load
 from bench.bus_servers import Server, start_ours
+
 from microclaw.bus.api import Draft, Subscription
 from microclaw.bus.client import connect
 from microclaw.bus.journal import Journal
@@ -40,7 +41,7 @@ def fan_out(directory: Path, seconds: float, rounds: int, groups: int) -> tuple[
             home = directory / f"fan{number}"
             home.mkdir()
             servers.append(start_ours(home))
-            loads.append(Load("ours", servers[-1].address, 8, number))
+            loads.append(Load("ours", servers[-1].address, 8, number, consumer="bare"))
             loads[-1].run(8, 64, seconds / 3)
         rates: list[list[float]] = [[], []]
         for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""The peers' servers: each a real process in a directory of its own, on 127.0.0.1 or a Unix socket, ended by its pid."""
+"""The peers' servers: each a real process in a directory of its own, on 127.0.0.1 or a Unix socket, ended by pid."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _tcp(port: int) -> Callable[[], bool]:
     return accepts
 
 
-# --- ours ---------------------------------------------------------------------------------------------------------------
+# --- ours -----------------------------------------------------------------------------------------------------
 
 _RIGHTS = """[bus.rights."*"]
 publish = ["bench.note"]
@@ -115,7 +115,7 @@ def start_ours(directory: Path) -> Server:
     return Server(address, process, _ending(process))
 
 
-# --- NATS ---------------------------------------------------------------------------------------------------------------
+# --- NATS -----------------------------------------------------------------------------------------------------
 
 def _nats_binary() -> str | None:
     beside = Path(sys.executable).parent / "nats-server"
@@ -148,7 +148,7 @@ def start_nats(sync: str | None) -> Callable[[Path], Server]:
     return start
 
 
-# --- Redis --------------------------------------------------------------------------------------------------------------
+# --- Redis ----------------------------------------------------------------------------------------------------
 
 def redis_missing() -> str | None:
     """The distribution's server and the client."""
@@ -172,7 +172,7 @@ def start_redis(appendfsync: str) -> Callable[[Path], Server]:
     return start
 
 
-# --- PostgreSQL ---------------------------------------------------------------------------------------------------------
+# --- PostgreSQL -----------------------------------------------------------------------------------------------
 
 def _postgres_bin() -> Path | None:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
