@@ -20,7 +20,7 @@ import zmq
 
 from microclaw.bus import wire
 from microclaw.bus.api import Bus, Delivery, Draft, Receipt, Subscription
-from microclaw.bus.envelope import VERSION, Envelope, encode, placed
+from microclaw.bus.envelope import VERSION, Envelope, encode, placed, placed_all
 from microclaw.bus.errors import BusTimeout, EpochMismatch, Gap, NoResponder, Refused
 from microclaw.bus.stream import Acks, Stream, Token
 from microclaw.bus.wire import PING_S, Op
@@ -353,8 +353,8 @@ class Client(Bus):
                 after = rows[-1][0] if rows else after
                 # The next page is on its way while this one is read.
                 coming = asyncio.ensure_future(self._replayed(session_id, after))
-                for seq, body in rows:
-                    yield placed(body, seq)
+                for envelope in placed_all(rows):
+                    yield envelope
         finally:
             if not coming.cancel() and not coming.cancelled():
                 coming.exception()  # nobody will ask for it any more

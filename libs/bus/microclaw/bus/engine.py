@@ -506,11 +506,8 @@ class Engine:
     def _commit(self, now_ms: int) -> None:
         calls = self._calls
         publishing = any(call.rows for call in calls)
-        if not publishing:
-            if not calls and not any(group.dirty for group in self.groups.values()):
-                return
-            if self._monotonic() < self._settle_at:
-                return
+        if not publishing and not self._must_settle():
+            return
         began = self._monotonic()
         try:
             self.journal.begin()
@@ -519,10 +516,7 @@ class Engine:
             else:
                 for call in calls:
                     call.answer = []
-            for call in calls:
-                if call.answer is not None and call.group is not None:
-                    for offset in call.offsets:
-                        call.group.ack(offset)
+            self._settle(calls)
             dirty = [group for group in self.groups.values() if group.dirty]
             for group in dirty:
                 self._save(group, now_ms)
@@ -542,6 +536,19 @@ class Engine:
         for call in calls:
             if call.answer is not None:
                 out[call.client.routing].append([PUBLISHED, call.rid, call.answer])
+
+    @staticmethod
+    def _settle(calls: list[_Call]) -> None:
+        for call in calls:
+            if call.answer is not None and call.group is not None:
+                for offset in call.offsets:
+                    call.group.ack(offset)
+
+    def _must_settle(self) -> bool:
+        """There is something to commit although nothing is published, and it has waited long enough."""
+        if not self._calls and not any(group.dirty for group in self.groups.values()):
+            return False
+        return self._monotonic() >= self._settle_at
 
     def _undo(self, calls: list[_Call], why: str) -> None:
         """The transaction failed: everything in memory goes back to what is on disk."""
@@ -699,12 +706,12 @@ class Engine:
         if waiting.after < base:
             out.append([Op.REFUSED, waiting.rid, "gap", str(base + 1), 0])
             return True
-        rows: list[tuple[int, bytes]] = []
+        rows = self.journal.replay(number, waiting.after, waiting.limit)
         size = 0
-        for seq, body in self.journal.replay(number, waiting.after, waiting.limit):
-            rows.append((seq, body))
+        for place, (_, body) in enumerate(rows):
             size += len(body)
             if size > BATCH_BYTES_MAX:
+                del rows[place + 1:]
                 break
         out.append([Op.REPLAY, waiting.rid, rows, last])
         return True

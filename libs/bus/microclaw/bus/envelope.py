@@ -10,6 +10,7 @@ Format: docs/bus.md.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -125,6 +126,22 @@ def _field_in(message: str) -> str:
 def with_seq(envelope: Envelope, seq: int) -> Envelope:
     """The same envelope at its place."""
     return msgspec.structs.replace(envelope, seq=seq)
+
+
+def placed_all(rows: Iterable[tuple[int, bytes]]) -> list[Envelope]:
+    """The envelopes of these (seq, bytes), which the broker has checked when it took them. Raises EnvelopeError."""
+    envelopes = []
+    read, put = _decoder.decode, msgspec.structs.force_setattr
+    for seq, raw in rows:
+        try:
+            envelope = read(raw)
+        except msgspec.MsgspecError:
+            envelope = decode(raw)  # says what is wrong
+        if envelope.v != VERSION:
+            envelope = decode(raw)
+        put(envelope, "seq", seq)
+        envelopes.append(envelope)
+    return envelopes
 
 
 def placed(raw: bytes, seq: int) -> Envelope:

@@ -220,16 +220,18 @@ class Group:
 
     def give(self, now: float) -> tuple[int, Subscriber, int] | None:
         """(offset, subscriber, count) of the next delivery, None when nobody can take one or nothing is ready."""
+        subscribers = self.subscribers
         while self._ready:
-            for _ in range(len(self.subscribers)):
-                subscriber = self.subscribers[0]
-                self.subscribers.rotate(-1)
+            for _ in range(len(subscribers)):
+                subscriber = subscribers[0]
                 if subscriber.in_flight < subscriber.max_in_flight:
+                    subscribers.rotate(-1)
                     break
+                subscribers.rotate(-1)
             else:
                 return None
             offset = self._ready.popleft()
-            if not self.holds(offset) or offset in self.leases:
+            if offset in self.leases or (offset not in self._pending and offset not in self._parked):
                 continue
             attempt = self._attempts.get(offset)
             if attempt is None:
@@ -271,8 +273,10 @@ class Group:
 
     def ack(self, offset: int) -> None:
         """Done, whoever says it, also late: by its lease or after it."""
-        self._release(offset)
-        if self.holds(offset):
+        lease = self.leases.pop(offset, None)
+        if lease is not None:
+            lease.subscriber.in_flight -= 1
+        if offset in self._pending or offset in self._parked:
             self._settle(offset)
             self.changes.settled.append(offset)
 
