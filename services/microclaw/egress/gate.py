@@ -10,12 +10,14 @@ from microclaw.core.home import Home
 from microclaw.core.model_route import server_for
 from microclaw.core.settings import Settings
 from microclaw.egress.audit_log import AuditLog
+from microclaw.egress.budgets import BudgetKeeper
 from microclaw.egress.connection import Connections
 from microclaw.egress.dial import World
 from microclaw.egress.doors import Doors
 from microclaw.egress.http_messages import Limits
 from microclaw.egress.metering import Meter
 from microclaw.egress.model_route import ModelRoute
+from microclaw.egress.notices import Notices
 from microclaw.egress.proxy import Proxy
 from microclaw.egress.rule_store import RuleStore
 from microclaw.egress.secret_store import SecretStore
@@ -50,6 +52,10 @@ class Gate:
             clean=lambda text: self.secrets.scrubber.masked_text(text),
         )
         self.meter = Meter(self._engine, settings.assistant.timezone, clock_ms=world.clock_ms)
+        self.notices = Notices(
+            self._engine, clock_ms=world.clock_ms, clean=lambda text: self.secrets.scrubber.masked_text(text),
+        )
+        self.budgets = BudgetKeeper(self._engine, settings.budget, self.meter, self.notices)
         self.rules = RuleStore(self._engine, settings.egress.allow)
         self._tls: ssl.SSLContext | None = None
         try:
@@ -58,7 +64,8 @@ class Gate:
             self._engine.dispose()
             raise
         route = ModelRoute(
-            server, settings.model.key, self.secrets, self.audit, self.meter, tls=self._context, limits=limits,
+            server, settings.model.key, self.secrets, self.audit, self.meter, self.budgets,
+            tls=self._context, limits=limits,
         )
         self.proxy = Proxy(
             self.rules, self.secrets, self.audit, world, limits=limits, tunnel_limits=tunnel_limits,

@@ -28,18 +28,21 @@ class Meter:
 
     def add(self, group: str, spent: Usage) -> None:
         """Count one call."""
-        day = datetime.fromtimestamp(self._clock_ms() / 1000, UTC).astimezone(self._zone).date().isoformat()
         counts = {
             "calls": 1, "unknown_calls": 0 if spent.known else 1,
             "input_tokens": spent.input_tokens, "output_tokens": spent.output_tokens,
             "cache_read_tokens": spent.cache_read_tokens, "cache_write_tokens": spent.cache_write_tokens,
         }
         row = insert(table).values(
-            day=day, group_folder=group, model=spent.model[:MODEL_CHARS_MAX] or "?", **counts,
+            day=self.today(), group_folder=group, model=spent.model[:MODEL_CHARS_MAX] or "?", **counts,
         )
         added = {name: table.c[name] + row.excluded[name] for name in counts}
         with self._engine.begin() as db:
             db.execute(row.on_conflict_do_update(index_elements=list(table.primary_key), set_=added))
+
+    def today(self) -> str:
+        """The owner's day, YYYY-MM-DD."""
+        return datetime.fromtimestamp(self._clock_ms() / 1000, UTC).astimezone(self._zone).date().isoformat()
 
     def rows(self, *, since_day: str = "") -> list[UsageRow]:
         """All counts from `since_day` (YYYY-MM-DD) on, newest day first."""

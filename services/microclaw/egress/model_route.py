@@ -6,14 +6,15 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import h11
 
 from microclaw.core.model_route import Server, calls_of, error_body, passed, request_headers, target_for
-from microclaw.core.model_usage import Usage, UsageMeter
+from microclaw.core.model_usage import Usage, UsageMeter, estimated
 from microclaw.core.scrub import Scrubber, StreamScrubber
 from microclaw.egress.audit_log import AuditLog
+from microclaw.egress.budgets import BudgetKeeper
 from microclaw.egress.connection import refuse
 from microclaw.egress.doors import Owner
 from microclaw.egress.http_messages import BadMessage, Closed, Limits, Wire
@@ -38,6 +39,10 @@ class _Call:
     outcome: str = "failed"
     detail: str = ""
     usage: Usage | None = None
+    #: Of the request's body, and of the answer's; the answer was a stream of events.
+    sent_bytes: int = 0
+    answer_bytes: int = 0
+    streamed: bool = False
 
 
 class ModelRoute:
@@ -45,13 +50,14 @@ class ModelRoute:
 
     def __init__(
         self, server: Server | None, key_name: str, secrets: SecretStore, audit: AuditLog, meter: Meter,
-        *, tls: Callable[[], ssl.SSLContext], limits: Limits, answer_s: float = ANSWER_S_MAX,
+        budgets: BudgetKeeper, *, tls: Callable[[], ssl.SSLContext], limits: Limits, answer_s: float = ANSWER_S_MAX,
     ) -> None:
         self._server = server
         self._key_name = key_name
         self._secrets = secrets
         self._audit = audit
         self._meter = meter
+        self._budgets = budgets
         self._tls = tls
         self._limits = limits
         self._answer_s = answer_s
@@ -67,10 +73,10 @@ class ModelRoute:
         path = target_for(server, request.method.decode(), target)
         scrubber = self._secrets.scrubber
         try:
-            problem = self._problem(server, request, path, scrubber)
+            problem = self._problem(server, request, path, scrubber, owner.group)
             if problem is not None or path is None:
                 status, reason = problem or (403, "not a model call")
-                call.outcome, call.detail = ("deny" if status == 403 else "failed"), reason
+                call.outcome, call.detail = ("deny" if status in (402, 403) else "failed"), reason
                 await _fail(wire, server, status, reason)
                 return False
             async with asyncio.timeout(CALL_S_MAX):
@@ -92,7 +98,7 @@ class ModelRoute:
         return False
 
     def _problem(
-        self, server: Server, request: h11.Request, path: str | None, scrubber: Scrubber,
+        self, server: Server, request: h11.Request, path: str | None, scrubber: Scrubber, group: str,
     ) -> tuple[int, str] | None:
         """(status, why) of a call that can't be made."""
         if path is None:
@@ -104,6 +110,8 @@ class ModelRoute:
         length = next((int(value) for key, value in request.headers if key == b"content-length"), 0)
         if length > REQUEST_BYTES_MAX:
             return 413, f"the request has {length} bytes, the limit is {REQUEST_BYTES_MAX}"
+        if over := self._budgets.refusal(group):
+            return 402, over
         if not self._key_name:
             needed = server.host in ("api.anthropic.com", "api.openai.com")
             return (401, "no key: name its secret as model.key in the configuration") if needed else None
@@ -125,18 +133,19 @@ class ModelRoute:
             dial, [server.host], server.port, name=server.host, limits=self._limits,
         ) as outside:
             await outside.send(h11.Request(method=request.method, target=path, headers=headers))
-            await self._send_body(wire, outside, scrubber)
+            await self._send_body(wire, outside, scrubber, call)
             head = await self._first_of_answer(wire, outside)
             call.outcome = str(head.status_code)
             if any(key == b"content-encoding" and value.lower() != b"identity" for key, value in head.headers):
                 raise BadMessage(502, "the model's server compressed its answer though it was asked not to")
             await self._pass_answer(wire, outside, head, scrubber, call)
 
-    async def _send_body(self, wire: Wire, outside: Wire, scrubber: Scrubber) -> None:
+    async def _send_body(self, wire: Wire, outside: Wire, scrubber: Scrubber, call: _Call) -> None:
         """A secret that a person once typed into a chat is masked: it is in the history of every later call."""
         masked = StreamScrubber(scrubber)
         try:
             async for piece in wire.body(REQUEST_BYTES_MAX):
+                call.sent_bytes += len(piece)
                 if out := masked.feed(piece):
                     await outside.send(h11.Data(data=out))
             if out := masked.finish():
@@ -171,9 +180,11 @@ class ModelRoute:
         kind = next((value for key, value in headers if key == b"content-type"), b"").decode("ascii", "replace")
         await wire.send(h11.Response(status_code=head.status_code, headers=headers))
         meter = UsageMeter(kind)
+        call.streamed = kind.startswith("text/event-stream")
         masked = StreamScrubber(scrubber)
         try:
             async for piece in outside.body(ANSWER_BYTES_MAX):
+                call.answer_bytes += len(piece)
                 if out := masked.feed(piece):
                     meter.feed(out)
                     await wire.send(h11.Data(data=out))
@@ -192,6 +203,11 @@ class ModelRoute:
 
     async def _tell(self, owner: Owner, server: Server, call: _Call) -> None:
         spent = call.usage
+        if spent is None and call.outcome == "cut" and call.sent_bytes:
+            spent = Usage()
+        if spent is not None and not spent.known:
+            guess = estimated(call.sent_bytes, call.answer_bytes, streamed=call.streamed)
+            spent = replace(guess, model=spent.model)
         if spent is not None:
             self._meter.add(owner.group, spent)
             cost = f"{spent.model or '?'}: {spent.input_tokens} in, {spent.output_tokens} out"

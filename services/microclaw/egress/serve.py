@@ -16,6 +16,8 @@ from microclaw.core.requests import (
     AuditAsked,
     AuditEntries,
     AuditVerified,
+    BudgetAsked,
+    Budgets,
     ChangeEgressRule,
     CloseDoors,
     Done,
@@ -32,6 +34,7 @@ from microclaw.core.requests import (
     SecretRow,
     Secrets,
     SecretsAsked,
+    SetBudget,
     SetSecret,
     UsageAsked,
     UsageRows,
@@ -45,6 +48,8 @@ from microclaw.egress.secret_store import Kept
 #: Rows and bytes of one answer, so that it fits into a frame.
 AUDIT_ROWS_MAX = 500
 ANSWER_BYTES_MAX = 512 << 10
+#: Who may change what protects the owner: nobody but the owner, whose commands come by this name.
+OWNER = "cli"
 #: How often the numbers in `status` are renewed.
 FACTS_S = 5.0
 
@@ -62,6 +67,7 @@ async def serve(service: Service) -> None:
     Answers(service, gate).register()
     service.consume(Subscription("egress-audit", ("audit.entry",)), AuditIntake(gate).take, concurrency=8)
     service.spawn(_keep_facts(service, gate), "facts")
+    service.spawn(gate.notices.keep_telling(service.bus, service.trouble), "notices")
     await service.ready()
     try:
         await service.stopping.wait()
@@ -109,6 +115,7 @@ class Answers:
             SetSecret: self.set_secret, RemoveSecret: self.remove_secret, SecretsAsked: self.list_secrets,
             EgressRulesAsked: self.list_rules, ChangeEgressRule: self.change_rule, ExplainEgress: self.explain,
             AuditAsked: self.read_audit, VerifyAudit: self.verify_audit, UsageAsked: self.read_usage,
+            SetBudget: self.set_budget, BudgetAsked: self.read_budget,
         }
         for question, handler in answers.items():
             self._service.answer(question, handler)
@@ -128,8 +135,10 @@ class Answers:
             await self._gate.audit.record(asker, "door.close", f"{closed} doors", "ok")
         return Done()
 
-    async def set_secret(self, question: SetSecret, asker: str) -> SecretAnswer:
+    async def set_secret(self, question: SetSecret, asker: str) -> SecretAnswer | Failed:
         """In force when answered."""
+        if asker != OWNER:
+            return _not_yours("secrets", asker)
         kept = self._gate.secrets.set(question.name, question.value, must_exist=question.must_exist)
         action = "secret.rotate" if question.must_exist else "secret.set"
         await self._gate.audit.record(asker, action, kept.name, "ok", f"fingerprint {kept.fingerprint}")
@@ -137,6 +146,8 @@ class Answers:
 
     async def remove_secret(self, question: RemoveSecret, asker: str) -> Done | Failed:
         """Forget it."""
+        if asker != OWNER:
+            return _not_yours("secrets", asker)
         if not self._gate.secrets.remove(question.name):
             return Failed(reason=f"there is no secret {question.name}: see `microclaw secrets list`", code="not_found")
         await self._gate.audit.record(asker, "secret.rm", question.name, "ok")
@@ -159,6 +170,8 @@ class Answers:
 
     async def change_rule(self, question: ChangeEgressRule, asker: str) -> Done | Failed:
         """From the next connection on."""
+        if asker != OWNER:
+            return _not_yours("where agents may go", asker)
         gate = self._gate
         changed = gate.rules.change(question.host, question.verdict, question.group, now_ms=gate.world.clock_ms())
         if not changed:
@@ -197,7 +210,26 @@ class Answers:
 
     async def read_usage(self, question: UsageAsked, _asker: str) -> UsageRows:
         """What models cost."""
-        return UsageRows(rows=tuple(self._gate.meter.rows(since_day=question.since_day)))
+        gate = self._gate
+        rows = gate.budgets.priced(gate.meter.rows(since_day=question.since_day))
+        return UsageRows(rows=rows, currency=gate.settings.budget.currency)
+
+    async def set_budget(self, question: SetBudget, asker: str) -> Done | Failed:
+        """From the next call on."""
+        if asker != OWNER:
+            return _not_yours("budgets", asker)
+        self._gate.budgets.set(question)
+        wanted = "forget" if question.forget else f"tokens {question.tokens_per_day}, money {question.money_per_day}"
+        await self._gate.audit.record(asker, "budget.set", question.group or "all groups", "ok", wanted)
+        return Done()
+
+    async def read_budget(self, _question: BudgetAsked, _asker: str) -> Budgets:
+        """Limits and what of them is used today."""
+        return self._gate.budgets.shown()
+
+
+def _not_yours(what: str, asker: str) -> Failed:
+    return Failed(reason=f"{asker} may not change {what}: only the owner may, at the command line", code="denied")
 
 
 def _row(kept: Kept) -> SecretRow:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Integer, LargeBinary, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, String, Table, Text
 
 from microclaw.store.schema import new_metadata
 
@@ -48,4 +48,36 @@ audit = Table(
     Column("detail", Text, nullable=False),
     Column("cause", LargeBinary(16), nullable=True, unique=True, comment="message id, where an envelope brought it"),
     Column("hash", LargeBinary(32), nullable=False, comment="over the hash before it and all of the above"),
+)
+
+budgets = Table(
+    "egress_budgets", metadata,
+    Column("group_folder", String(200), primary_key=True, comment="'' = all groups together"),
+    Column("tokens_per_day", BigInteger, nullable=True, comment="0 = no limit; NULL = as configured"),
+    Column("micros_per_day", BigInteger, nullable=True, comment="0 = no limit; NULL = as configured"),
+)
+
+approvals = Table(
+    "egress_approvals", metadata,
+    Column("code", String(8), primary_key=True),
+    Column("kind", String(20), nullable=False, comment="host | message | task"),
+    Column("group_folder", String(200), nullable=False),
+    Column("target", Text, nullable=False, comment="host:port, or a chat"),
+    Column("detail", Text, nullable=False, comment="the rest of what would be done"),
+    Column("hash", LargeBinary(32), nullable=False, comment="over the four before it", index=True),
+    Column("state", String(10), nullable=False, comment="pending | once | always | used | denied | revoked"),
+    Column("asked_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("answered_ms", BigInteger, nullable=True),
+    Column("answered_by", String(200), nullable=False),
+    Column("used_by", String(200), nullable=False, comment="which doing of it used a yes for once"),
+    Index("ix_egress_approvals_state", "state", "group_folder"),
+)
+
+notices = Table(
+    "egress_notices", metadata,
+    Column("name", String(200), primary_key=True, comment="what it is about; said once"),
+    Column("text", Text, nullable=False),
+    Column("made_ms", BigInteger, nullable=False),
+    Column("told", Boolean, nullable=False, comment="the bus has it"),
 )

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from microclaw.core.home import Home
-from microclaw.core.settings import Egress, Model, Settings
+from microclaw.core.settings import Budget, Egress, Model, Settings
 from microclaw.egress.dial import World
 from microclaw.egress.gate import Gate
 from microclaw.egress.http_messages import Limits
@@ -26,10 +26,12 @@ QUICK_TUNNEL = TunnelLimits(hello_s=0.5, bytes_max=64 << 20, total_s=20.0, idle_
 async def gate(
     home: Home, *, base_url: str = "", backend: str = "openai", key: str = "llm", allow: Iterable[str] = (),
     world: World | None = None, limits: Limits = QUICK, tunnel_limits: TunnelLimits = QUICK_TUNNEL,
+    budget: Budget | None = None,
 ) -> AsyncIterator[Gate]:
     """The whole of egress but the bus."""
     settings = Settings(
         model=Model(backend=backend, name="m", base_url=base_url, key=key), egress=Egress(allow=tuple(allow)),
+        budget=budget or Budget(),
     )
     made = Gate(settings, home, world=world or World(), limits=limits, tunnel_limits=tunnel_limits)
     await made.start()

@@ -142,8 +142,8 @@ def request_headers(server: Server, headers: Iterable[tuple[bytes, bytes]], key:
 def error_body(dialect: str, status: int, message: str) -> bytes:
     """An error of ours, in the form of the dialect's own, so that the SDK raises what it means."""
     kind = {
-        400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
-        413: "request_too_large", 429: "rate_limit_error",
+        400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error",
+        404: "not_found_error", 413: "request_too_large", 429: "rate_limit_error",
     }.get(status, "api_error")
     if dialect == "anthropic":
         return json.dumps({"type": "error", "error": {"type": kind, "message": message}}).encode()

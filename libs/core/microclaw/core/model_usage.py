@@ -10,6 +10,9 @@ import msgspec
 LINE_BYTES_MAX = 256 << 10
 #: A longer unstreamed answer is not read for usage.
 BODY_BYTES_MAX = 4 << 20
+#: Where an answer does not say its tokens, they are estimated: plain JSON, and one event of a stream with all around.
+BYTES_PER_TOKEN = 4
+EVENT_BYTES_PER_TOKEN = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,15 @@ class Usage:
     cache_write_tokens: int = 0
     #: Whether the answer said anything about its cost.
     known: bool = False
+
+
+def estimated(sent_bytes: int, answer_bytes: int, *, streamed: bool) -> Usage:
+    """What a call that was sent may have cost when its answer does not say: a worker must not get round a budget by
+    hanging up before the end."""
+    return Usage(
+        input_tokens=sent_bytes // BYTES_PER_TOKEN,
+        output_tokens=answer_bytes // (EVENT_BYTES_PER_TOKEN if streamed else BYTES_PER_TOKEN),
+    )
 
 
 class _Details(msgspec.Struct):

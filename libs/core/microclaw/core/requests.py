@@ -337,10 +337,48 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int
     cache_read_tokens: int
     cache_write_tokens: int
+    #: Millionths of the currency; None = the model's price is not known.
+    cost_micros: int | None = None
 
 
 class UsageRows(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="usage.read.answer"):
     rows: tuple[UsageRow, ...]
+    currency: str = ""
+
+
+class SetBudget(Request, frozen=True, kw_only=True, tag="budget.set"):
+    """To egress: the most of a day, from now on; it stands above the configuration's. Twice is once.
+
+    Fields left None stay. `forget` gives the word back to the configuration. Answer: Done or Failed.
+    """
+
+    #: "" = all groups together.
+    group: str = ""
+    #: 0 = no limit.
+    tokens_per_day: int | None = None
+    money_per_day: float | None = None
+    forget: bool = False
+
+
+class BudgetAsked(Request, frozen=True, kw_only=True, tag="budget.read"):
+    """To egress: limits, and what of them is used today. Answer: Budgets."""
+
+
+class BudgetRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A day's limits and what is used; 0 = no limit. `group` "" = all groups together."""
+
+    group: str
+    tokens_per_day: int
+    money_per_day_micros: int
+    spent_tokens: int
+    spent_micros: int
+    origin: Literal["config", "cli", "none"]
+
+
+class Budgets(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="budget.read.answer"):
+    day: str
+    currency: str
+    rows: tuple[BudgetRow, ...]
 
 
 # --- console ----------------------------------------------------------------------------------------------------
@@ -404,5 +442,6 @@ ANSWERED_BY: dict[type[Request], str] = {
     SetSecret: "egress", RemoveSecret: "egress", SecretsAsked: "egress",
     EgressRulesAsked: "egress", ChangeEgressRule: "egress", ExplainEgress: "egress",
     AuditAsked: "egress", VerifyAudit: "egress", UsageAsked: "egress",
+    SetBudget: "egress", BudgetAsked: "egress",
     Say: "console", Read: "console",
 }

@@ -56,7 +56,7 @@ RIGHTS: Mapping[str, Rights] = {
         publish=("reply.requested", "run.finished", AUDIT), read=("run.granted",),
         ask=("router", "scheduler", "egress"),
     ),
-    "egress": Rights(publish=(AUDIT,), read=(AUDIT,)),
+    "egress": Rights(publish=("reply.requested", AUDIT), read=(AUDIT,), ask=("router",)),
     "watch": Rights(publish=("service.alarm", AUDIT)),
     "gateway": Rights(
         publish=("message.received", "reply.delivered", AUDIT), sessions=("device:", "audit"),

@@ -113,6 +113,44 @@ class Egress(Section, frozen=True, kw_only=True):
     ] = ()
 
 
+_Money = Annotated[float, Meta(ge=0, le=1_000_000)]
+
+
+class Price(Section, frozen=True, kw_only=True):
+    """What a model costs, per million tokens, in `budget.currency`."""
+
+    input: Annotated[float, Meta(ge=0, le=1_000_000, description="Per million tokens sent.")]
+    output: Annotated[float, Meta(ge=0, le=1_000_000, description="Per million tokens answered.")]
+    cache_read: Annotated[_Money | None, Meta(description="Sent, read from the cache; left out = as input.")] = None
+    cache_write: Annotated[_Money | None, Meta(description="Sent, and put into the cache; left out = as input.")] = None
+
+
+class DayLimit(Section, frozen=True, kw_only=True):
+    """The most of one group in a day."""
+
+    tokens_per_day: Annotated[int, Meta(ge=0, le=1 << 50, description="0 = no limit.")] = 0
+    money_per_day: Annotated[float, Meta(ge=0, le=1_000_000, description="0 = no limit.")] = 0.0
+
+
+class Budget(Section, frozen=True, kw_only=True):
+    """What the model may cost. Beyond it calls are refused until the next day."""
+
+    tokens_per_day: Annotated[
+        int, Meta(ge=0, le=1 << 50, description="Tokens of all groups together in a day; 0 = no limit.")
+    ] = 0
+    money_per_day: Annotated[
+        float, Meta(ge=0, le=1_000_000, description="Money of all groups together in a day; 0 = no limit.")
+    ] = 0.0
+    currency: Annotated[str, Meta(min_length=1, max_length=8, description="What prices are in.")] = "USD"
+    groups: Annotated[
+        dict[str, DayLimit], Meta(description="`[budget.groups.NAME]`: one group's own limits, within those of all.")
+    ] = {}
+    prices: Annotated[
+        dict[str, Price],
+        Meta(description='`[budget.prices."MODEL"]`: input and output, per million tokens; also holds for versions.'),
+    ] = {}
+
+
 class Console(Section, frozen=True, kw_only=True):
     """The chat in the terminal."""
 
@@ -155,6 +193,7 @@ class Settings(Section, frozen=True, kw_only=True):
     queue: Queue = Queue()
     sandbox: Sandbox = Sandbox()
     egress: Egress = Egress()
+    budget: Budget = Budget()
     console: Console = Console()
     bus: Bus = Bus()
 
@@ -273,6 +312,9 @@ def _check(settings: Settings) -> None:
         raise _Wrong(("model", "name"), f"is empty, but backend = {model.backend!r} needs the model's name")
     if model.base_url and not _URL.match(model.base_url):
         raise _Wrong(("model", "base_url"), "must be http(s)://host[:port][/path], without user and password")
+    budget = settings.budget
+    if not budget.prices and (budget.money_per_day or any(limit.money_per_day for limit in budget.groups.values())):
+        raise _Wrong(("budget", "money_per_day"), 'needs [budget.prices."MODEL"] with input and output, to be kept')
     for entry in settings.egress.allow:
         host = _HOST.match(entry)
         if not host or not 0 < int(host["port"] or 443) < 1 << 16:

@@ -1,0 +1,92 @@
+"""What egress has to tell the owner: kept until the bus has it, said once in the main chat."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from sqlalchemy import Connection, Engine, delete, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from microclaw.bus.api import Bus, Draft
+from microclaw.bus.errors import BusTimeout, EnvelopeError, NoResponder, Refused
+from microclaw.core.ids import derived_id
+from microclaw.core.kinds import ReplyRequested
+from microclaw.core.requests import Groups, GroupsAsked
+from microclaw.egress.tables import notices as table
+
+#: How long a notice is remembered, so that it is not said again, ms.
+KEPT_MS = 7 * 24 * 3600 * 1000
+#: While the router or the broker is away, the pause before trying again.
+AGAIN_S = 1.0
+#: Of a notice's name.
+NAME_CHARS_MAX = 200
+
+
+class Notices:
+    """The notices. Added in the transaction of what they tell; said by `keep_telling`."""
+
+    def __init__(self, engine: Engine, *, clock_ms: Callable[[], int], clean: Callable[[str], str]) -> None:
+        """`clean` masks known secrets."""
+        self._engine = engine
+        self._clock_ms = clock_ms
+        self._clean = clean
+        self._new = asyncio.Event()
+
+    def add(self, name: str, text: str, db: Connection | None = None) -> None:
+        """Tell this once: the same name again is not said again. `db`: within this transaction."""
+        if db is None:
+            with self._engine.begin() as own:
+                return self.add(name, text, own)
+        row = insert(table).values(
+            name=name[:NAME_CHARS_MAX], text=self._clean(text), made_ms=self._clock_ms(), told=False,
+        )
+        db.execute(row.on_conflict_do_nothing(index_elements=[table.c.name]))
+        self._new.set()
+        return None
+
+    def waiting(self) -> list[tuple[str, str, int]]:
+        """(name, text, made_ms) of those that the bus does not have yet, oldest first."""
+        with self._engine.begin() as db:
+            found = db.execute(select(table).where(table.c.told.is_(False)).order_by(table.c.made_ms, table.c.name))
+            return [(row.name, row.text, row.made_ms) for row in found]
+
+    async def keep_telling(self, bus: Bus, trouble: Callable[[str], None]) -> None:
+        """Say what is to be said, for as long as the service lives."""
+        while True:
+            self._new.clear()
+            for name, text, made_ms in self.waiting():
+                chat = await _owners_chat(bus)
+                draft = Draft(
+                    chat, ReplyRequested(chat=chat, text=text, origin="notice"),
+                    message_id=derived_id(made_ms, "egress.notice", name), ts_ms=made_ms,
+                )
+                try:
+                    await bus.publish(draft)
+                except (Refused, EnvelopeError) as refused:
+                    if isinstance(refused, Refused) and refused.code in ("busy", "no_space"):
+                        await asyncio.sleep(AGAIN_S)
+                        self._new.set()
+                        break
+                    trouble(f"a notice to the owner was refused ({refused}): {text}")
+                self._told(name)
+            await self._new.wait()
+
+    def _told(self, name: str) -> None:
+        with self._engine.begin() as db:
+            db.execute(update(table).where(table.c.name == name).values(told=True))
+            db.execute(delete(table).where(table.c.told, table.c.made_ms < self._clock_ms() - KEPT_MS))
+
+
+async def _owners_chat(bus: Bus) -> str:
+    """The main group's chat, as soon as the router knows it."""
+    while True:
+        try:
+            known = await bus.request("router", GroupsAsked(), Groups)
+        except (NoResponder, BusTimeout):
+            await asyncio.sleep(AGAIN_S)
+            continue
+        main = next((group.chat for group in known.groups if group.is_main), "")
+        if main:
+            return main
+        await asyncio.sleep(AGAIN_S)
