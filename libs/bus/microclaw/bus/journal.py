@@ -7,6 +7,7 @@ growing a file, which costs the file system a second journal commit.
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import os
 import sqlite3
@@ -20,6 +21,7 @@ from typing import Any, BinaryIO, Literal
 import msgspec
 
 from microclaw.bus.errors import BusError
+from microclaw.bus.mark import Mark
 
 #: Version of the tables below.
 SCHEMA = 1
@@ -27,6 +29,8 @@ SCHEMA = 1
 INSERT_ROWS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 #: WAL pages (4 KiB) between checkpoints: 16 MB, where checkpoints are rare and each still short.
 CHECKPOINT_PAGES = 4000
+#: Journals up to this size are checked page by page at every start.
+CHECKED_BYTES_MAX = 16 << 20
 #: WAL bytes written in advance.
 PREWARM_BYTES = 4 << 20
 
@@ -64,6 +68,10 @@ class JournalError(BusError):
     exit_code = 5
 
 
+class Damaged(JournalError):
+    """A stored message is not what was stored: its checksum does not match. `microclaw bus check` lists them all."""
+
+
 class NoSpace(JournalError):
     """The disk is full: nothing was written. Free some space; publishers are told to wait."""
 
@@ -80,6 +88,8 @@ class Row:
     #: Unix ms, None = no such bound.
     not_before_ms: int | None = None
     expires_ms: int | None = None
+    #: Its checksum does not match: the body is not what was stored.
+    damaged: bool = False
 
 
 @dataclass(slots=True)
@@ -114,7 +124,9 @@ class Driver:
 
     connect: Callable[[Path], Any]
     constraint: type[Exception]
-    full: Callable[[Exception], bool]
+    full: Callable[[BaseException], bool]
+    #: Root of its errors.
+    error: type[Exception] = sqlite3.Error
 
 
 def _stdlib_connect(path: Path) -> sqlite3.Connection:
@@ -123,10 +135,13 @@ def _stdlib_connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+#: What a full disk looks like; the second one while a database is opened.
+_FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
+
 STDLIB = Driver(
     connect=_stdlib_connect,
     constraint=sqlite3.IntegrityError,
-    full=lambda error: isinstance(error, sqlite3.OperationalError) and error.sqlite_errorname == "SQLITE_FULL",
+    full=lambda error: isinstance(error, sqlite3.OperationalError) and error.sqlite_errorname in _FULL,
 )
 
 
@@ -144,32 +159,64 @@ class Journal:
         """Open or make it.
 
         :raises JournalError: another broker has it, its version is unknown, or it is damaged.
+        :raises NoSpace: the disk is too full even to open it.
         """
         self.path = path
         self._driver = driver
         self._lock = _lock(path.with_suffix(".lock"))
+        # Not true to a power cut without FULL, so it would cry wolf.
+        self._mark = Mark(path.with_suffix(".mark")) if synchronous == "FULL" else None
+        self._newest = 0
         fresh = not path.exists()
         try:
-            self._db = driver.connect(path)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute(f"PRAGMA synchronous={synchronous}")
-            self._db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
-            self._db.execute("PRAGMA cache_size=-8000")
-            version = self._value("PRAGMA user_version")
-            if version == 0:
-                self._create()
-            elif version != SCHEMA:
-                raise JournalError(f"{path.name} has version {version}, this program reads {SCHEMA}: use the program "
-                                   "that wrote it, or restore a backup")
-            if fresh:
-                self._prewarm()
-        except (sqlite3.DatabaseError, driver.constraint) as error:
-            self._lock.close()
-            raise JournalError(
-                f"{path.name} can't be read: {error}. `microclaw bus check` says what is lost"
-            ) from error
+            self._open(driver, synchronous, fresh=fresh)
+        except BaseException as error:
+            self._release()
+            if driver.full(error):
+                raise NoSpace from error
+            if isinstance(error, (sqlite3.DatabaseError, driver.error)):
+                raise JournalError(
+                    f"{path.name} can't be read: {error}. `microclaw bus check` says what is lost"
+                ) from error
+            raise
+
+    def _open(self, driver: Driver, synchronous: str, *, fresh: bool) -> None:
+        path = self.path
+        self._db = driver.connect(path)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute(f"PRAGMA synchronous={synchronous}")
+        self._db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+        self._db.execute("PRAGMA cache_size=-8000")
+        version = self._value("PRAGMA user_version")
+        if version == 0:
+            self._create()
+        elif version != SCHEMA:
+            raise JournalError(f"{path.name} has version {version}, this program reads {SCHEMA}: use the program "
+                               "that wrote it, or restore a backup")
+        if fresh:
+            self._prewarm()
         self.epoch: str = self._value("SELECT value FROM meta WHERE key = 'epoch'")
         self._inserts = {rows: _insert_sql(rows) for rows in INSERT_ROWS}
+        self._examine()
+
+    def _examine(self) -> None:
+        """Is it whole? What can be seen in a bounded time; `microclaw bus check` looks at everything."""
+        name = self.path.name
+        if self._mark is not None and (told := self._mark.read(self.epoch)) > (last := self.last_offset()):
+            raise JournalError(f"{name} ends at message {last}, but {told} were acknowledged: it was cut off or "
+                               "damaged, or is an old copy; restore a newer one, or accept the loss with `microclaw bus repair`")
+        if self._value("PRAGMA page_count") * self._value("PRAGMA page_size") <= CHECKED_BYTES_MAX:
+            found = self._value("PRAGMA quick_check(1)")
+            if found != "ok":
+                raise JournalError(f"{name} is damaged ({' '.join(found.split())}): `microclaw bus check` says what is "
+                                   "lost, `microclaw bus repair` saves the rest")
+
+    def _release(self) -> None:
+        if hasattr(self, "_db"):
+            self._db.close()
+        if self._mark is not None:
+            self._mark.close()
+        self._lock.close()
 
     @staticmethod
     def hold(path: Path) -> BinaryIO:
@@ -204,9 +251,13 @@ class Journal:
     def commit(self) -> None:
         """Make it durable. :raises NoSpace: and the transaction is undone."""
         self._write("COMMIT")
+        if self._newest and self._mark is not None:
+            self._mark.write(self.epoch, self._newest)
+        self._newest = 0
 
     def rollback(self) -> None:
         """Undo it."""
+        self._newest = 0
         if self._in_transaction():
             self._db.execute("ROLLBACK")
 
@@ -249,6 +300,8 @@ class Journal:
                     "DELETE FROM messages WHERE offset BETWEEN ? AND ?", (rows[0].offset, rows[done - 1].offset)
                 )
             return False
+        if rows:
+            self._newest = rows[-1].offset
         return True
 
     def add_kind(self, name: str) -> int:
@@ -393,15 +446,31 @@ class Journal:
     def row(self, offset: int) -> Row | None:
         """One message, None = not kept."""
         row = next(iter(self._db.execute(
-            f"SELECT {_ROW} FROM messages WHERE offset = ?", (offset,))), None)  # noqa: S608 - column names
-        return None if row is None else Row(*row)
+            f"SELECT {_ROW}, id, crc FROM messages WHERE offset = ?", (offset,))), None)  # noqa: S608 - column names
+        if row is None:
+            return None
+        found = Row(*row[:-2])
+        if zlib.crc32(found.body, zlib.crc32(row[-2])) != row[-1]:
+            return dataclasses.replace(found, damaged=True)
+        return found
 
     def replay(self, session: int, after_seq: int, limit: int) -> list[tuple[int, bytes]]:
-        """(seq, body) of a session's messages after this one."""
-        return list(self._db.execute(
-            "SELECT seq, body FROM messages WHERE session = ? AND seq > ? ORDER BY seq LIMIT ?",
+        """(seq, body) of a session's messages after this one, up to the first damaged one.
+
+        :raises Damaged: the very first of them is.
+        """
+        rows: list[tuple[int, bytes]] = []
+        crc32 = zlib.crc32
+        for seq, body, message_id, crc in self._db.execute(
+            "SELECT seq, body, id, crc FROM messages WHERE session = ? AND seq > ? ORDER BY seq LIMIT ?",
             (session, after_seq, limit),
-        ))
+        ):
+            if crc32(body, crc32(message_id)) != crc:
+                if not rows:
+                    raise Damaged(f"message {seq} is damaged on disk; ask again after it, or `microclaw bus repair`")
+                break
+            rows.append((seq, body))
+        return rows
 
     def groups(self) -> list[tuple[int, str, int, bytes]]:
         """(number, name, floor, spec) of every group."""
@@ -465,8 +534,7 @@ class Journal:
 
     def close(self) -> None:
         """Checkpoint and let go."""
-        self._db.close()
-        self._lock.close()
+        self._release()
 
 
 def _insert_sql(rows: int) -> str:
