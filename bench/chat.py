@@ -13,8 +13,10 @@ what is measured is ours.
   published directly, until the journal and until the router's database has them.
 - *ready*: from the start of `microclaw up` until every service says that it works; the first time makes the databases.
 - *memory*: PSS of supervisord and all that it started, the warm workers included, after the warm messages.
+- *processor*: what each process used for a warm message, wherever it waited.
 
-Goals hold for a quiet machine; the load average is shown beside them.
+Goals hold for a quiet machine; beside them stand the load average and what one sync costs on this disk. A message meets
+six on its way to the worker: console, broker, router, broker, queue, broker.
 """
 
 from __future__ import annotations
@@ -36,8 +38,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench import chat_load  # noqa: E402 - found from the repository's root, however this was started
-from bench.chat_memory import pss_mb  # noqa: E402
+from bench import bus_bounds, chat_load  # noqa: E402 - found from the repository's root, however this was started
+from bench.chat_processes import cpu_ms, pss_mb  # noqa: E402
 from tests.mesh.harness import Mesh  # noqa: E402
 
 from microclaw.core.errors import MicroclawError  # noqa: E402
@@ -63,7 +65,7 @@ class Size:
     engine_wait_s: float
 
 
-QUICK = Size(warm=60, cold=3, starts=1, store_s=1.5, published=1_500, engine_wait_s=15.0)
+QUICK = Size(warm=60, cold=3, starts=1, store_s=1.5, published=1_500, engine_wait_s=25.0)
 FULL = Size(warm=500, cold=10, starts=5, store_s=8.0, published=10_000, engine_wait_s=180.0)
 
 
@@ -75,6 +77,7 @@ class Found:
     cold_ms: dict[str, float] = field(default_factory=dict)
     hops_ms: dict[str, float] = field(default_factory=dict)
     memory_mb: dict[str, float] = field(default_factory=dict)
+    cpu_ms: dict[str, float] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
 
@@ -131,12 +134,16 @@ async def main_mesh(mesh: Mesh, size: Size, found: Found) -> None:
     chat, folder = await chat_load.register(mesh, "bench"), "bench"
     await chat_load.send(mesh, chat, folder, 10)
     note("warm")
+    root = mesh.supervisor.pid()
+    before = cpu_ms(root)
     ways = await chat_load.send(mesh, chat, folder, size.warm)
+    found.cpu_ms = {name: (used - before.get(name, 0.0)) / size.warm for name, used in cpu_ms(root).items()}
+    values["sync_p50_ms"] = await asyncio.to_thread(bus_bounds.fdatasync_p50_us, mesh.root, 0.5) / 1000
     for name, part in (("p50", 0.5), ("p99", 0.99)):
         values[f"warm_{name}_ms"] = chat_load.quantile([way.start_ms for way in ways], part)
         values[f"reply_{name}_ms"] = chat_load.quantile([way.reply_ms for way in ways], part)
     found.hops_ms = await chat_load.hops(mesh, chat, folder, ways)
-    found.memory_mb = pss_mb(mesh.supervisor.pid())
+    found.memory_mb = pss_mb(root)
     values["mesh_pss_mb"] = sum(found.memory_mb.values())
     note("stored")
     chats = [await chat_load.register(mesh, f"many{number}", needs_trigger=True) for number in range(4)]
@@ -207,10 +214,12 @@ def table(found: Found, load: float) -> None:
     print("\nthe way of a warm message, means, ms")
     for name, took in found.hops_ms.items():
         print(f"  {name:38}{took:12,.1f}")
-    print("\nmemory, PSS, MiB")
+    print("\nprocess" + " " * 25 + "memory, MiB   processor, ms a message")
     for name, size in sorted(found.memory_mb.items(), key=lambda item: -item[1]):
-        print(f"  {name:38}{size:12,.1f}")
-    print(f"\nload average while it ran: {load:.1f} on {os.cpu_count()} processors")
+        print(f"  {name:28}{size:13,.1f}{found.cpu_ms.get(name, 0.0):15,.2f}")
+    print(f"  {'together':28}{values['mesh_pss_mb']:13,.1f}{sum(found.cpu_ms.values()):15,.2f}")
+    print(f"\nload average while it ran: {load:.1f} on {os.cpu_count()} processors; "
+          f"one sync of this disk: {values['sync_p50_ms']:.2f} ms")
 
 
 def as_json(found: Found, load: float) -> dict[str, Any]:
@@ -221,6 +230,7 @@ def as_json(found: Found, load: float) -> dict[str, Any]:
 
     return rounded(found.values) | {
         "cold_ms": rounded(found.cold_ms), "hops_ms": rounded(found.hops_ms), "pss_mb": rounded(found.memory_mb),
+        "cpu_ms": rounded(found.cpu_ms),
         "missing": found.missing, "load": round(load, 2), "processors": os.cpu_count(),
     }
 
