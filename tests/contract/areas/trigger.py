@@ -1,0 +1,14 @@
+"""Does a text wake the assistant?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.contract.rows import Case
+
+from microclaw.core.trigger import trigger_of, triggers
+
+
+def answer(case: Case) -> dict[str, Any]:
+    case.knows("assistant_name", "text")
+    return {"matches": triggers(case.need("text"), trigger_of("", case.need("assistant_name")))}
