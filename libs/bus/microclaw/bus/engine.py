@@ -24,10 +24,10 @@ from microclaw.core.ids import new_id
 from microclaw.core.rights import Rights
 
 #: Newest messages kept in memory for delivery: number and bytes.
-TAIL_MESSAGES_MAX = 20_000
-TAIL_BYTES_MAX = 16 << 20
+TAIL_MESSAGES_MAX = 8_000
+TAIL_BYTES_MAX = 8 << 20
 #: So many more before they are cut: cutting a list moves all of it.
-TAIL_SLACK = 2_000
+TAIL_SLACK = 1_000
 #: Messages looked at for one group in one turn.
 SCAN_MAX = 2_000
 #: Bytes of one delivery or replay frame, about.
