@@ -29,6 +29,7 @@ DUE_S = (1, 8)
 READ_WAIT_MS = 2_000
 #: A message must be taken within this; supervisord may be away meanwhile.
 SAY_TIMEOUT_S = 180.0
+CANCEL_S = 0.5
 #: What a message calls → how often, relatively.
 CALLS = {"nothing": 5, "bash": 2, "send_message": 2, "schedule_task": 2}
 
@@ -107,9 +108,11 @@ class Traffic:
 
     async def stop(self) -> None:
         """End it."""
-        for task in self._work:
-            task.cancel()
-        await asyncio.gather(*self._work, return_exceptions=True)
+        # Again and again: Python 3.11's `wait_for` forgets that it was cancelled when its answer comes just then.
+        while waiting := [task for task in self._work if not task.done()]:
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting, timeout=CANCEL_S)
 
     def failed(self) -> BaseException | None:
         """Why it ended by itself."""
@@ -135,7 +138,8 @@ class Traffic:
         found = {}
         for group in self.groups:
             found[f"{group.folder} answers"] = account(group.accepted, group.answers)
-            found[f"{group.folder} sent"] = account(group.to_send, group.sent)
+            taken = set(group.accepted)
+            found[f"{group.folder} sent"] = account([token for token in group.to_send if token in taken], group.sent)
             # Those that are due at the same time run one after the other in any order.
             late = [token for token in group.refused if token in group.reminded]
             found[f"{group.folder} reminders"] = account(group.promised + late, group.reminded, ordered=False)

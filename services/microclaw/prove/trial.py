@@ -109,8 +109,9 @@ class Trial:
             last = turn.number == len(self._rounds)
             if last or turn.number % ACCOUNT_EVERY == 0:
                 await self._account(turn.number)
-            if self.result.faults or not self.result.account.well:
+            if last or self.result.faults or not self.result.account.well:
                 return
+            self._traffic.resume()
 
     async def _round(self, turn: Round) -> None:
         result = self.result
@@ -158,7 +159,6 @@ class Trial:
             f"round {number} of {len(self._rounds)}: {account.accepted} accepted, {account.lost} lost,"
             f" {account.doubled} doubled, {account.reordered} reordered"
         )
-        self._traffic.resume()
 
     def _check_traffic(self) -> None:
         if (error := self._traffic.failed()) is not None and not self.result.faults:
