@@ -127,6 +127,7 @@ async def main_mesh(mesh: Mesh, size: Size, found: Found) -> None:
         mesh.stop()
         took.append(await start_s(mesh))
     values["ready_s"] = statistics.median(took)
+    values["ready_cpu_s"] = sum(cpu_ms(mesh.supervisor.pid()).values()) / 1000
     await backend_of(mesh, size.engine_wait_s)
     note("ready; cold")
     starts = await chat_load.cold(mesh, "cold", size.cold)
@@ -200,6 +201,7 @@ def table(found: Found, load: float) -> None:
         ("… in the router's database", "routed_per_s", "/s"),
         ("up → all ready", "ready_s", "s"),
         ("up → all ready, first time", "ready_first_s", "s"),
+        ("processor time of all until ready", "ready_cpu_s", "s"),
         ("memory of the mesh (PSS)", "mesh_pss_mb", "MiB"),
         ("microclaw version", "version_ms", "ms"),
     ]
