@@ -14,10 +14,11 @@ from typing import Any, Protocol
 
 import msgspec
 
+from microclaw.bus.ballast import Ballast
 from microclaw.bus.envelope import VERSION, Envelope, decode, encode, kind_of
 from microclaw.bus.errors import EnvelopeError, EnvelopeTooBig
 from microclaw.bus.group import Group, Subscriber, subject_matcher
-from microclaw.bus.journal import Journal, NewRow, NoSpace, Row, digest_of
+from microclaw.bus.journal import Damaged, Journal, NewRow, NoSpace, Row, digest_of
 from microclaw.bus.statistics import Statistics
 from microclaw.bus.wire import PROTOCOL, Op
 from microclaw.core.ids import new_id
@@ -45,6 +46,8 @@ EXPIRE_ROWS_MAX = 200
 #: disk is busy with an ack, the publisher that comes next waits for it.
 ACK_LINGER_S = 0.001
 
+#: A publisher that was refused for want of room comes back after this.
+NO_SPACE_RETRY_MS = 1_000
 #: Refusals kept for the audit between two turns; a flood of them is only counted in the log.
 AUDITS_MAX = 100
 
@@ -163,9 +166,10 @@ class Engine:
 
     def __init__(
         self, journal: Journal, *, monotonic: Callable[[], float], wall_ms: Callable[[], int], retention_ms: int,
-        rights: Callable[[str, int], Rights | str],
+        rights: Callable[[str, int], Rights | str], ballast: Ballast | None = None,
     ) -> None:
-        """`rights(name, pid)` says what a client may do, or why it is nobody."""
+        """`rights(name, pid)` says what a client may do, or why it is nobody. Without `ballast` a full disk is only
+        noticed, not provided for."""
         self.journal = journal
         self.clients: dict[bytes, Client] = {}
         self.groups: dict[str, Group] = {}
@@ -195,7 +199,9 @@ class Engine:
         self._tail = _Tail()
         #: Acks alone are not brought to the disk before this moment (monotonic seconds).
         self._settle_at = 0.0
-        self._no_space = False
+        self._ballast = ballast
+        self._no_space = ballast is not None and not ballast.load()
+        self._look_for_room_at = 0.0
         self._handlers: dict[int, Callable[..., None]] = {
             Op.PUBLISH: self._on_publish, Op.ACK: self._on_ack, Op.NACK: self._on_nack, Op.TERM: self._on_term,
             Op.PROGRESS: self._on_progress, Op.SUBSCRIBE: self._on_subscribe, Op.UNSUBSCRIBE: self._on_unsubscribe,
@@ -329,6 +335,9 @@ class Engine:
     def _on_publish(
         self, client: Client, rid: int, items: list[Any], group: Group | None = None, offsets: tuple[int, ...] = ()
     ) -> None:
+        if self._no_space and not self._room():
+            self._refuse(client.routing, rid, "no_space", str(NoSpace()), NO_SPACE_RETRY_MS)
+            return
         try:
             if len(items) > CALL_MESSAGES_MAX:
                 raise Refusal("too_big", f"{len(items)} messages in one call, the limit is {CALL_MESSAGES_MAX}")
@@ -374,8 +383,29 @@ class Engine:
                 message_id=new_id(now_ms), payload=msgspec.Raw(msgspec.msgpack.encode(entry)),
             )))
 
+    def _room(self) -> bool:
+        """Whether there is room again after the disk was full."""
+        if self._ballast is None:
+            return True
+        now = self._monotonic()
+        if now < self._look_for_room_at:
+            return False
+        self._look_for_room_at = now + NO_SPACE_RETRY_MS / 2000
+        self._no_space = not self._ballast.load()
+        if not self._no_space:
+            log.info("there is room on the disk again")
+        return not self._no_space
+
+    def _full(self) -> None:
+        """The disk is full: publishers wait, the reserve is for what makes room."""
+        if not self._no_space:
+            log.error("the disk is full: nothing is accepted until there is room")
+        self._no_space = True
+        if self._ballast is not None:
+            self._ballast.drop()
+
     def _publish_audits(self) -> None:
-        if self._audits:
+        if self._audits and (not self._no_space or self._room()):
             bodies, self._audits = self._audits, []
             self._on_publish(self._myself, 0, bodies)
 
@@ -525,7 +555,8 @@ class Engine:
             self._undo(calls, str(error))
             return
         self._calls = []
-        self._no_space = False
+        if publishing and self._ballast is None:
+            self._no_space = False
         self.commits += 1
         if publishing:
             self._settle_at = self._monotonic() + ACK_LINGER_S
@@ -554,14 +585,14 @@ class Engine:
         """The transaction failed: everything in memory goes back to what is on disk."""
         self.journal.rollback()
         self._calls = []
-        self._no_space = True
+        self._full()
         self._kinds = self.journal.kinds()
         self._sessions.clear()
         self._tail.clear()
         self._last_offset = self.journal.last_offset()
         self._load_groups()
         for call in calls:
-            self._refuse(call.client.routing, call.rid, "no_space", why, 1_000)
+            self._refuse(call.client.routing, call.rid, "no_space", why, NO_SPACE_RETRY_MS)
 
     def _save(self, group: Group, now_ms: int) -> None:
         changes = group.changes
@@ -621,6 +652,10 @@ class Engine:
                 if row is None:
                     group.term(offset, "no longer in the journal")
                     continue
+                if isinstance(row, Row) and row.damaged:
+                    log.error("a message is damaged on disk", extra={"offset": offset, "group": group.name})
+                    group.term(offset, "damaged on disk: its checksum does not match")
+                    continue
                 if row.expires_ms is not None and row.expires_ms <= now_ms:
                     group.expire(offset)
                     continue
@@ -636,7 +671,7 @@ class Engine:
             if group.can_give or (group.subscribers and group.next <= self._last_offset and group.room):
                 return self._monotonic()
             settling = settling or group.dirty
-        if self._audits:
+        if self._audits and not self._no_space:
             return self._monotonic()
         times = [due for group in self.groups.values() if (due := group.next_due()) is not None]
         if settling:
@@ -669,7 +704,8 @@ class Engine:
                 no = self.journal.save_group(name, floor, spec)
                 self.journal.commit()
             except NoSpace as error:
-                self._refuse(client.routing, sid, "no_space", str(error), 1_000)
+                self._full()
+                self._refuse(client.routing, sid, "no_space", str(error), NO_SPACE_RETRY_MS)
                 return
             if group is None:
                 group = self.groups[name] = Group(
@@ -706,7 +742,11 @@ class Engine:
         if waiting.after < base:
             out.append([Op.REFUSED, waiting.rid, "gap", str(base + 1), 0])
             return True
-        rows = self.journal.replay(number, waiting.after, waiting.limit)
+        try:
+            rows = self.journal.replay(number, waiting.after, waiting.limit)
+        except Damaged as error:
+            out.append([Op.REFUSED, waiting.rid, "damaged", str(error), 0])
+            return True
         size = 0
         for place, (_, body) in enumerate(rows):
             size += len(body)
@@ -760,6 +800,7 @@ class Engine:
             gone = self.journal.expire(self._wall_ms() - self._retention_ms, floor, EXPIRE_ROWS_MAX)
             self.journal.commit()
         except NoSpace:
+            self._full()
             return 0
         return gone
 

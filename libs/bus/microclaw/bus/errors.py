@@ -40,7 +40,7 @@ class Refused(BusError):
 
 
 #: Why a broker refuses.
-REFUSALS = ("no_space", "too_big", "denied", "version", "id_conflict", "busy", "malformed", "fenced")
+REFUSALS = ("no_space", "too_big", "denied", "version", "id_conflict", "busy", "malformed", "fenced", "damaged")
 
 
 class BusTimeout(BusError):

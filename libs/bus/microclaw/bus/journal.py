@@ -204,7 +204,8 @@ class Journal:
         name = self.path.name
         if self._mark is not None and (told := self._mark.read(self.epoch)) > (last := self.last_offset()):
             raise JournalError(f"{name} ends at message {last}, but {told} were acknowledged: it was cut off or "
-                               "damaged, or is an old copy; restore a newer one, or accept the loss with `microclaw bus repair`")
+                               "damaged, or is an old copy; restore a newer one, or accept the loss with "
+                               "`microclaw bus repair`")
         if self._value("PRAGMA page_count") * self._value("PRAGMA page_size") <= CHECKED_BYTES_MAX:
             found = self._value("PRAGMA quick_check(1)")
             if found != "ok":
