@@ -92,6 +92,12 @@ class Ours:
         await self._bus.close()
 
 
+class OursWindows(Ours):
+    """The same with a window as one call, as Redis and PostgreSQL are given theirs."""
+
+    windowed = True
+
+
 class Bare(Ours):
     """A consumer of our bus that counts frames and acks each as a whole, with no object for a message: four
     interpreters that make them are more than two cores can run, and the fan-out is the broker's."""
@@ -261,4 +267,6 @@ class Postgres:
         await self._connection.close()
 
 
-CLIENTS: dict[str, Any] = {"ours": Ours, "bare": Bare, "nats": Nats, "redis": Redis, "postgres": Postgres}
+CLIENTS: dict[str, Any] = {
+    "ours": Ours, "ours-windows": OursWindows, "bare": Bare, "nats": Nats, "redis": Redis, "postgres": Postgres,
+}

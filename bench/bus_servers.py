@@ -220,6 +220,7 @@ def installed() -> str | None:
 
 PEERS = (
     Peer("ours", "ours", "on disk (fdatasync, group commit)", start_ours, installed),
+    Peer("ours-windows", "ours-windows", "the same; a window is one call", start_ours, installed),
     Peer("nats-always", "nats", "on disk (fsync per message)", start_nats("always"), nats_missing),
     Peer("nats-default", "nats", "in the page cache (up to 2 min lost)", start_nats(None), nats_missing),
     Peer("redis-always", "redis", "on disk (fdatasync, group commit)", start_redis("always"), redis_missing),
