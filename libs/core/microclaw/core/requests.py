@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from microclaw.core.audit import Entry, Fault, Head
+from microclaw.core.container import Container
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
@@ -53,6 +54,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     requires_trigger: bool = True
     is_main: bool = False
     added_ms: int = 0
+    container: Container = Container()
 
 
 class GroupsAsked(Request, frozen=True, kw_only=True, tag="groups.list"):
@@ -81,6 +83,8 @@ class RegisterGroup(Request, frozen=True, kw_only=True, tag="groups.register"):
     name: str
     trigger: str = ""
     requires_trigger: bool = True
+    #: None = as it was. From the owner only.
+    container: Container | None = None
 
 
 class GroupAnswer(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="groups.register.answer"):
