@@ -8,18 +8,21 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 from microclaw.broker.admin import Administration
 from microclaw.broker.peers import judge
 from microclaw.broker.serve import Server
 from microclaw.bus import only_one
+from microclaw.bus.ballast import Ballast
+from microclaw.bus.curve import KeyRing
 from microclaw.bus.engine import Engine
-from microclaw.bus.journal import Journal
+from microclaw.bus.journal import Journal, NoSpace
 from microclaw.bus.logs import configure
 from microclaw.bus.service import die_with_parent, now_ms
-from microclaw.core.errors import MicroclawError
+from microclaw.core.errors import MicroclawError, UnhealthyError, UsageError
 from microclaw.core.home import home_from
-from microclaw.core.rights import guests
+from microclaw.core.rights import guests, rights_of
 from microclaw.core.settings import load
 
 DAY_MS = 24 * 3600 * 1000
@@ -36,15 +39,24 @@ def main() -> int:
         settings = load(home.config, os.environ)
         die_with_parent()
         only_one.hold(home, "broker")
-        journal = Journal(home.data / "journal.db")
+        ballast = Ballast(home.data / "journal.ballast")
+        journal = _open(home.data / "journal.db", ballast)
     except MicroclawError as error:
         log.error(str(error))
         return error.exit_code
+    own = guests(settings.bus)
     engine = Engine(journal, monotonic=time.monotonic, wall_ms=now_ms,
                     retention_ms=settings.bus.retention_days * DAY_MS,
-                    rights=judge(guests(settings.bus), os.getppid()))
-    engine.own = Administration(engine, now_ms()).answer
-    server = Server(engine, home.bus)
+                    rights=judge(own, os.getppid()), ballast=ballast)
+    ring = KeyRing(home.data / "bus-keys")
+    engine.own = Administration(
+        engine, now_ms(), ring, settings.bus.listen, lambda name: rights_of(name, own) is not None
+    ).answer
+    try:
+        server = Server(engine, home.bus, listen=settings.bus.listen, ring=ring)
+    except UsageError as error:
+        log.error(str(error))
+        return error.exit_code
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: server.stop())
     parent = os.getppid()
@@ -58,10 +70,25 @@ def main() -> int:
     gc.freeze()
     gc.set_threshold(GC_OBJECTS)
     log.info("ready", extra=engine.facts() | {"epoch": journal.epoch})
-    server.run(before_turn=orphaned)
+    try:
+        server.run(before_turn=orphaned)
+    except Exception:
+        # After a failed write or sync nobody knows what is on the disk, so nothing more is written, not even by closing
+        # the journal: the next start reads what is there.
+        log.critical("the broker ends without answering: what it was doing is not acknowledged", exc_info=True)
+        logging.shutdown()
+        os._exit(UnhealthyError.exit_code)
     journal.close()
     log.info("stopped")
     return 0
+
+
+def _open(path: Path, ballast: Ballast) -> Journal:
+    try:
+        return Journal(path)
+    except NoSpace:
+        ballast.drop()
+        return Journal(path)
 
 
 if __name__ == "__main__":
