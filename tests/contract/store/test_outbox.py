@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 from sqlalchemy import Engine
 from tests.contract.processes import Installation, installation, until
@@ -117,6 +118,32 @@ async def test_more_than_a_frame_goes_in_parts_before_the_acknowledgement(
     assert numbers(last) == numbers(drafts[20:])
     assert [one.duplicate for one in await bus.publish(*drafts)] == [True] * 20 + [False] * 5
     assert await box.with_ack(bus, OTHER) == []
+
+
+async def test_what_goes_with_the_acknowledgement_is_what_stands_in_the_database(
+    engine: Engine, box: Outbox, bus: Bus
+) -> None:
+    plain = msgspec.structs.replace(draft(2), ts_ms=None)
+    with engine.begin() as db:
+        box.put(db, CAUSE, [draft(1), plain], now_ms=5)
+    stored = box.pending(CAUSE)
+    first = await box.with_ack(bus, CAUSE)
+    again = await box.with_ack(bus, CAUSE)  # the acknowledgement did not arrive: delivered again
+    assert first == again == stored and [one.ts_ms for one in first] == [7, 5]
+    with engine.begin() as db:
+        box.add(db, CAUSE, [draft(3)], now_ms=6)
+    assert numbers(await box.with_ack(bus, CAUSE)) == numbers([draft(1), plain, draft(3)])
+
+
+async def test_drafts_of_a_failed_transaction_never_go_out(engine: Engine, box: Outbox, bus: Bus) -> None:
+    with pytest.raises(ZeroDivisionError), engine.begin() as db:
+        box.put(db, CAUSE, [draft(1)], now_ms=1)
+        raise ZeroDivisionError
+    assert not seen(engine, box, CAUSE)
+    assert await box.with_ack(bus, CAUSE) == []
+    with engine.begin() as db:
+        box.put(db, CAUSE, [draft(2)], now_ms=1)
+    assert numbers(await box.with_ack(bus, CAUSE)) == [draft(2).message_id]
 
 
 async def test_an_inbox_row_is_forgotten_after_a_week(engine: Engine, box: Outbox) -> None:
