@@ -6,8 +6,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 from sqlalchemy import Connection, Engine, Row, func, insert, select, update
 
+from microclaw.core.container import Container
 from microclaw.core.errors import UsageError
 from microclaw.core.groups import (
     MAIN_FOLDER,
@@ -89,7 +91,9 @@ class Registry:
             if answer is not None:
                 return answer
             registration = Registration(
-                wanted.chat, wanted.folder, wanted.name, wanted.trigger, wanted.requires_trigger
+                wanted.chat, wanted.folder, wanted.name, wanted.trigger, wanted.requires_trigger,
+                # An agent may not give folders of the host, nor itself more time.
+                wanted.container if asker == "cli" else None,
             )
             decided = self._decide(registration)
             if isinstance(decided, Rejected):
@@ -143,6 +147,7 @@ class Registry:
             "folder": group.folder, "folder_key": folder_key(group.folder), "name": group.name,
             "trigger": group.trigger, "requires_trigger": group.requires_trigger,
             "is_main": group.is_main or is_main, "added_ms": group.added_ms,
+            "container": msgspec.json.encode(group.container).decode(),
         }
         if not db.execute(update(groups).where(groups.c.chat == group.chat), row).rowcount:
             db.execute(insert(groups), row | {"chat": group.chat})
@@ -173,4 +178,5 @@ def _group(row: Row[tuple[object, ...]]) -> Group:
     return Group(
         chat=row.chat, folder=row.folder, name=row.name, trigger=row.trigger,
         requires_trigger=row.requires_trigger, is_main=row.is_main, added_ms=row.added_ms,
+        container=msgspec.json.decode(row.container, type=Container),
     )

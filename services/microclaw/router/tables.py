@@ -41,6 +41,8 @@ groups = Table(
     Column("requires_trigger", Boolean, nullable=False),
     Column("is_main", Boolean, nullable=False),
     Column("added_ms", BigInteger, nullable=False),
+    #: JSON of `core.container.Container`.
+    Column("container", Text, nullable=False, server_default="{}"),
 )
 
 #: Messages of registered chats. `number` is the order of arrival, the journal's; clocks order nothing.

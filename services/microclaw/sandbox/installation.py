@@ -12,6 +12,7 @@ import microclaw.core
 from microclaw.core.errors import UnhealthyError
 from microclaw.core.home import Home
 from microclaw.core.schedule import ScheduleError, zone_named
+from microclaw.sandbox.extra_mounts import allow_list_path
 
 #: Random bytes of an installation's id.
 ID_BYTES = 8
@@ -49,7 +50,7 @@ def installation_id(home: Home) -> str:
 
 def closed_folders(home: Home) -> tuple[Path, ...]:
     """What no run may see: keys, databases, logs, sockets and the configuration."""
-    return (home.secrets, home.data, home.logs, home.run, home.config)
+    return (home.secrets, home.data, home.logs, home.run, home.config, allow_list_path(home))
 
 
 def project_parts(home: Home) -> tuple[Path, ...]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from microclaw.core.container import Container, problem_of
 from microclaw.core.requests import Group, KnownChat
 
 #: Folder names that are taken by the house, in any case: `groups/global` is the memory all groups share.
@@ -72,6 +73,8 @@ class Registration:
     name: str
     trigger: str = ""
     requires_trigger: bool = True
+    #: None = as it was.
+    container: Container | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def decide_registration(
 ) -> Group | Rejected:
     """The group as it will be, or why not.
 
-    The same chat again is an update: `is_main` and `added_ms` stay.
+    The same chat again is an update: `is_main` and `added_ms` stay, and `container` where nothing is said of it.
     """
     rejected = _malformed(wanted)
     if rejected is not None:
@@ -111,6 +114,7 @@ def decide_registration(
         requires_trigger=wanted.requires_trigger,
         is_main=before.is_main if before is not None else False,
         added_ms=before.added_ms if before is not None else now_ms,
+        container=wanted.container or (before.container if before is not None else Container()),
     )
 
 
@@ -137,4 +141,6 @@ def _malformed(wanted: Registration) -> Rejected | None:
         value = getattr(wanted, field)
         if len(value) > limit or not value.replace("\t", " ").isprintable():
             return Rejected(f"{field} must be one line of at most {limit} characters")
+    if wanted.container is not None and (problem := problem_of(wanted.container)):
+        return Rejected(problem)
     return None

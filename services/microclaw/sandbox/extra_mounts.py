@@ -1,0 +1,50 @@
+"""Folders of the host that a group was promised, as the owner's allow-list lets it have them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from microclaw.core.home import Home
+from microclaw.core.mounts import Refusal, Wanted, decide, read_allow_list
+from microclaw.sandbox.backend import Mount
+
+#: Longest allow-list.
+LIST_BYTES_MAX = 1 << 20
+
+log = logging.getLogger("microclaw.sandbox")
+
+
+def allow_list_path(home: Home) -> Path:
+    """Beside the configuration, where no run can reach it."""
+    return home.config.parent / "mount-allowlist.json"
+
+
+def real_path(path: str) -> str | None:
+    """The path with every link followed; None = it does not exist."""
+    try:
+        return str(Path(path).resolve(strict=True))
+    except (OSError, RuntimeError, ValueError):
+        return None
+
+
+def extra_mounts(
+    home: Home, wanted: Sequence[Wanted], *, is_main: bool, trouble: Callable[[str], None]
+) -> list[Mount]:
+    """Those of `wanted` that are allowed. The others are left out and told: the group works without them."""
+    if not wanted:
+        return []
+    path = allow_list_path(home)
+    raw = path.read_bytes()[:LIST_BYTES_MAX] if path.is_file() else None
+    allowed = read_allow_list(raw)
+    found: list[Mount] = []
+    for each in wanted:
+        verdict = decide(each, allowed, is_main=is_main, home=str(Path.home()), resolve=real_path)
+        if isinstance(verdict, Refusal):
+            trouble(f"a folder is not mounted: {verdict.reason}")
+        elif verdict.container_path in {mount.target for mount in found}:
+            trouble(f"a folder is not mounted: {verdict.container_path} is there already; give it another name")
+        else:
+            found.append(Mount(Path(verdict.host_path), verdict.container_path, writable=not verdict.readonly))
+    return found
