@@ -7,6 +7,7 @@ of it, then the receipts, then the deliveries. Nothing is answered before it is 
 from __future__ import annotations
 
 import logging
+import os
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -189,7 +190,8 @@ class Engine:
         self._myself = Client(b"", BROKER, b"", 0, rights=Rights(publish=("audit.entry",)))
         self._waiting: list[_Waiting] = []
         self._asked: dict[int, _Asked] = {}
-        self._next_bid = 1
+        #: Unlike any of an earlier broker's: a late answer to that one must not answer another question now.
+        self._next_bid = int.from_bytes(os.urandom(6), "big")
         #: Questions to the broker itself: answered after the commit, so that who asks sees what it just did.
         self._asked_of_me: list[tuple[Client, int, bytes]] = []
         self._kinds = journal.kinds()
@@ -316,8 +318,10 @@ class Engine:
         if not self._replay(waiting, final=wait_ms == 0):
             self._waiting.append(waiting)
 
-    def _on_answer(self, _client: Client, bid: int, body: bytes) -> None:
-        if asked := self._asked.pop(bid, None):
+    def _on_answer(self, client: Client, bid: int, body: bytes) -> None:
+        asked = self._asked.get(bid)
+        if asked is not None and asked.responder is client:
+            del self._asked[bid]
             asked.client.requests -= 1
             self._out[asked.client.routing].append([Op.REQUEST, asked.rid, body])
 
