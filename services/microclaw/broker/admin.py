@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,8 @@ import msgspec
 from microclaw.broker.jobs import Jobs
 from microclaw.broker.metrics import prometheus
 from microclaw.bus import admin
-from microclaw.bus.engine import Engine
+from microclaw.bus.curve import KeyRing
+from microclaw.bus.engine import BROKER, Engine
 from microclaw.bus.envelope import decode
 from microclaw.bus.errors import BusError
 from microclaw.bus.group import Group, subject_matcher
@@ -25,22 +27,29 @@ TAIL_BYTES_MAX = 4 << 20
 Question = (
     StatusAsked | admin.BusInfoAsked | admin.GroupsOfBusAsked | admin.SessionsAsked | admin.TailAsked
     | admin.DeadLettersAsked | admin.SettleDead | admin.DropGroup | admin.MetricsAsked | admin.StartJob
-    | admin.JobAsked
+    | admin.JobAsked | admin.PeersAsked | admin.AddPeer | admin.RemovePeer
 )
 
 
 class Administration:
     """Answers requests to the broker."""
 
-    def __init__(self, engine: Engine, started_ms: int) -> None:
+    def __init__(
+        self, engine: Engine, started_ms: int, ring: KeyRing, listens: str, knows: Callable[[str], bool]
+    ) -> None:
+        """`ring`: the keys of peers over tcp; `knows`: whether a name has rights on this bus."""
         self._engine = engine
+        self._ring = ring
+        self._listens = listens
+        self._knows = knows
         self._started_ms = started_ms
         self._jobs = Jobs(engine.journal)
         self._answers: dict[type, Callable[[Any], msgspec.Struct]] = {
             StatusAsked: self._status, admin.BusInfoAsked: self._info, admin.GroupsOfBusAsked: self._groups,
             admin.SessionsAsked: self._sessions, admin.TailAsked: self._tail, admin.DeadLettersAsked: self._dead,
             admin.SettleDead: self._settle_dead, admin.DropGroup: self._drop_group, admin.MetricsAsked: self._metrics,
-            admin.StartJob: lambda wanted: self._jobs.start(wanted), admin.JobAsked: lambda _asked: self._jobs.state(),
+            admin.StartJob: self._jobs.start, admin.JobAsked: lambda _asked: self._jobs.state(),
+            admin.PeersAsked: self._peers, admin.AddPeer: self._add_peer, admin.RemovePeer: self._remove_peer,
         }
 
     def answer(self, body: bytes, *, may_administer: bool) -> msgspec.Struct:
@@ -172,6 +181,25 @@ class Administration:
         if group.subscribers:
             return Failed(reason=f"{wanted.name} has consumers: stop them first", code="conflict")
         self._engine.drop_group(group)
+        return Done()
+
+    def _peers(self, _asked: admin.PeersAsked) -> admin.Peers:
+        return admin.Peers(listens=self._listens, names=tuple(self._ring.names()))
+
+    def _add_peer(self, wanted: admin.AddPeer) -> msgspec.Struct:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", wanted.name) or wanted.name == BROKER:
+            return Failed(reason=f"{wanted.name!r} is no name: small letters, digits, - and _ are wanted")
+        if not self._knows(wanted.name):
+            return Failed(reason=f"{wanted.name} has no rights on this bus: give it some in the configuration,"
+                                 f" [bus.rights.{wanted.name}], and restart the broker")
+        return admin.NewPeer(keys=self._ring.add(wanted.name))
+
+    def _remove_peer(self, wanted: admin.RemovePeer) -> msgspec.Struct:
+        if not self._ring.remove(wanted.name):
+            return Failed(reason=f"{wanted.name} has no key: `microclaw bus key ls`", code="not_found")
+        for client in list(self._engine.clients.values()):
+            if client.name == wanted.name and not client.pid:
+                self._engine.gone(client.routing, clean=False)
         return Done()
 
     def _no_group(self, name: str) -> Failed:

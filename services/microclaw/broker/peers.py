@@ -25,7 +25,8 @@ def parent_of(pid: int) -> int | None:
 
 
 def judge(own: Mapping[str, Rights], supervisor: int) -> Callable[[str, int], Rights | str]:
-    """(name, pid) → its rights, or why it has none. `supervisor` is the broker's own parent."""
+    """(name, pid) → its rights, or why it has none. `supervisor` is the broker's own parent; pid 0 is a peer on another
+    machine, whose key has already said who it is."""
 
     def rights(name: str, pid: int) -> Rights | str:
         found = rights_of(name, own)

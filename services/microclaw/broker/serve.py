@@ -17,8 +17,10 @@ from collections.abc import Callable
 import msgspec
 import zmq
 
+from microclaw.bus.curve import Authenticator, KeyRing
 from microclaw.bus.engine import Client, Engine
 from microclaw.bus.wire import FRAME_BYTES_MAX, SILENCE_S, Op, decode_frame, encode_frame
+from microclaw.core.errors import UsageError
 
 #: As plain numbers: an enum's `|` is a call into Python, for every frame.
 _NOBLOCK = int(zmq.NOBLOCK)
@@ -40,24 +42,54 @@ log = logging.getLogger("microclaw.broker")
 class Server:
     """The bound socket and the loop around an engine."""
 
-    def __init__(self, engine: Engine, address: str) -> None:
+    def __init__(self, engine: Engine, address: str, *, listen: str = "", ring: KeyRing | None = None) -> None:
+        """Bind. `listen` is a `tcp://` address for peers on other machines, known by their keys in `ring`.
+
+        :raises UsageError: `listen` can't be bound, or there are no keys for it.
+        """
         self._engine = engine
         self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.ROUTER)
-        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
-        self._socket.setsockopt(zmq.SNDHWM, SEND_FRAMES_MAX)
-        self._socket.setsockopt(zmq.LINGER, 200)
+        self._local = self._router()
         previous = os.umask(0o177)
         try:
-            self._socket.bind(address)
+            self._local.bind(address)
         finally:
             os.umask(previous)
         self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._local, zmq.POLLIN)
+        self._sockets = [self._local]
+        #: Which socket a client is on.
+        self._on: dict[bytes, zmq.Socket[bytes]] = {}
+        self._authenticator: Authenticator | None = None
+        self._ring = ring
+        if listen:
+            self._listen(listen, ring)
         self._heard: dict[bytes, float] = {}
         self._pidfds: dict[int, bytes] = {}
         self._stopping = False
+
+    def _router(self) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.ROUTER)
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
+        socket.setsockopt(zmq.SNDHWM, SEND_FRAMES_MAX)
+        socket.setsockopt(zmq.LINGER, 200)
+        return socket
+
+    def _listen(self, address: str, ring: KeyRing | None) -> None:
+        if ring is None:
+            raise UsageError(f"{address}: a bus over tcp needs keys, and here are none")
+        self._authenticator = Authenticator(self._context, ring)
+        self._poller.register(self._authenticator.socket, zmq.POLLIN)
+        socket = self._router()
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, ring.pair()[1])
+        try:
+            socket.bind(address)
+        except zmq.ZMQError as error:
+            raise UsageError(f"bus.listen: {address} can't be bound ({error}): choose another address") from error
+        self._poller.register(socket, zmq.POLLIN)
+        self._sockets.append(socket)
 
     def stop(self) -> None:
         """End the loop after this turn; callable from a signal handler."""
@@ -79,7 +111,9 @@ class Server:
             if polled_at < now - POLL_EVERY_S or not self._drain():
                 polled_at = now
                 for fd, _ in self._poller.poll(math.ceil(max(0.0, due - now) * 1000)):
-                    if fd in self._pidfds:
+                    if self._authenticator is not None and fd is self._authenticator.socket:
+                        self._authenticator.answer()
+                    elif fd in self._pidfds:
                         self._died(int(fd))
                     elif fd == wake_read:
                         os.read(wake_read, 64)
@@ -93,26 +127,32 @@ class Server:
             if now >= expire_at:
                 expire_at = now + (0.05 if self._engine.expire() else EXPIRE_EVERY_S)
         signal.set_wakeup_fd(-1)
-        self._socket.close()
+        for socket in self._sockets:
+            socket.close()
+        if self._authenticator is not None:
+            self._authenticator.socket.close(linger=0)
         self._context.term()
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def _drain(self) -> int:
-        """Take what is there, so many frames at most; how many there were."""
+        """Take what is there, so many frames of each socket at most; how many there were."""
+        return sum(self._drain_one(socket) for socket in self._sockets)
+
+    def _drain_one(self, socket: zmq.Socket[bytes]) -> int:
         for number in range(DRAIN_FRAMES_MAX):
             try:
-                routing = self._socket.recv(_NOBLOCK)
+                routing = socket.recv(_NOBLOCK)
             except zmq.Again:
                 return number
             client = self._engine.clients.get(routing)
-            if client is None:
-                self._stranger(routing)
+            if client is None or self._on.get(routing) is not socket:
+                self._stranger(routing, socket)
                 continue
             self._heard[routing] = time.monotonic()
-            frame = self._socket.recv()
-            while self._socket.getsockopt(zmq.RCVMORE):
-                self._socket.recv()
+            frame = socket.recv()
+            while socket.getsockopt(zmq.RCVMORE):
+                socket.recv()
             self._take(client, frame)
         return DRAIN_FRAMES_MAX
 
@@ -132,21 +172,33 @@ class Server:
             log.warning("a client sent garbage: cut off", extra={"client": client.name, "error": str(error)[:200]})
             self._forget(client.routing, clean=False)
 
-    def _stranger(self, routing: bytes) -> None:
+    def _stranger(self, routing: bytes, socket: zmq.Socket[bytes]) -> None:
         """The first frame of a connection: HELLO, or it is asked for one."""
-        frame = self._socket.recv(copy=False)
-        while self._socket.getsockopt(zmq.RCVMORE):
-            self._socket.recv()
+        frame = socket.recv(copy=False)
+        while socket.getsockopt(zmq.RCVMORE):
+            socket.recv()
         try:
             operations = decode_frame(frame.bytes)
             if not operations or operations[0][0] != Op.HELLO:
-                self._send({routing: [[Op.UNKNOWN]]})
+                self._say(socket, routing, [[Op.UNKNOWN]])
                 return
-            uid, pid = _peer(frame)
-            if uid is not None and uid != os.getuid():
-                log.warning("a foreign user was refused", extra={"uid": uid, "pid": pid})
-                self._send({routing: [[Op.REFUSED, 0, "denied", f"user {uid} may not use this bus", 0]]})
+            if self._on.get(routing, socket) is not socket:
+                # Another connection has this number (they are random per socket): this one must come again.
+                self._say(socket, routing, [[Op.REFUSED, 0, "busy", "connect again", 0]])
                 return
+            pid = 0
+            if socket is self._local:
+                uid, pid = _peer(frame)
+                if uid is not None and uid != os.getuid():
+                    log.warning("a foreign user was refused", extra={"uid": uid, "pid": pid})
+                    self._say(socket, routing, [[Op.REFUSED, 0, "denied", f"user {uid} may not use this bus", 0]])
+                    return
+            elif why := self._wrong_key(str(frame.get("User-Id")), operations[0][2]):
+                owner = str(frame.get("User-Id"))
+                self._engine.denied(owner, "connect", why)
+                self._say(socket, routing, [[Op.REFUSED, 0, "denied", why, 0]])
+                return
+            self._on[routing] = socket
             client = self._engine.hello(routing, operations[0], pid)
             if client is None:
                 return
@@ -156,7 +208,14 @@ class Server:
                 self._engine.receive(client, operation)
         except (ValueError, TypeError, LookupError, msgspec.DecodeError, RecursionError) as error:
             log.warning("a stranger sent garbage", extra={"error": str(error)[:200]})
-            self._send({routing: [[Op.REFUSED, 0, "malformed", "that is not this bus's protocol", 0]]})
+            self._say(socket, routing, [[Op.REFUSED, 0, "malformed", "that is not this bus's protocol", 0]])
+
+    def _wrong_key(self, owner: str, name: object) -> str:
+        if owner != name:
+            return f"the key is that of {owner}, not of {name}"
+        if self._ring is None or owner not in self._ring.names():
+            return f"the key of {owner} is void"
+        return ""
 
     def _watch(self, client: Client) -> None:
         if client.pid and hasattr(os, "pidfd_open"):
@@ -177,6 +236,9 @@ class Server:
         self._forget(routing, clean=False)
 
     def _cut_silent(self, now: float) -> None:
+        for routing in [routing for routing in self._on if routing not in self._engine.clients]:
+            # Refused at its greeting, or gone by the engine's own decision.
+            self._forget(routing, clean=False)
         for routing, heard in list(self._heard.items()):
             if now - heard > SILENCE_S:
                 client = self._engine.clients.get(routing)
@@ -186,6 +248,7 @@ class Server:
     def _forget(self, routing: bytes, *, clean: bool) -> None:
         self._engine.gone(routing, clean=clean)
         self._heard.pop(routing, None)
+        self._on.pop(routing, None)
         for fd, owner in list(self._pidfds.items()):
             if owner == routing:
                 self._poller.unregister(fd)
@@ -196,16 +259,23 @@ class Server:
 
     def _send(self, out: dict[bytes, list[list[object]]]) -> None:
         for routing, operations in out.items():
-            try:
-                self._socket.send(routing, _NOBLOCK_MORE)
-                self._socket.send(encode_frame(operations), _NOBLOCK)
-            except zmq.Again:
-                log.warning("a client does not read and is cut off")
+            if not self._say(self._on.get(routing, self._local), routing, operations):
                 self._forget(routing, clean=False)
-            except zmq.ZMQError as error:
-                if error.errno != zmq.EHOSTUNREACH:
-                    raise
-                self._forget(routing, clean=False)
+
+    @staticmethod
+    def _say(socket: zmq.Socket[bytes], routing: bytes, operations: list[list[object]]) -> bool:
+        """Send one frame; False = it can't be had by whom it is for."""
+        try:
+            socket.send(routing, _NOBLOCK_MORE)
+            socket.send(encode_frame(operations), _NOBLOCK)
+        except zmq.Again:
+            log.warning("a client does not read and is cut off")
+            return False
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            return False
+        return True
 
 
 def _peer(frame: zmq.Frame) -> tuple[int | None, int]:

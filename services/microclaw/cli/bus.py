@@ -50,6 +50,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     dead.add_argument("what", choices=("ls", "requeue", "drop"))
     dead.add_argument("group", nargs="?", default="")
     dead.add_argument("offset", nargs="?", default="")
+    key = actions.add_parser("key", help="keys of peers over tcp: ls, add NAME FILE, rm NAME")
+    key.add_argument("what", choices=("ls", "add", "rm"))
+    key.add_argument("name", nargs="?", default="")
+    key.add_argument("file", nargs="?", type=Path, help="where the peer's key file is written (0600)")
     actions.add_parser("metrics", help="the numbers as Prometheus text")
     actions.add_parser("check", help="read every row and say what is damaged")
     actions.add_parser("repair", help="save what can be read of a damaged journal (MicroClaw must be down)")
@@ -180,6 +184,23 @@ async def _dlq(bus: Bus, screens: Screens, options: argparse.Namespace) -> int:
     return 0
 
 
+async def _key(bus: Bus, screens: Screens, options: argparse.Namespace) -> int:
+    if options.what == "ls":
+        screens.peers(await _ask(bus, admin.PeersAsked(), admin.Peers))
+        return 0
+    if options.what == "rm":
+        await _ask(bus, admin.RemovePeer(name=options.name), Done)
+        screens.context.say(f"the key of {options.name} is void")
+        return 0
+    if options.file is None or options.file.exists():
+        raise UsageError("microclaw bus key add NAME FILE: name a file that is not there yet")
+    keys = (await _ask(bus, admin.AddPeer(name=options.name), admin.NewPeer)).keys
+    options.file.touch(mode=0o600, exist_ok=False)
+    options.file.write_bytes(msgspec.json.encode(keys))
+    screens.context.say(f"{options.file} holds the key of {options.name}: carry it to its machine and keep it secret")
+    return 0
+
+
 async def _metrics(bus: Bus, _screens: Screens, _options: argparse.Namespace) -> int:
     print((await _ask(bus, admin.MetricsAsked(), admin.Text)).text, end="")
     return 0
@@ -245,5 +266,5 @@ def _repair(context: Context) -> int:
 
 _ACTIONS = {
     "info": _info, "ls": _ls, "sub": _sub, "tail": _tail, "pub": _pub, "replay": _replay, "dlq": _dlq,
-    "metrics": _metrics, "check": _check, "compact": _compact, "backup": _backup,
+    "key": _key, "metrics": _metrics, "check": _check, "compact": _compact, "backup": _backup,
 }

@@ -119,6 +119,14 @@ class Screens:
             ],
         )
 
+    def peers(self, peers: admin.Peers) -> None:
+        """`bus key ls`"""
+        if self.context.json:
+            self.context.dump(msgspec.to_builtins(peers))
+            return
+        self.context.say(f"tcp: {peers.listens or 'nowhere (bus.listen in the configuration)'}")
+        self.context.table(("NAME",), [(name,) for name in peers.names])
+
     def findings(self, findings: Sequence[str]) -> int:
         """`bus check`: the exit status, too."""
         if self.context.json:

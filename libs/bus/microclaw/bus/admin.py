@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from microclaw.bus.curve import PeerKeys
 from microclaw.core.requests import Request
 
 
@@ -158,6 +159,34 @@ class Text(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="bus
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="bus.settled"):
     count: int
+
+
+class PeersAsked(Request, frozen=True, kw_only=True, tag="bus.peers"):
+    """The names that have a key for the bus over tcp."""
+
+
+class Peers(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="bus.peers.answer"):
+    #: Where the broker listens for them, "" = nowhere.
+    listens: str
+    names: tuple[str, ...]
+
+
+class AddPeer(Request, frozen=True, kw_only=True, tag="bus.peers.add"):
+    """Make a pair of keys for this name; an older one is void at once. Answer: NewPeer."""
+
+    name: str
+
+
+class NewPeer(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="bus.peers.add.answer"):
+    """The only copy of the secret half: the broker keeps the public one."""
+
+    keys: PeerKeys
+
+
+class RemovePeer(Request, frozen=True, kw_only=True, tag="bus.peers.remove"):
+    """This name's key is void at once, and its connections are cut."""
+
+    name: str
 
 
 class StartJob(Request, frozen=True, kw_only=True, tag="bus.job.start"):

@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -20,6 +21,7 @@ import zmq
 
 from microclaw.bus import wire
 from microclaw.bus.api import Bus, Delivery, Draft, Receipt, Subscription
+from microclaw.bus.curve import KeyFileError, PeerKeys
 from microclaw.bus.envelope import VERSION, Envelope, encode, placed, placed_all
 from microclaw.bus.errors import BusTimeout, EpochMismatch, Gap, NoResponder, Refused
 from microclaw.bus.stream import Acks, Stream, Token
@@ -46,12 +48,20 @@ _ANSWERS = frozenset({int(Op.PUBLISH), int(Op.REQUEST), int(Op.REPLAY)})
 log = logging.getLogger("microclaw.bus")
 
 
-async def connect(address: str, name: str, *, timeout_s: float | None = None) -> Bus:
+async def connect(
+    address: str, name: str, *, timeout_s: float | None = None, key_file: Path | None = None
+) -> Bus:
     """A connection to the broker at `address` under this name. Waits for the broker, or `timeout_s` at most.
 
-    :raises BusTimeout: it is not there. :raises Refused: it will not have us.
+    `key_file` is needed for `tcp://`: what `microclaw bus key add` wrote for this name.
+
+    :raises BusTimeout: it is not there, or does not know the key. :raises Refused: it will not have us.
+    :raises KeyFileError: the key file can't be used, or is missing.
     """
-    client = Client(address, name)
+    keys = PeerKeys.load(key_file) if key_file is not None else None
+    if address.startswith("tcp://") and keys is None:
+        raise KeyFileError(f"{address}: a bus over tcp needs a key file")
+    client = Client(address, name, keys)
     try:
         await asyncio.wait_for(client.connected(), timeout_s)
     except TimeoutError:
@@ -66,7 +76,7 @@ async def connect(address: str, name: str, *, timeout_s: float | None = None) ->
 class Client(Bus):
     """The `Bus` over ZeroMQ."""
 
-    def __init__(self, address: str, name: str) -> None:
+    def __init__(self, address: str, name: str, keys: PeerKeys | None = None) -> None:
         self.name = name
         self.epoch = ""
         self._loop = asyncio.get_running_loop()
@@ -77,6 +87,8 @@ class Client(Bus):
         self._socket.setsockopt(zmq.RECONNECT_IVL, 20)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
         self._socket.setsockopt(zmq.MAXMSGSIZE, wire.FRAME_BYTES_MAX)
+        if keys is not None:
+            keys.put_on(self._socket)
         self._socket.connect(address)
         self._fd = int(self._socket.getsockopt(zmq.FD))
         self._loop.add_reader(self._fd, self._drain)

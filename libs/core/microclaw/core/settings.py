@@ -113,6 +113,20 @@ class Egress(Section, frozen=True, kw_only=True):
     ] = ()
 
 
+class Approvals(Section, frozen=True, kw_only=True):
+    """What needs the owner's yes, asked in the main chat. What is not asked for is refused, or done."""
+
+    new_hosts: Annotated[
+        bool, Meta(description="Ask when an agent wants a host that no rule names; false = it is refused unasked.")
+    ] = True
+    new_recipients: Annotated[
+        bool, Meta(description="Ask before the first message to a chat where nobody ever wrote; false = it is sent.")
+    ] = True
+    expires_min: Annotated[
+        int, Meta(ge=1, le=7 * 24 * 60, description="How long a question waits, and a yes for once holds, minutes.")
+    ] = 60
+
+
 _Money = Annotated[float, Meta(ge=0, le=1_000_000)]
 
 
@@ -179,6 +193,14 @@ class Bus(Section, frozen=True, kw_only=True):
     retention_days: Annotated[
         int, Meta(ge=1, le=36500, description="Answered messages older than this are deleted, days.")
     ] = 30
+    listen: Annotated[
+        str,
+        Meta(
+            pattern=r"^(tcp://[^\s/]+:[0-9]{1,5})?$",
+            description='Also listen there for peers on other machines ("tcp://0.0.0.0:7711"), each with a key'
+                        ' (`microclaw bus key add`); "" = this machine only.',
+        ),
+    ] = ""
     rights: Annotated[
         dict[str, Guest],
         Meta(description="`[bus.rights.NAME]`: what a process of your own may do on the bus."),
@@ -194,6 +216,7 @@ class Settings(Section, frozen=True, kw_only=True):
     sandbox: Sandbox = Sandbox()
     egress: Egress = Egress()
     budget: Budget = Budget()
+    approvals: Approvals = Approvals()
     console: Console = Console()
     bus: Bus = Bus()
 
