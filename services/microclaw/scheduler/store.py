@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from microclaw.core.tasks import Status, Task, task_run_id
@@ -19,6 +19,11 @@ COMMANDS_KEPT_MS = 7 * 24 * 3600 * 1000
 FIRED = "fired"
 
 _FIELDS = tuple(field.name for field in fields(Task))
+
+# Built once: it is asked at the end of every run, most of which are no task's.
+_OPEN_FIRE = select(fires.c.task_id, fires.c.due_ms).where(
+    fires.c.run_id == bindparam("run_id"), fires.c.status == FIRED
+)
 
 
 def _task(row: Row[Any]) -> Task:
@@ -102,9 +107,7 @@ def claim(db: Connection, task_id: str, due_ms: int, now_ms: int, *, status: str
 
 def open_fire(db: Connection, run_id: str) -> tuple[str, int] | None:
     """Task id and due time of a fire whose end was not told yet."""
-    row = db.execute(
-        select(fires.c.task_id, fires.c.due_ms).where(fires.c.run_id == run_id, fires.c.status == FIRED)
-    ).first()
+    row = db.execute(_OPEN_FIRE, {"run_id": run_id}).first()
     return None if row is None else (row.task_id, row.due_ms)
 
 
