@@ -15,6 +15,7 @@ from microclaw.sandbox.choose import make
 from microclaw.sandbox.doors import Doors
 from microclaw.sandbox.host_tools import HostTools
 from microclaw.sandbox.installation import closed_folders, installation_id, owner_zone, project_parts
+from microclaw.sandbox.own_settings import OwnSettings
 from microclaw.sandbox.pool import Pool, Tenant
 from microclaw.sandbox.readiness import Readiness, names_of
 from microclaw.sandbox.store import Notes
@@ -55,13 +56,16 @@ async def serve(service: Service) -> None:
         [make(name, closed, settings.sandbox.image) for name in names_of(settings)],
         auto=settings.sandbox.backend == "auto", start=start, trouble=service.trouble,
     )
+    own = OwnSettings(service.bus)
     pool = Pool(
         readiness.get, doors, home, settings,
         installation=installation, project=project_parts(home), timezone=timezone,
-        on_change=lambda: service.facts.update(pool.facts),
+        on_change=lambda: service.facts.update(pool.facts), own=own.of, trouble=service.trouble,
     )
     tools = HostTools(service.bus, notes, now_ms)
-    turns = Turns(pool, tools, notes, home, settings, timezone=timezone, clock_ms=now_ms)
+    turns = Turns(
+        pool, tools, notes, home, settings, bus=service.bus, timezone=timezone, clock_ms=now_ms, own=own.of,
+    )
     service.spawn(readiness.keep_looking(), "backend")
     service.consume(
         Subscription(

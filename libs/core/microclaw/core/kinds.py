@@ -154,6 +154,16 @@ class ReplyDelivered(Payload, frozen=True, kw_only=True, tag="reply.delivered"):
     error: str = ""
 
 
+class PresenceChanged(Payload, frozen=True, kw_only=True, tag="presence.changed"):
+    """The agent is at work for a chat, or no longer. Session: the chat. Source: sandbox. Connectors may show it."""
+
+    chat: str
+    state: Literal["composing", "paused"]
+    run_id: str
+    #: Not worth showing after this moment.
+    expires_ms: int
+
+
 class AuditEntry(Payload, frozen=True, kw_only=True, tag="audit.entry"):
     """Something that belongs in the audit log. Session: `service:<source>`. Egress chains it; holds no secret."""
 
@@ -180,7 +190,7 @@ class ServiceAlarm(Payload, frozen=True, kw_only=True, tag="service.alarm"):
 KINDS: dict[str, type[Payload]] = {
     str(kind.__struct_config__.tag): kind
     for kind in (
-        MessageReceived, RunRequested, RunGranted, RunFinished, ReplyRequested, ReplyDelivered, AuditEntry,
+        MessageReceived, RunRequested, RunGranted, RunFinished, ReplyRequested, ReplyDelivered, PresenceChanged, AuditEntry,
         ServiceAlarm,
     )
 }

@@ -39,7 +39,7 @@ def connector(name: str) -> Rights:
     """The rights of the connector whose chats begin with `name:`."""
     return Rights(
         publish=("message.received", "reply.delivered", AUDIT), sessions=(f"{name}:", "audit"),
-        read=("reply.requested",),
+        read=("reply.requested", "presence.changed"),
     )
 
 
@@ -53,7 +53,7 @@ RIGHTS: Mapping[str, Rights] = {
         publish=("run.requested", "reply.requested", AUDIT), read=("run.finished",), ask=("router",),
     ),
     "sandbox": Rights(
-        publish=("reply.requested", "run.finished", AUDIT), read=("run.granted",),
+        publish=("reply.requested", "run.finished", "presence.changed", AUDIT), read=("run.granted",),
         ask=("router", "scheduler", "egress"),
     ),
     "egress": Rights(publish=("reply.requested", AUDIT), read=(AUDIT,), ask=("router",)),
