@@ -73,14 +73,14 @@ class Desk:
     """
 
     def __init__(
-        self, engine: Engine, max_concurrent: int, run_timeout_s: int, *,
+        self, engine: Engine, max_concurrent: int, longest_run_s: float, *,
         wall: Callable[[], int], steady: Callable[[], int], trouble: Trouble,
         log: logging.Logger | None = None,
     ) -> None:
         self.outbox = Outbox(engine, outbox, inbox)
         self._engine = engine
         self._max_concurrent = max_concurrent
-        self._lease_ms = (START_S_MAX + run_timeout_s + LEASE_MARGIN_S) * 1000
+        self._lease_ms = round((START_S_MAX + longest_run_s + LEASE_MARGIN_S) * 1000)
         self._wall = wall
         self._steady = steady
         self._trouble = trouble

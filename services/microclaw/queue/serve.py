@@ -12,6 +12,7 @@ from microclaw.bus.errors import Refused
 from microclaw.bus.service import Service, now_ms
 from microclaw.core.dispatch import Drain
 from microclaw.core.requests import Runs, RunsAsked
+from microclaw.core.turns import hard_timeout_s, longest_turn_s
 from microclaw.queue.desk import Desk, SteadyClock
 from microclaw.store.engine import open_store
 from microclaw.store.heads import HEADS
@@ -107,8 +108,10 @@ class Queue:
 async def serve(service: Service) -> None:
     """Run until told to stop."""
     engine = open_store(service.home.database("queue"), HEADS["queue"])
+    sandbox = service.settings.sandbox
     desk = Desk(
-        engine, service.settings.queue.max_concurrent, service.settings.sandbox.run_timeout_s,
+        engine, service.settings.queue.max_concurrent,
+        longest_turn_s(hard_timeout_s(sandbox.run_timeout_s, sandbox.idle_timeout_s)),
         wall=now_ms, steady=SteadyClock(), trouble=service.trouble, log=service.log,
     )
     queue = Queue(service, desk)

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from microclaw.core.container import Container
 from microclaw.core.home import Home
 from microclaw.core.settings import Settings
 from microclaw.core.worker import Setup
 from microclaw.sandbox.backend import Backend, Limits, RunSpec, SandboxError
 from microclaw.sandbox.doors import Doors
+from microclaw.sandbox.extra_mounts import extra_mounts
 from microclaw.sandbox.mounts import group_mounts
 from microclaw.sandbox.worker import Worker
 
@@ -30,6 +32,11 @@ READY_WAIT_S_MAX = 60.0
 SLUG_CHARS_MAX = 12
 
 log = logging.getLogger("microclaw.sandbox")
+
+
+async def nothing_own(_group: str) -> Container:
+    """Where no group has settings of its own."""
+    return Container()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +71,16 @@ class Pool:
     :param project: what main sees of MicroClaw itself.
     :param timezone: the owner's, an IANA name.
     :param on_change: told when `facts` may have changed.
+    :param own: what a group has of its own.
+    :param trouble: tells the owner.
     """
 
     def __init__(
         self, backend: Callable[[], Awaitable[Backend]], doors: Doors, home: Home, settings: Settings, *,
         installation: str, project: Sequence[Path] = (), timezone: str = "UTC",
         on_change: Callable[[], None] = lambda: None,
+        own: Callable[[str], Awaitable[Container]] = nothing_own,
+        trouble: Callable[[str], None] = log.warning,
     ) -> None:
         self._backend = backend
         self._doors = doors
@@ -79,6 +90,8 @@ class Pool:
         self._project = project
         self._timezone = timezone
         self._on_change = on_change
+        self._own = own
+        self._trouble = trouble
         self._places: dict[str, _Place] = {}
         #: Sandboxes that are there or about to be.
         self._taken = 0
@@ -170,7 +183,11 @@ class Pool:
         worker_id = worker_id_for(tenant.group, os.urandom(4))
         settings = self._settings
         backend = await self._backend()
-        mounts = group_mounts(self._home, tenant.group, is_main=tenant.is_main, project=self._project)
+        own = await self._own(tenant.group)
+        mounts = [
+            *group_mounts(self._home, tenant.group, is_main=tenant.is_main, project=self._project),
+            *extra_mounts(self._home, own.mounts, is_main=tenant.is_main, trouble=self._trouble),
+        ]
         try:
             door = await self._doors.open(worker_id, tenant.group)
             sandbox = await backend.start(RunSpec(
@@ -199,7 +216,10 @@ class Pool:
         self._started += 1
         self._on_change()
         took_ms = round((time.monotonic() - began_s) * 1000)
-        log.info("worker started", extra={"worker": worker_id, "group": tenant.group, "took_ms": took_ms})
+        log.info("worker started", extra={
+            "worker": worker_id, "group": tenant.group, "took_ms": took_ms,
+            "mounts": [f"{mount.target}{':rw' if mount.writable else ''}" for mount in mounts],
+        })
         return worker
 
     async def _room(self) -> None:

@@ -5,20 +5,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-from microclaw.bus.api import Delivery, Draft
+from microclaw.bus.api import Bus, Delivery, Draft
 from microclaw.bus.service import Retry
+from microclaw.core.container import Container
 from microclaw.core.home import Home
 from microclaw.core.ids import derived_id, id_time
 from microclaw.core.kinds import ReplyRequested, RunGranted
 from microclaw.core.settings import Settings
-from microclaw.core.turns import DELIVERIES_MAX, End, Loss, Lost, Watch, ended, failed, may_resume, prompt_of
+from microclaw.core.turns import (
+    DELIVERIES_MAX,
+    GRACE_S,
+    End,
+    Loss,
+    Lost,
+    Watch,
+    ended,
+    failed,
+    hard_timeout_s,
+    longest_turn_s,
+    may_resume,
+    prompt_of,
+)
 from microclaw.core.worker import ToolCall, ToolReply, Turn, TurnDone
 from microclaw.sandbox.backend import EngineMissing, SandboxError, SpecRefused
 from microclaw.sandbox.host_tools import Caller, HostTools
 from microclaw.sandbox.mounts import set_session_aside
-from microclaw.sandbox.pool import Pool, Tenant
+from microclaw.sandbox.pool import Pool, Tenant, nothing_own
+from microclaw.sandbox.presence import Presence
 from microclaw.sandbox.store import Notes
 from microclaw.sandbox.worker import WorkerLost
 
@@ -33,11 +48,13 @@ class Turns:
 
     :param timezone: the owner's, an IANA name.
     :param clock_ms: Unix milliseconds.
+    :param own: what a group has of its own.
     """
 
     def __init__(
         self, pool: Pool, tools: HostTools, notes: Notes, home: Home, settings: Settings, *,
-        timezone: str, clock_ms: Callable[[], int],
+        bus: Bus, timezone: str, clock_ms: Callable[[], int],
+        own: Callable[[str], Awaitable[Container]] = nothing_own,
     ) -> None:
         self._pool = pool
         self._tools = tools
@@ -46,6 +63,8 @@ class Turns:
         self._settings = settings
         self._timezone = timezone
         self._clock_ms = clock_ms
+        self._own = own
+        self._presence = Presence(bus, clock_ms)
 
     async def on_granted(self, delivery: Delivery) -> Sequence[Draft]:
         """One run, to its end. Delivered again, it is the same run: the worker goes on where it was.
@@ -57,7 +76,10 @@ class Turns:
         began_s = time.monotonic()
         noting = asyncio.get_running_loop().call_later(NOTE_AFTER_S, self._note, grant.run_id)
         try:
-            end = self._not_begun(grant, delivery.count) or await self._run(grant, grant_id)
+            end = self._not_begun(grant, delivery.count)
+            if end is None:
+                async with self._presence.shown(grant):
+                    end = await self._run(grant, grant_id)
         finally:
             noting.cancel()
         finished = end.finished
@@ -78,7 +100,7 @@ class Turns:
         return None
 
     async def _run(self, grant: RunGranted, grant_id: bytes) -> End:
-        watch = Watch(time.monotonic(), self._settings.sandbox.run_timeout_s)
+        watch = await self._watch(grant.group)
         resumed = 0
         while True:
             try:
@@ -121,6 +143,16 @@ class Turns:
             )
             return await worker.turn(turn, on_call, watch)
 
+    async def _watch(self, group: str) -> Watch:
+        wanted = self._settings.sandbox
+        hard_s = hard_timeout_s(wanted.run_timeout_s, wanted.idle_timeout_s)
+        own_ms = (await self._own(group)).timeout_ms
+        # A group's own time-out never outlasts what the queue's lease was reckoned with.
+        longest_s = longest_turn_s(hard_s)
+        if own_ms:
+            hard_s = min(hard_timeout_s(own_ms / 1000, wanted.idle_timeout_s), longest_s)
+        return Watch(time.monotonic(), hard_s - GRACE_S, longest_s)
+
     def _failed(self, grant: RunGranted, error: str, *, retryable: bool) -> End:
         return failed(grant, error, retryable=retryable, visible=self._notes.is_visible(grant.run_id))
 
@@ -129,7 +161,7 @@ class Turns:
             Loss.OVERDUE: f"{self._settings.sandbox.run_timeout_s} s",
             Loss.OUT_OF_MEMORY: f"{self._settings.sandbox.memory_mb} MiB",
         }
-        return Lost(lost.how, details.get(lost.how, lost.detail))
+        return Lost(lost.how, details.get(lost.how, lost.detail), lost.last_words)
 
     def _give_back_if_closing(self) -> None:
         if self._pool.closing:

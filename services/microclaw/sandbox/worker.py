@@ -37,7 +37,7 @@ CALLS_AT_ONCE = 4
 #: Notes of one worker that go to the log, and the characters of one.
 NOTES_MAX = 200
 NOTE_CHARS_MAX = 300
-#: Of what a worker that never became ready wrote to its standard error, in the log.
+#: Of what a worker that died wrote to its standard error, in the log.
 STDERR_CHARS_MAX = 1000
 #: A worker that has said so much is replaced when it is idle: a backend ends it at a bound somewhat higher.
 SPOKEN_BYTES_MAX = 32 << 20
@@ -122,6 +122,8 @@ class Worker:
                         return line
                     case ToolCall() if calls.take(line) is False:
                         await self._end(Lost(Loss.GARBLED))
+                    case ToolCall(name="send_message"):
+                        watch.result(time.monotonic())
                     case None:
                         raise WorkerLost(self._lost())
         except SandboxError:
@@ -178,8 +180,8 @@ class Worker:
             "code": ended.code, "out_of_memory": ended.out_of_memory, "output_cut": ended.output_cut,
             "turns": self.turns, "why": (self._why.detail or str(self._why.how)) if self._why else "by itself",
         }
-        if not self._ready.done():
-            # Nobody's words can be in it yet, and it tells why the program does not start.
+        if ended.code and self._why is None:
+            # The agent writes nobody's words there; it tells why the program does not start, or died.
             facts["stderr"] = ended.stderr_tail[-STDERR_CHARS_MAX:]
         log.info("worker ended", extra=self._ids() | facts)
         if self._run_id:
@@ -219,7 +221,9 @@ class Worker:
         how = self.ended.result()
         if how.out_of_memory:
             return Lost(Loss.OUT_OF_MEMORY, f"exit code {how.code}")
-        return Lost(Loss.TOO_LOUD) if how.output_cut else Lost(Loss.DIED, f"exit code {how.code}")
+        if how.output_cut:
+            return Lost(Loss.TOO_LOUD)
+        return Lost(Loss.DIED, f"exit code {how.code}", how.stderr_tail if how.code else "")
 
     def _ids(self) -> dict[str, object]:
         return {"worker": self.worker_id, "group": self.group, "run_id": self._run_id}

@@ -16,7 +16,7 @@ from microclaw.agent.models import Ask, Model, ModelError
 from microclaw.agent.tools.schemas import ToolSpec
 from microclaw.agent.tools.toolbox import Toolbox, cut_middle
 from microclaw.agent.transcript import Transcript
-from microclaw.core.worker import Turn
+from microclaw.core.worker import DEADLINES_MAX, Turn
 
 #: A longer answer is cut: it has to fit a line to the host.
 ANSWER_CHARS_MAX = 200_000
@@ -83,9 +83,11 @@ class Loop:
             if keep is not None:
                 transcript.keep_only(list(keep))
         log = transcript.begin(turn.run_id, turn.prompt, turn.now_ms, turn.is_task)
-        self._ends_at = asyncio.get_running_loop().time() + turn.deadline_s
+        now = asyncio.get_running_loop().time()
+        self._ends_at, self._deadline_s = now + turn.deadline_s, float(turn.deadline_s)
+        self._ends_at_last = now + DEADLINES_MAX * turn.deadline_s
         try:
-            async with asyncio.timeout_at(self._ends_at):
+            async with asyncio.timeout_at(self._ends_at) as self._budget:
                 text = await self._run(log, transcript)
             outcome = Outcome(ok=True, text=cut_middle(text, ANSWER_CHARS_MAX), steps=len(log.steps))
         except TurnEndedError as error:
@@ -146,7 +148,16 @@ class Loop:
         for call in step.said.calls:
             if call.call_id not in step.results:
                 self._doing(f"tool {call.name}")
-                transcript.result(log, await self._result(log, step, call, transcript))
+                result = await self._result(log, step, call, transcript)
+                transcript.result(log, result)
+                if call.name == "send_message" and result.ok:
+                    self._gave_a_result()
+
+    def _gave_a_result(self) -> None:
+        """The turn's time starts anew, as the host's does."""
+        now = asyncio.get_running_loop().time()
+        self._ends_at = min(now + self._deadline_s, self._ends_at_last)
+        self._budget.reschedule(self._ends_at)
 
     async def _result(self, log: TurnLog, step: Step, call: Call, transcript: Transcript) -> Result:
         if self._toolbox.effect(call) != "write":

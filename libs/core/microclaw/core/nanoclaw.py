@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from microclaw.core.mounts import Wanted
 from microclaw.core.container import Container
+from microclaw.core.mounts import Wanted
 
 #: The names of its `.env` that it handed to agents; every other line was its own.
 SECRET_NAMES = ("ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN")

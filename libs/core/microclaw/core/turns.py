@@ -11,7 +11,7 @@ from microclaw.core.kinds import RunFinished, RunGranted
 from microclaw.core.prompt import format_messages, format_task, split
 from microclaw.core.tasks import RESULT_CHARS_MAX
 from microclaw.core.text import strip_internal
-from microclaw.core.worker import LINE_BYTES_MAX, TurnDone
+from microclaw.core.worker import DEADLINES_MAX, LINE_BYTES_MAX, TurnDone
 
 #: A worker without a sign of life for so long is ended; it should give one at least every 10 s.
 SILENCE_S_MAX = 60.0
@@ -27,6 +27,8 @@ REPLY_BYTES_MAX = 900_000
 PROMPT_BYTES_MAX = LINE_BYTES_MAX * 3 // 4
 #: Longest error of a run, characters.
 ERROR_CHARS_MAX = 300
+#: Of the last words of a worker that died, in the error of its run.
+LAST_WORDS_CHARS = 200
 
 #: Ends of a turn that another try may mend.
 PASSING = frozenset({"model_down", "rate_limited", "stale_session", "crashed"})
@@ -53,16 +55,37 @@ class Sign(StrEnum):
     OVERDUE = "overdue"
 
 
-class Watch:
-    """Looks after one turn. All times are seconds of one steady clock."""
+def hard_timeout_s(timeout_s: float, idle_timeout_s: float) -> float:
+    """When a worker that gives no result is ended, seconds: after the time-out, and not before an idle one would be."""
+    return max(timeout_s, idle_timeout_s + GRACE_S)
 
-    def __init__(self, now_s: float, run_timeout_s: float) -> None:
+
+def longest_turn_s(hard_s: float) -> float:
+    """How long a turn can last that goes on giving results."""
+    return DEADLINES_MAX * hard_s
+
+
+class Watch:
+    """Looks after one turn. All times are seconds of one steady clock.
+
+    The worker is given `run_timeout_s` for the turn, and is ended `GRACE_S` later; every result it gives starts that
+    time anew, until `longest_s` (0 = as `longest_turn_s` says) is over.
+    """
+
+    def __init__(self, now_s: float, run_timeout_s: float, longest_s: float = 0) -> None:
         self._heard_s = now_s
-        self._ends_s = now_s + run_timeout_s + GRACE_S
+        self._hard_s = run_timeout_s + GRACE_S
+        self._last_s = now_s + (longest_s or longest_turn_s(self._hard_s))
+        self._ends_s = min(now_s + self._hard_s, self._last_s)
 
     def heard(self, now_s: float) -> None:
         """The worker said something."""
         self._heard_s = now_s
+
+    def result(self, now_s: float) -> None:
+        """The worker gave a result."""
+        self.heard(now_s)
+        self._ends_s = max(self._ends_s, min(now_s + self._hard_s, self._last_s))
 
     @property
     def look_again_s(self) -> float:
@@ -100,8 +123,15 @@ class Lost:
 
     how: Loss
     detail: str = ""
+    #: The end of what it wrote to its standard error.
+    last_words: str = ""
 
     def __str__(self) -> str:
+        """What happened; the last words, if any, are the end of it."""
+        words = " ".join(self.last_words.split())[-LAST_WORDS_CHARS:]
+        return f"{self._happened()}: {words}" if words else self._happened()
+
+    def _happened(self) -> str:
         said = {
             Loss.DIED: f"the agent's worker ended in the middle of the turn ({self.detail})",
             Loss.OUT_OF_MEMORY: f"the agent's worker ran out of memory ({self.detail}); raise sandbox.memory_mb",

@@ -18,6 +18,9 @@ import msgspec
 
 #: A longer line is cut off and the worker is ended.
 LINE_BYTES_MAX = 1 << 20
+#: A turn that goes on giving results (`send_message`) lasts so many times its deadline at most: each result starts it
+#: anew, but not for ever.
+DEADLINES_MAX = 4
 
 
 class HostLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
