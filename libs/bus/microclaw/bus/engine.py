@@ -725,6 +725,8 @@ class Engine:
 
     def _unsubscribe(self, client: Client, sid: int, *, clean: bool) -> None:
         if found := client.subscribers.pop(sid, None):
+            # What it acknowledged before it went is settled before anything is given to others.
+            self._settle_at = 0.0
             group, subscriber = found
             group.leave(subscriber, self._monotonic(), self._wall_ms(), clean=clean)
 
