@@ -36,6 +36,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"acts of harm (default {ROUNDS})")
     parser.add_argument("--seed", type=int, metavar="S", help="repeat a trial (default: a new one)")
+    parser.add_argument(
+        "--patience", type=float, default=120.0, metavar="S",
+        help="an answer is lost if nothing at all comes for so long while it is waited for (default 120 s)",
+    )
     parser.add_argument("--keep", action="store_true", help="keep the home even if all went well")
 
 
@@ -60,7 +64,8 @@ def run(context: Context, options: argparse.Namespace) -> int:
         for kind, reason in skipped.items():
             context.progress(f"{kind} is left out: {reason}")
         show = _Progress(context)
-        trial = Trial(MeshRun(env), seed, plan(seed, options.rounds, without=skipped), show.line)
+        rounds = plan(seed, options.rounds, without=skipped)
+        trial = Trial(MeshRun(env), seed, rounds, show.line, patience_s=options.patience)
         try:
             result = asyncio.run(trial.run())
         except UnhealthyError as error:

@@ -20,9 +20,9 @@ from microclaw.prove.traffic import Traffic
 RECOVERY_S_MAX = 60.0
 #: Rounds between two accounts: the traffic pauses, and all that is under way must end.
 ACCOUNT_EVERY = 20
-#: While waiting for that something must be seen to happen every so often: longer than the queue's longest pause
-#: between two tries (80 s).
-STILL_S_MAX = 120.0
+#: While waiting for that something must be seen to happen every so often, or what lacks is lost: longer than the
+#: queue's longest pause between two tries (80 s).
+PATIENCE_S = 120.0
 #: Before an account, for a double to come.
 LINGER_S = 1.0
 POLL_S = 0.02
@@ -71,11 +71,14 @@ class Result:
 class Trial:
     """One trial. `show` is told what happens, a line at a time."""
 
-    def __init__(self, mesh: MeshRun, seed: int, rounds: Sequence[Round], show: Show) -> None:
+    def __init__(
+        self, mesh: MeshRun, seed: int, rounds: Sequence[Round], show: Show, *, patience_s: float = PATIENCE_S
+    ) -> None:
         self.result = Result()
         self._mesh = mesh
         self._rounds = rounds
         self._show = show
+        self._patience_s = patience_s
         self._acts = Acts(mesh)
         self._traffic = Traffic(mesh, seed, self._acts.now_ms)
         self._traffic.on_answer = self._on_answer
@@ -143,7 +146,7 @@ class Trial:
         self._traffic.pause()
         self._acts.catch_up()
         seen, since = self._traffic.progress(), time.monotonic()
-        while not self._traffic.quiet() and time.monotonic() - since < STILL_S_MAX:
+        while not self._traffic.quiet() and time.monotonic() - since < self._patience_s:
             self._check_traffic()
             if self.result.faults:
                 return
