@@ -18,6 +18,11 @@ from microclaw.sandbox.backend import Backend, Ended, Limits, Mount, ProbeResult
 LIMITS = Limits(memory_bytes=96 << 20, pids=32, cpus=0.5, tmp_bytes=4 << 20, output_bytes=1 << 20, open_files=256)
 #: How long one measuring run may take; a machine under load is slow.
 RUN_WAIT_S = 60.0
+#: The first run is tried so often if it is killed: by a machine that is short of memory, say, which tells nothing of
+#: the backend, and to be without one for a while fails everybody's runs for good.
+TRIES = 3
+#: Exit code of a run that was killed.
+KILLED = 137
 #: Backends and shells add these by themselves.
 HARMLESS_NAMES = ("PATH", "HOME", "HOSTNAME", "PWD", "LC_CTYPE", "container", "TERM")
 INSTALLATION = "probe"
@@ -29,7 +34,10 @@ async def probe_backend(backend: Backend, version: str, *, deep: bool, run: bool
     if not run:
         return found
     try:
-        ended, _ = await _run(backend, _spec("true", ["true"]))
+        for _ in range(TRIES):
+            ended, _said_lines = await _run(backend, _spec("true", ["true"]))
+            if ended.code != KILLED:
+                break
         if ended.code != 0:
             return replace(found, usable=False, reason=f"{backend.name} can't run a program: {_said(ended)}")
         return await _measure(backend, found) if deep else found
