@@ -55,6 +55,8 @@ class Group:
     #: When each message was said, and how long its answer took.
     said_at: dict[str, float] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
+    #: Of these, so many were followed by an answer or a nudge.
+    answered_notices: int = 0
     #: The newest line read.
     last_line: int = 0
     #: Lines whose number did not follow the one before.
@@ -133,6 +135,18 @@ class Traffic:
             or missing(group.to_send, group.sent) for group in self.groups
         )
 
+    async def nudge(self) -> None:
+        """One more message in each group whose messages were given up with a notice, and kept for the next one."""
+        for group in self.groups:
+            if len(group.notices) > group.answered_notices and missing(group.accepted, group.answers):
+                group.answered_notices = len(group.notices)
+                await self._say(group, *self._nudge(group))
+
+    def _nudge(self, group: Group) -> tuple[str, str]:
+        token = f"{group.folder}-nudge{len(group.notices)}"
+        # A script hides the echoes beside it.
+        return token, f"#!say answer {token}" if self.groups.index(group) % 2 else token
+
     def streams(self, done: dict[str, list[str]]) -> dict[str, Account]:
         """The account of every stream. `done`: what bash wrote down, by group."""
         found = {}
@@ -163,28 +177,31 @@ class Traffic:
         chance = random.Random(f"{self._seed} {group.folder}")  # noqa: S311 - repeatable, not secret
         for count in range(1_000_000):
             await self._flowing.wait()
-            while len(group.accepted) - len(group.answers) >= WINDOW:
+            # What a notice gave up is kept for the group's next message.
+            while len(group.accepted) - len(group.answers) >= WINDOW + len(group.notices) - group.answered_notices:
                 self._changed.clear()
                 await self._changed.wait()
             await self._flowing.wait()
             token = f"{group.folder}-{count}"
             call = chance.choices([*CALLS], [*CALLS.values()])[0] if number % 2 else ""
             text = self._text(token, call, chance)
-            self._sending += 1
-            try:
-                at = time.monotonic()
-                group.said_at[token] = at
-                await self._mesh.ask(Say(chat=group.chat, text=text, platform_id=token), Said, SAY_TIMEOUT_S)
-            finally:
-                self._sending -= 1
-            group.accepted.append(token)
+            await self._say(group, token, text)
             await asyncio.sleep(chance.uniform(0, PAUSE_S_MAX))
+
+    async def _say(self, group: Group, token: str, text: str) -> None:
+        self._sending += 1
+        try:
+            group.said_at[token] = time.monotonic()
+            await self._mesh.ask(Say(chat=group.chat, text=text, platform_id=token), Said, SAY_TIMEOUT_S)
+        finally:
+            self._sending -= 1
+        group.accepted.append(token)
 
     def _text(self, token: str, call: str, chance: random.Random) -> str:
         group = self.groups[int(token[1:].split("-")[0])]
         after_s = chance.randint(*DUE_S)
         if not call:
-            return token
+            return token  # the echo of it
         lines = []
         if call == "bash":
             group.to_do.append(token)
@@ -233,6 +250,7 @@ class Traffic:
 
     def _answered(self, group: Group, token: str, *, taken: bool) -> None:
         group.answers.append(token)
+        group.answered_notices = len(group.notices)
         if token in group.asked:
             group.asked.remove(token)
             (group.promised if taken else group.refused).append(token)

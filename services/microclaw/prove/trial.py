@@ -151,6 +151,7 @@ class Trial:
             if self.result.faults:
                 return
             await asyncio.sleep(POLL_S)
+            await self._traffic.nudge()
             if (now := self._traffic.progress()) != seen:
                 seen, since = now, time.monotonic()
         await asyncio.sleep(LINGER_S)
