@@ -43,7 +43,8 @@ class Limits:
     pids: int = 128
     cpus: float = 1.0
     tmp_bytes: int = 64 << 20
-    #: Standard output and error together; more is cut off and the worker killed.
+    #: Of standard output: more is cut off and the worker killed. Of standard error: more is thrown away,
+    #: and 16 times as much ends the worker.
     output_bytes: int = 64 << 20
     open_files: int = 1024
 

@@ -13,6 +13,8 @@ from microclaw.core.worker import LINE_BYTES_MAX
 BUFFER_BYTES_MAX = 2 * LINE_BYTES_MAX
 #: Unread lines kept in memory, however short.
 BUFFER_LINES_MAX = 4096
+#: Standard error that is thrown away before the sandbox is ended for it, as a multiple of the cap.
+ERRORS_CAPS_MAX = 16
 #: Standard error kept for the log.
 STDERR_TAIL_BYTES = 4 << 10
 
@@ -29,6 +31,7 @@ class Output:
         self._limit_bytes = limit_bytes
         self._on_cut = on_cut
         self._total_bytes = 0
+        self._errors_bytes = 0
         self._lines: deque[bytes] = deque()
         self._lines_bytes = 0
         self._partial = bytearray()
@@ -38,6 +41,8 @@ class Output:
         self._waiters: set[asyncio.Future[None]] = set()
         #: The cap was reached, or a line was too long: something was thrown away.
         self.cut = False
+        #: Something of standard error was thrown away.
+        self.errors_cut = False
 
     @property
     def stderr_tail(self) -> str:
@@ -65,10 +70,18 @@ class Output:
             await self._change()
 
     def stderr(self, chunk: bytes) -> None:
-        """Take a piece of standard error."""
-        if self._count(chunk):
-            self._tail += chunk
-            del self._tail[:-STDERR_TAIL_BYTES]
+        """Take a piece of standard error. Beyond the cap it is thrown away, and the sandbox goes on: what a program
+        complains of is no reason to lose its results. One that does nothing but complain is ended."""
+        if self._let_go or self.cut:
+            return
+        self._errors_bytes += len(chunk)
+        if self._errors_bytes > self._limit_bytes:
+            self.errors_cut = True
+            if self._errors_bytes > ERRORS_CAPS_MAX * self._limit_bytes:
+                self._cut_off()
+            return
+        self._tail += chunk
+        del self._tail[:-STDERR_TAIL_BYTES]
 
     def let_go(self) -> None:
         """Nobody waits for room any more."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,10 +10,13 @@ from typing import Literal
 
 from microclaw.bus.api import Bus, Draft
 from microclaw.bus.errors import BusError
+from microclaw.core.ids import new_id
 from microclaw.core.kinds import PresenceChanged, RunGranted
 
 #: A quicker answer needs no announcement.
 AFTER_S = 0.4
+#: A run's end waits no longer than this for the word that it ended.
+WAIT_S_MAX = 1.0
 #: A sign of it is worth nothing later.
 WORTH_MS = 60_000
 
@@ -37,8 +39,7 @@ class Presence:
             yield
         finally:
             showing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await showing
+            await asyncio.wait({showing})
             if begun.is_set():
                 await self._say(grant, "paused")
 
@@ -51,6 +52,9 @@ class Presence:
         now = self._clock_ms()
         sign = PresenceChanged(chat=grant.chat, state=state, run_id=grant.run_id, expires_ms=now + WORTH_MS)
         try:
-            await self._bus.publish(Draft(grant.chat, sign, ts_ms=now, expires_ms=now + WORTH_MS), timeout_s=1.0)
+            await self._bus.publish(
+                Draft(grant.chat, sign, message_id=new_id(now), ts_ms=now, expires_ms=now + WORTH_MS),
+                timeout_s=WAIT_S_MAX,
+            )
         except (BusError, OSError) as error:
             log.warning("presence can't be shown", extra={"run_id": grant.run_id, "why": str(error)})

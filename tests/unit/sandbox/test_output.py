@@ -48,9 +48,12 @@ def test_no_more_than_the_limit_comes_out(pieces):
         return output, await everything(output)
 
     output, lines = asyncio.run(scene())
-    total = sum(len(chunk) for _, chunk in pieces)
-    assert output.cut == (total > limit)
-    assert len(told) == (1 if total > limit else 0)
+    total = sum(len(chunk) for is_error, chunk in pieces if not is_error)
+    if total > limit:
+        assert output.cut
+    assert len(told) == output.cut
+    errors = sum(len(chunk) for is_error, chunk in pieces if is_error)
+    assert not output.errors_cut or errors > limit
     assert sum(map(len, lines)) <= limit
 
 

@@ -1,0 +1,141 @@
+"""What an agent may ask of the host. Instead of a request file there is a call over the worker's own pipe; who asks is
+what the grant says. `refresh_groups` is `list_groups`: the list is made when it is asked for.
+
+A target that is not registered is a chat that was heard of and has no group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tests.contract.areas.clock import NOON, ms
+from tests.contract.areas.house_words import chat_of, is_group_jid, jid_of
+from tests.contract.house import House, house
+from tests.contract.rows import Case, Checked, Phrases, Unmapped
+
+from microclaw.core.groups import MAIN_FOLDER
+from microclaw.core.kinds import MessageReceived
+from microclaw.core.requests import TaskAnswer
+
+_TASK_TOOLS = ("pause_task", "resume_task", "cancel_task", "update_task")
+
+
+async def answer(case: Case) -> dict[str, Any]:
+    case.knows(
+        "groups", "request", "from_folder", "target", "fields_in_file", "missing", "folder", "requires_trigger",
+        "update_of",
+    )
+    groups, caller = case.need("groups"), case.need("from_folder")
+    async with house() as made:
+        for jid, folder in groups.items():
+            if folder == MAIN_FOLDER:
+                made.router.registry.ensure_main(f"console:{folder}")
+                _rename_main(made, chat_of(jid))
+            else:
+                await made.register(chat_of(jid), folder, trigger="@Andy")
+        for jid in groups:
+            # In every group somebody has written before.
+            await _heard_of(made, jid)
+        (chat,) = [chat_of(jid) for jid, folder in groups.items() if folder == caller]
+        if "fields_in_file" in case.given and not isinstance(case.given["fields_in_file"], Mapping):
+            raise Unmapped("fields_in_file")
+        request = case.need("request")
+        before = _state(made)
+        if request == "refresh_groups":
+            await _heard_of(made, "newly-heard@g.us")
+        args = await _args(made, case, request, groups, caller) | dict(case.given.get("fields_in_file", {}))
+        tool = "list_groups" if request == "refresh_groups" else request
+        reply = await made.call(caller, chat, caller == MAIN_FOLDER, tool, args)
+        tasks = [row for row in made.clock.rows() if row.prompt == "made by the call"]
+        facts: dict[str, Any] = {
+            "allowed": reply.ok,
+            "task_folder": tasks[0].group if tasks else None,
+            # A call is answered; nothing of it stays behind, whatever it was.
+            "file_removed": bool(reply.text),
+            "snapshot_rewritten": "newly-heard@g.us" in reply.text,
+        }
+        if not reply.ok:
+            assert _state(made) == before, "a refusal must change nothing"
+        return facts | await _registered(made, case)
+
+
+def _state(made: House) -> Any:
+    return (
+        [(group.chat, group.folder, group.is_main) for group in made.router.registry.all()],
+        [(row.id, row.status, row.prompt) for row in made.clock.rows() if row.prompt == "made by the call"],
+        [reply.chat for reply in made.replies()],
+    )
+
+
+def _rename_main(made: House, chat: str) -> None:
+    """The main group is the console's at first; here it is the contract's chat."""
+    from sqlalchemy import update
+
+    from microclaw.router.tables import groups
+
+    assert made.router.engine is not None
+    with made.router.engine.begin() as db:
+        db.execute(update(groups).values(chat=chat))
+    made.router.start()
+
+
+async def _heard_of(made: House, jid: str) -> None:
+    await made.hears(MessageReceived(
+        chat=chat_of(jid), platform_id="1", sender="x", sender_name="X", text="hi", sent_ms=1,
+        is_group=is_group_jid(jid),
+    ))
+
+
+async def _args(made: House, case: Case, request: str, groups: Mapping[str, str], caller: str) -> dict[str, Any]:
+    target = case.given.get("target")
+    if request in _TASK_TOOLS:
+        return {"task_id": _task(made, str(target))} | ({"prompt": "changed"} if request == "update_task" else {})
+    if isinstance(target, str) and target not in groups and request != "register_group":
+        await _heard_of(made, target)
+    if request == "send_message":
+        return {"chat": chat_of(str(target)), "text": "hello"}
+    if request == "schedule_task":
+        return {
+            "prompt": "made by the call", "schedule_type": "once", "schedule_value": "2999-01-01T00:00:00Z",
+            "target_group_jid": chat_of(str(target)),
+        }
+    if request == "register_group":
+        jid = str(target)
+        folder = case.given.get("folder") or groups.get(jid) or f"{jid.partition('@')[0]}-group"
+        args: dict[str, Any] = {"jid": chat_of(jid), "name": "A group", "folder": folder, "trigger": "@Andy"}
+        if "requires_trigger" in case.given:
+            args["requires_trigger"] = case.given["requires_trigger"]
+        return {name: value for name, value in args.items() if name not in case.given.get("missing", [])}
+    return {}
+
+
+def _task(made: House, target: str) -> str:
+    if target == "task that does not exist":
+        return "task-0000"
+    owner = target.removeprefix("task of ")
+    if owner == target:
+        raise Unmapped(f"target: {target}")
+    made.clock.now = ms(NOON)
+    answer = made.clock.try_create("interval", "600000", group=owner, chat=f"wa:{owner}")
+    assert isinstance(answer, TaskAnswer)
+    return answer.task.id
+
+
+async def _registered(made: House, case: Case) -> dict[str, Any]:
+    if case.need("request") != "register_group":
+        return {}
+    target = str(case.need("target"))
+    found = [group for group in made.router.registry.all() if jid_of(group.chat) == target]
+    if not found:
+        return {}
+    (group,) = found
+    await made.hears(MessageReceived(
+        chat=group.chat, platform_id="first", sender="x", sender_name="X", text="@Andy hi", sent_ms=1,
+    ))
+    logs = made.router.folder / "groups" / group.folder / "logs"
+    return {
+        "takes_effect": Phrases({"without restart": any(grant.chat == group.chat for _, grant in made.grants)}),
+        "folder_created": Checked(str(logs) if logs.is_dir() else "", str.endswith),
+        "stored_requires_trigger": group.requires_trigger, "is_main": group.is_main, "is_main_kept": group.is_main,
+    }
