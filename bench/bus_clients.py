@@ -18,6 +18,8 @@ IN_FLIGHT_MAX = 1_024
 #: Taken from a queue at once, where the consumer asks for batches.
 FETCH_MAX = 512
 
+#: (session, body)
+Message = tuple[str, bytes]
 OnMessage = Callable[[bytes], None]
 OnAcked = Callable[[int], None]
 
@@ -29,7 +31,7 @@ class Connection(Protocol):
         """Durable, as far as the engine promises it, when this returns."""
         ...
 
-    async def publish_many(self, session: str, bodies: list[bytes]) -> None:
+    async def publish_many(self, messages: list[Message]) -> None:
         """Several, sent without waiting in between, where the client has a way of its own for that."""
         ...
 
@@ -67,10 +69,10 @@ class Ours:
 
         await self._bus.publish(Draft(session, Note(body)))
 
-    async def publish_many(self, session: str, bodies: list[bytes]) -> None:
+    async def publish_many(self, messages: list[Message]) -> None:
         from microclaw.bus.api import Draft
 
-        await self._bus.publish(*(Draft(session, Note(body)) for body in bodies))
+        await self._bus.publish(*(Draft(session, Note(body)) for session, body in messages))
 
     async def consume(self, group: str, on_message: OnMessage, on_acked: OnAcked) -> None:
         from microclaw.bus.api import Delivery, Subscription
@@ -156,8 +158,8 @@ class Nats:
     async def publish(self, session: str, body: bytes) -> None:
         await self._js.publish(f"bench.{session}", body)
 
-    async def publish_many(self, session: str, bodies: list[bytes]) -> None:
-        await asyncio.gather(*(self.publish(session, body) for body in bodies))
+    async def publish_many(self, messages: list[Message]) -> None:
+        await asyncio.gather(*(self.publish(session, body) for session, body in messages))
 
     async def consume(self, group: str, on_message: OnMessage, on_acked: OnAcked) -> None:
         from nats.js.api import AckPolicy, ConsumerConfig
@@ -195,9 +197,9 @@ class Redis:
     async def publish(self, session: str, body: bytes) -> None:  # noqa: ARG002 - one stream is one order
         await self._client.xadd("bench", {"b": body})
 
-    async def publish_many(self, session: str, bodies: list[bytes]) -> None:  # noqa: ARG002
+    async def publish_many(self, messages: list[Message]) -> None:
         pipe = self._client.pipeline(transaction=False)
-        for body in bodies:
+        for _, body in messages:
             pipe.xadd("bench", {"b": body})
         await pipe.execute()
 
@@ -245,9 +247,9 @@ class Postgres:
     async def publish(self, session: str, body: bytes) -> None:  # noqa: ARG002
         await self._connection.execute("INSERT INTO jobs (body) VALUES (%s)", (body,))
 
-    async def publish_many(self, session: str, bodies: list[bytes]) -> None:  # noqa: ARG002
+    async def publish_many(self, messages: list[Message]) -> None:
         async with self._connection.cursor() as cursor:
-            await cursor.executemany("INSERT INTO jobs (body) VALUES (%s)", [(body,) for body in bodies])
+            await cursor.executemany("INSERT INTO jobs (body) VALUES (%s)", [(body,) for _, body in messages])
 
     async def consume(self, group: str, on_message: OnMessage, on_acked: OnAcked) -> None:  # noqa: ARG002
         while True:

@@ -73,7 +73,7 @@ async def _publish_windows(
     connection: Any, sessions: Iterator[str], width: int, until: float, took: array[float]
 ) -> None:
     while (begun := time.monotonic()) < until:
-        await connection.publish_many(next(sessions), [_body() for _ in range(width)])
+        await connection.publish_many([(next(sessions), _body()) for _ in range(width)])
         took.extend([time.monotonic() - begun] * width)
 
 
