@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from microclaw.bus.api import Subscription
+from microclaw.bus.ballast import Ballast
 from microclaw.bus.engine import Engine
 from microclaw.bus.envelope import VERSION, Envelope, encode
 from microclaw.bus.journal import Journal
@@ -48,12 +49,13 @@ class Peer:
 class EngineAlone:
     """An engine, its journal and its clients."""
 
-    def __init__(self, journal: Journal, clock: Clock | None = None, *, retention_ms: int = 86_400_000) -> None:
+    def __init__(self, journal: Journal, clock: Clock | None = None, *, retention_ms: int = 86_400_000,
+                 ballast: Ballast | None = None) -> None:
         self.clock = clock or Clock()
         self.journal = journal
         self.engine = Engine(
             journal, monotonic=lambda: self.clock.monotonic_s, wall_ms=lambda: self.clock.wall_ms,
-            retention_ms=retention_ms, rights=lambda _name, _pid: ANYTHING,
+            retention_ms=retention_ms, rights=lambda _name, _pid: ANYTHING, ballast=ballast,
         )
         self.peers: dict[bytes, Peer] = {}
         self._rid = 0

@@ -47,7 +47,8 @@ class Disk:
         self.abandoned = False
         #: What the next sync raises instead of syncing.
         self.sync_fails: Callable[[], Exception] | None = None
-        self.syncs = 0
+        #: What every write raises instead of writing.
+        self.write_fails: Callable[[], Exception] | None = None
         self.vfs = _Vfs(self)
 
     def reached(self) -> bool:
@@ -152,6 +153,8 @@ class _File:
         return bytes(self._stored.seen[offset:offset + amount])
 
     def xWrite(self, data: bytes, offset: int) -> None:
+        if self._disk.write_fails is not None:
+            raise self._disk.write_fails()
         if self._disk.reached():
             self._stored.unsynced.append((offset, bytes(data)))
             _put(self._stored.seen, offset, data)
@@ -164,7 +167,6 @@ class _File:
     def xSync(self, flags: int) -> None:
         if not self._disk.reached():
             return
-        self._disk.syncs += 1
         if self._disk.sync_fails is not None:
             raise self._disk.sync_fails()
         if self._stored.durable is None:
