@@ -34,6 +34,7 @@ COMMANDS = {
     "egress": Command("egress", "where agents may go: list, allow, deny, forget, explain"),
     "usage": Command("usage", "what the model calls cost, in tokens and money"),
     "budget": Command("budget", "what the model may cost in a day: show, set, forget"),
+    "approvals": Command("approvals", "what needs your yes: list, approve, deny, revoke"),
     "audit": Command("audit", "the log of every decision: tail, verify, export"),
     "doctor": Command("doctor", "look for what is wrong (--fix: mend it)"),
     "prove": Command("prove", "harm a throw-away copy at random, and account for every message"),

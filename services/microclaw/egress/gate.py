@@ -9,6 +9,7 @@ from microclaw.core.errors import UsageError
 from microclaw.core.home import Home
 from microclaw.core.model_route import server_for
 from microclaw.core.settings import Settings
+from microclaw.egress.approvals import ApprovalDesk
 from microclaw.egress.audit_log import AuditLog
 from microclaw.egress.budgets import BudgetKeeper
 from microclaw.egress.connection import Connections
@@ -57,6 +58,9 @@ class Gate:
         )
         self.budgets = BudgetKeeper(self._engine, settings.budget, self.meter, self.notices)
         self.rules = RuleStore(self._engine, settings.egress.allow)
+        self.approvals = ApprovalDesk(
+            self._engine, settings.approvals, self.rules, self.notices, self.audit, clock_ms=world.clock_ms,
+        )
         self._tls: ssl.SSLContext | None = None
         try:
             server = server_for(settings.model.backend, settings.model.base_url)
@@ -68,7 +72,8 @@ class Gate:
             tls=self._context, limits=limits,
         )
         self.proxy = Proxy(
-            self.rules, self.secrets, self.audit, world, limits=limits, tunnel_limits=tunnel_limits,
+            self.rules, self.secrets, self.audit, world,
+            self.approvals if settings.approvals.new_hosts else None, limits=limits, tunnel_limits=tunnel_limits,
         )
         self.connections = Connections(route.handle, self.proxy.tunnel, self.proxy.forward, limits)
         self.doors = Doors(self._engine, home.run / "egress", self.connections.visit)

@@ -7,11 +7,14 @@ from urllib.parse import urlsplit
 
 import h11
 
+from microclaw.core.approvals import Action
 from microclaw.core.client_hello import BadHello, refused_hello
 from microclaw.core.egress_rules import PLAIN_PORT, Bucket, Verdict, parse_authority
 from microclaw.core.errors import UsageError
+from microclaw.core.ids import new_id
 from microclaw.core.model_route import passed
 from microclaw.core.scrub import StreamScrubber
+from microclaw.egress.approvals import ApprovalDesk
 from microclaw.egress.audit_log import AuditLog
 from microclaw.egress.connection import refuse
 from microclaw.egress.dial import World, resolved
@@ -40,8 +43,10 @@ class Proxy:
 
     def __init__(
         self, rules: RuleStore, secrets: SecretStore, audit: AuditLog, world: World,
-        *, limits: Limits, tunnel_limits: TunnelLimits,
+        approvals: ApprovalDesk | None, *, limits: Limits, tunnel_limits: TunnelLimits,
     ) -> None:
+        """`approvals` None: the owner is not asked about new hosts."""
+        self._approvals = approvals
         self._rules = rules
         self._secrets = secrets
         self._audit = audit
@@ -138,9 +143,22 @@ class Proxy:
             return "the address holds a secret: nothing was sent"
         verdict: Verdict = self._rules.decide(host, port, owner.group)
         if not verdict.allowed:
-            return verdict.reason
+            # Before the name is resolved: a question to a name server would carry data out just as well.
+            reason = await self._not_yet(owner, verdict, f"{host}:{port}")
+            if reason:
+                return reason
         found = await resolved(self._world, host, port)
         return found.addresses if found.verdict.allowed else found.verdict.reason
+
+    async def _not_yet(self, owner: Owner, verdict: Verdict, where: str) -> str:
+        """Why a host that no rule allows may not be reached, "" = the owner said yes to this one time."""
+        if self._approvals is None or not verdict.unnamed:
+            return verdict.reason
+        ruling = await self._approvals.ask(
+            Action(kind="host", group=owner.group, target=where), new_id(self._world.clock_ms()).hex(),
+            f"worker:{owner.worker_id}@{owner.group}",
+        )
+        return "" if ruling.allowed else f"{verdict.reason}; {ruling.reason}"
 
     async def _carry(
         self, owner: Owner, wire: Wire, host: str, port: int,

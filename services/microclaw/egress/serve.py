@@ -11,8 +11,13 @@ import msgspec
 from microclaw.bus.api import Delivery, Draft, Subscription
 from microclaw.bus.service import Service
 from microclaw.core.egress_rules import parse_authority
-from microclaw.core.kinds import AuditEntry
+from microclaw.core.kinds import ApprovalAnswered, AuditEntry
 from microclaw.core.requests import (
+    AnswerApproval,
+    ApprovalRuling,
+    Approvals,
+    ApprovalsAsked,
+    AskApproval,
     AuditAsked,
     AuditEntries,
     AuditVerified,
@@ -66,6 +71,7 @@ async def serve(service: Service) -> None:
         service.trouble(gate.audit.trouble)
     Answers(service, gate).register()
     service.consume(Subscription("egress-audit", ("audit.entry",)), AuditIntake(gate).take, concurrency=8)
+    service.consume(Subscription("egress-approvals", ("approval.answered",)), ApprovalIntake(gate).take)
     service.spawn(_keep_facts(service, gate), "facts")
     service.spawn(gate.notices.keep_telling(service.bus, service.trouble), "notices")
     await service.ready()
@@ -101,6 +107,24 @@ class AuditIntake:
         return ()
 
 
+class ApprovalIntake:
+    """The owner's answers from the main chat; the router knows who that is."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    async def take(self, delivery: Delivery) -> Sequence[Draft]:
+        """The first valid answer counts, and the same envelope again is the same answer."""
+        said = delivery.envelope.read(ApprovalAnswered)
+        message_id = delivery.envelope.message_id
+        problem = await self._gate.approvals.answer(
+            said.code, said.answer, f"owner in {said.chat}"[:200], cause=message_id
+        )
+        if problem:
+            self._gate.notices.add(f"refused {message_id.hex()}", f"{said.code}: {problem}.")
+        return ()
+
+
 class Answers:
     """What egress answers; every change is an audit entry."""
 
@@ -115,6 +139,7 @@ class Answers:
             SetSecret: self.set_secret, RemoveSecret: self.remove_secret, SecretsAsked: self.list_secrets,
             EgressRulesAsked: self.list_rules, ChangeEgressRule: self.change_rule, ExplainEgress: self.explain,
             AuditAsked: self.read_audit, VerifyAudit: self.verify_audit, UsageAsked: self.read_usage,
+            AskApproval: self.ask_approval, AnswerApproval: self.answer_approval, ApprovalsAsked: self.list_approvals,
             SetBudget: self.set_budget, BudgetAsked: self.read_budget,
         }
         for question, handler in answers.items():
@@ -226,6 +251,27 @@ class Answers:
     async def read_budget(self, _question: BudgetAsked, _asker: str) -> Budgets:
         """Limits and what of them is used today."""
         return self._gate.budgets.shown()
+
+    async def ask_approval(self, question: AskApproval, asker: str) -> ApprovalRuling | Failed:
+        """For a doing of an agent that another service carries out."""
+        if not question.use_id or question.action.kind == "host":
+            return Failed(reason="approvals are asked for with a use_id, and hosts at the door only")
+        return await self._gate.approvals.ask(question.action, question.use_id, f"service:{asker}")
+
+    async def answer_approval(self, question: AnswerApproval, asker: str) -> Done | Failed:
+        """At the command line."""
+        if asker != OWNER:
+            return _not_yours("approvals", asker)
+        desk = self._gate.approvals
+        problem = (
+            await desk.revoke(question.code, asker) if question.answer == "revoke"
+            else await desk.answer(question.code, question.answer, asker)
+        )
+        return Failed(reason=f"{question.code}: {problem}", code="conflict") if problem else Done()
+
+    async def list_approvals(self, question: ApprovalsAsked, _asker: str) -> Approvals:
+        """As they stand."""
+        return Approvals(rows=self._gate.approvals.rows(everything=question.all))
 
 
 def _not_yours(what: str, asker: str) -> Failed:

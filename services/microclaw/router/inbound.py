@@ -13,10 +13,11 @@ import msgspec
 from sqlalchemy import Connection, Engine, Row, bindparam, insert, select, update
 
 from microclaw.bus.api import Bus, Delivery, Draft
+from microclaw.core.approvals import ChatAnswer, is_owners_word, read_answer
 from microclaw.core.channels import shown_name
 from microclaw.core.groups import is_conversation
 from microclaw.core.ids import derived_id, id_time
-from microclaw.core.kinds import Attachment, MessageReceived, PromptMessage, Quote, RunRequested
+from microclaw.core.kinds import ApprovalAnswered, Attachment, MessageReceived, PromptMessage, Quote, RunRequested
 from microclaw.core.prompt import split
 from microclaw.core.requests import Group
 from microclaw.core.text import is_worth_storing
@@ -72,6 +73,12 @@ class Inbound:
             return []
         note_chat(db, received)
         group = self._registry.of_chat(received.chat)
+        if group is not None and (answer := owners_answer(received, group)):
+            # A command to the house, not a word to the agent: neither stored nor handed over.
+            return [Draft(
+                received.chat, ApprovalAnswered(code=answer.code, answer=answer.answer, chat=received.chat),
+                message_id=derived_id(id_time(cause), cause, "approval"),
+            )]
         if group is None or not is_worth_storing(received.text, attachments=len(received.attachments)):
             return []
         is_waiting = store(db, received)
@@ -82,6 +89,16 @@ class Inbound:
             trigger=trigger_of(group.trigger, self._assistant_name), texts=[received.text],
         )
         return hand_over(db, group, not_handed_over(db, received.chat), cause) if wakes else []
+
+
+def owners_answer(received: MessageReceived, group: Group) -> ChatAnswer | None:
+    """The owner's `/approve` or `/deny`; None = it is a message like any other."""
+    answer = read_answer(received.text)
+    theirs = is_owners_word(
+        in_main_chat=group.is_main, is_group=received.is_group, from_me=received.from_me,
+        is_own_reply=received.is_own_reply, is_edit=received.is_edit, is_forwarded=received.is_forwarded,
+    )
+    return answer if theirs else None
 
 
 def note_chat(db: Connection, received: MessageReceived) -> None:

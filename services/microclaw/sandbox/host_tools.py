@@ -12,11 +12,14 @@ import msgspec
 
 from microclaw.bus.api import Bus, Draft
 from microclaw.bus.errors import BusTimeout, NoResponder, Refused
+from microclaw.core.approvals import Action, needs_yes_to_write
 from microclaw.core.groups import missing_fields
 from microclaw.core.ids import derived_id, id_text, id_time
 from microclaw.core.kinds import AuditEntry, ReplyRequested, RunGranted
 from microclaw.core.policy import Denied, may, visible_tasks
 from microclaw.core.requests import (
+    ApprovalRuling,
+    AskApproval,
     ChangeTask,
     CreateTask,
     Failed,
@@ -53,7 +56,7 @@ ASK_AGAIN_S = 0.2
 ROWS_MAX = 100
 PROMPT_CHARS_SHOWN = 300
 
-Answer = TypeVar("Answer", TaskAnswer, Tasks, Groups, GroupAnswer)
+Answer = TypeVar("Answer", TaskAnswer, Tasks, Groups, GroupAnswer, ApprovalRuling)
 
 log = logging.getLogger("microclaw.sandbox")
 
@@ -79,10 +82,14 @@ class HostTools:
     """Carries out calls.
 
     :param clock_ms: Unix milliseconds.
+    :param ask_for_recipients: the first message to a chat where nobody ever wrote needs the owner's yes.
     """
 
-    def __init__(self, bus: Bus, notes: Notes, clock_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, bus: Bus, notes: Notes, clock_ms: Callable[[], int], *, ask_for_recipients: bool = True
+    ) -> None:
         self._bus = bus
+        self._ask_for_recipients = ask_for_recipients
         self._notes = notes
         self._clock_ms = clock_ms
         self._tools: dict[str, Callable[[Caller, str, Any], Awaitable[str]]] = {
@@ -136,12 +143,14 @@ class HostTools:
 
     async def _send_message(self, who: Caller, call_id: str, args: SendArgs) -> str:
         chat = args.chat or who.grant.chat
-        await self._may_write_to(who, chat)
+        known = await self._may_write_to(who, chat)
         text = strip_internal(args.text)
         if not text:
             raise ToolRefused("there is nothing to send: the text is empty, or all of it is internal")
         if len(text.encode("utf-8", "replace")) > REPLY_BYTES_MAX:
             raise ToolRefused(f"the message is longer than {REPLY_BYTES_MAX} bytes; send it in parts")
+        if known is not None:
+            await self._owners_yes(who, call_id, "message", chat, known, text)
         reply = Draft(
             chat, ReplyRequested(chat=chat, text=text, origin="message", run_id=who.grant.run_id),
             message_id=who.id_for(call_id, "send_message"), ts_ms=id_time(who.grant_id),
@@ -158,15 +167,35 @@ class HostTools:
             return "This message was already sent."
         return "Message sent."
 
-    async def _may_write_to(self, who: Caller, chat: str) -> None:
+    async def _may_write_to(self, who: Caller, chat: str) -> Groups | None:
+        """The chats that are known, where it is another than the run's own."""
         if chat == who.grant.chat:
-            return self._allow(who, "send_message", who.grant.group)
+            self._allow(who, "send_message", who.grant.group)
+            return None
         if not who.grant.is_main:
-            return self._allow(who, "send_message", None)
+            # Always refused; so whether that chat exists stays unsaid.
+            self._allow(who, "send_message", None)
         known = await self._groups(who)
         if chat not in {group.chat for group in known.groups} | {row.chat for row in known.chats}:
             raise ToolRefused(f"no chat {chat[:80]!r} is known; list_groups shows those that are")
-        return self._allow(who, "send_message", None)
+        self._allow(who, "send_message", None)
+        return known
+
+    async def _owners_yes(
+        self, who: Caller, call_id: str, kind: Literal["message", "task"], chat: str, known: Groups, detail: str,
+    ) -> None:
+        """Go on if this is no first contact, or the owner said yes to exactly this. Raises ToolRefused."""
+        if not self._ask_for_recipients:
+            return
+        last_message_ms = next((row.last_message_ms for row in known.chats if row.chat == chat), 0)
+        if not needs_yes_to_write(chat, who.grant.chat, last_message_ms):
+            return
+        ruling = await self._ask("egress", AskApproval(
+            action=Action(kind=kind, group=who.grant.group, target=chat, detail=detail),
+            use_id=id_text(who.id_for(call_id, f"approval {kind}")),
+        ), ApprovalRuling)
+        if not ruling.allowed:
+            raise ToolRefused(f"nobody ever wrote in {chat}: {ruling.reason}")
 
     # --- tasks --------------------------------------------------------------------------------------------------
 
@@ -181,6 +210,10 @@ class HostTools:
             self._allow(who, "schedule_task", target.folder if target else None)
             if target is not None:
                 chat, group, is_main = target.chat, target.folder, target.is_main
+                await self._owners_yes(
+                    who, call_id, "task", chat, await self._groups(who),
+                    f"{args.schedule_type} {args.schedule_value}\n{args.prompt}",
+                )
         else:
             self._allow(who, "schedule_task", group)
         created = await self._ask("scheduler", CreateTask(

@@ -82,3 +82,19 @@ def test_secrets_rules_and_the_audit_log_from_the_command_line(home, microclaw):
     assert microclaw("secrets", "rm", "llm").returncode == 2
     leaks = [path.name for path in home.data.parent.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
     assert leaks == []
+
+
+def test_budgets_and_approvals_from_the_command_line(home, microclaw):
+    shown = microclaw("budget", "set", "--tokens", "5000", "--group", "home", "--json")
+    assert shown.returncode == 0, shown.stderr
+    rows = {row["group"]: row for row in json.loads(shown.stdout)["budgets"]}
+    assert (rows["home"]["tokens_per_day"], rows["home"]["origin"]) == (5000, "cli")
+    refused = microclaw("budget", "set", "--money", "5")
+    assert refused.returncode == 2 and "budget.prices" in refused.stderr
+    assert "5,000" not in microclaw("budget", "forget", "--group", "home").stdout
+    assert json.loads(microclaw("usage", "--by", "group", "--json").stdout) == []
+    assert "nothing waits" in microclaw("approvals", "list").stdout
+    unknown = microclaw("approvals", "approve", "ABCD-EFGH", "always")
+    assert unknown.returncode != 0 and "no such code" in unknown.stderr
+    audited = [json.loads(line) for line in microclaw("audit", "export").stdout.splitlines()]
+    assert [row["action"] for row in audited] == ["budget.set", "budget.set", "approval.answer"]

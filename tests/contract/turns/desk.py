@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 from tests.contract.processes import DEADLINE_S, Installation, installation
 
 from microclaw.bus.api import Bus, Draft, Subscription
 from microclaw.bus.envelope import Envelope
 from microclaw.core.ids import derived_id, id_text, new_id
-from microclaw.core.kinds import PromptMessage, ReplyRequested, RunFinished, RunGranted, ScheduledTask
+from microclaw.core.kinds import MessageReceived, PromptMessage, ReplyRequested, RunFinished, RunGranted, ScheduledTask
 
 CONFIG = """
 [sandbox]
@@ -76,6 +77,24 @@ class Desk:
             Draft(f"group:{group}", grant, message_id=derived_id(now, run_id, "granted"), ts_ms=now)
         )
         return run_id
+
+    async def hear(self, text: str, *, chat: str = "console:main", **more: object) -> None:
+        """Somebody writes in a chat."""
+        now = time.time_ns() // 1_000_000
+        said = {
+            "chat": chat, "platform_id": new_id(now).hex(), "sender": "owner", "sender_name": "Owner", "text": text,
+            "sent_ms": now,
+        }
+        await self._console.publish(Draft(chat, msgspec.convert(said | more, MessageReceived)))
+
+    async def noticed(self, part: str) -> str:
+        """The first notice that holds this, once there is one."""
+        def found() -> list[str]:
+            return [reply.text for reply in self.replies if reply.origin == "notice" and part in reply.text]
+
+        async with asyncio.timeout(DEADLINE_S), self._changed:
+            await self._changed.wait_for(lambda: bool(found()))
+        return found()[0]
 
     async def end(self, run_id: str) -> RunFinished:
         """The run's end; there is never a second one."""

@@ -26,12 +26,19 @@ pytestmark = pytest.mark.usefixtures("bubblewrap")
 
 @pytest.fixture
 async def house(bubblewrap: None) -> AsyncIterator[tuple[Desk, Bus]]:
-    """Main and `fam` are registered."""
+    """Main and `fam` are registered; somebody wrote in `fam`."""
     async with Desk.opened("router", "scheduler") as desk:
         cli = await desk.made.connect("cli")
         await ask(cli, "router", RegisterGroup(
             command_id="r1", chat="console:fam", folder="fam", name="Family", trigger="@Andy",
         ), GroupAnswer)
+        await desk.hear("hello", chat="console:fam")
+
+        async def known() -> bool:
+            chats = (await ask(cli, "router", GroupsAsked(), Groups)).chats
+            return any(row.chat == "console:fam" and row.last_message_ms for row in chats)
+
+        await until(known)
         yield desk, cli
 
 

@@ -60,6 +60,8 @@ class Verdict:
 
     allowed: bool
     reason: str
+    #: No rule names it: the owner may be asked. What a rule denies is not asked for.
+    unnamed: bool = False
 
 
 def parse_host(text: str) -> str:
@@ -114,6 +116,7 @@ def decide(rules: Iterable[Rule], host: str, port: int, group: str) -> Verdict:
     return Verdict(
         False, f"{where} is not on the allow-list {whose}: the owner may add it with "
         f"`microclaw egress allow {name}{option}`",
+        unnamed=True,
     )
 
 

@@ -65,6 +65,8 @@ class MessageReceived(Payload, frozen=True, kw_only=True, tag="message.received"
     is_own_reply: bool = False
     #: This is a newer text of a message already received.
     is_edit: bool = False
+    #: Somebody passes on what another one wrote: never a command.
+    is_forwarded: bool = False
     quote: Quote | None = None
     attachments: tuple[Attachment, ...] = ()
 
@@ -178,6 +180,15 @@ class AuditEntry(Payload, frozen=True, kw_only=True, tag="audit.entry"):
     detail: str = ""
 
 
+class ApprovalAnswered(Payload, frozen=True, kw_only=True, tag="approval.answered"):
+    """The owner answered in the main chat (`/approve`, `/deny`). Session: that chat. Source: router."""
+
+    code: str
+    answer: Literal["once", "always", "deny"]
+    #: Where it was said.
+    chat: str
+
+
 class ServiceAlarm(Payload, frozen=True, kw_only=True, tag="service.alarm"):
     """A service is in trouble that the owner should know. Session: `service:<name>`. Source: watch."""
 
@@ -191,6 +202,6 @@ KINDS: dict[str, type[Payload]] = {
     str(kind.__struct_config__.tag): kind
     for kind in (
         MessageReceived, RunRequested, RunGranted, RunFinished, ReplyRequested, ReplyDelivered, PresenceChanged, AuditEntry,
-        ServiceAlarm,
+        ApprovalAnswered, ServiceAlarm,
     )
 }

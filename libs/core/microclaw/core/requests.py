@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from microclaw.core.approvals import Action
 from microclaw.core.audit import Entry, Fault, Head
 from microclaw.core.container import Container
 
@@ -385,6 +386,52 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
     rows: tuple[BudgetRow, ...]
 
 
+class AskApproval(Request, frozen=True, kw_only=True, tag="approvals.ask"):
+    """To egress: may this be done now? If the owner has not said so yet, the owner is asked.
+
+    A yes for once is used up by the `use_id` that got it; the same one again is still that one time. Answer:
+    ApprovalRuling or Failed.
+    """
+
+    action: Action
+    use_id: str
+
+
+class ApprovalRuling(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="approvals.ask.answer"):
+    allowed: bool
+    #: One line for the agent when not.
+    reason: str = ""
+    #: Under which the owner was asked, "" = was not.
+    code: str = ""
+
+
+class AnswerApproval(Request, frozen=True, kw_only=True, tag="approvals.answer"):
+    """To egress, from the command line alone. `revoke` takes back an `always`. Answer: Done or Failed."""
+
+    code: str
+    answer: Literal["once", "always", "deny", "revoke"]
+
+
+class ApprovalsAsked(Request, frozen=True, kw_only=True, tag="approvals.list"):
+    """To egress: what waits for the owner's yes, what always holds, and with `all` also what is over."""
+
+    all: bool = False
+
+
+class ApprovalRow(msgspec.Struct, frozen=True, kw_only=True):
+    code: str
+    action: Action
+    state: Literal["pending", "once", "always", "used", "denied", "revoked", "expired"]
+    asked_ms: int
+    expires_ms: int
+    answered_ms: int | None = None
+    answered_by: str = ""
+
+
+class Approvals(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="approvals.list.answer"):
+    rows: tuple[ApprovalRow, ...]
+
+
 # --- console ----------------------------------------------------------------------------------------------------
 
 
@@ -447,5 +494,6 @@ ANSWERED_BY: dict[type[Request], str] = {
     EgressRulesAsked: "egress", ChangeEgressRule: "egress", ExplainEgress: "egress",
     AuditAsked: "egress", VerifyAudit: "egress", UsageAsked: "egress",
     SetBudget: "egress", BudgetAsked: "egress",
+    AskApproval: "egress", AnswerApproval: "egress", ApprovalsAsked: "egress",
     Say: "console", Read: "console",
 }

@@ -44,7 +44,9 @@ def connector(name: str) -> Rights:
 
 
 RIGHTS: Mapping[str, Rights] = {
-    "router": Rights(publish=("run.requested", "reply.requested", AUDIT), read=("message.received",)),
+    "router": Rights(
+        publish=("run.requested", "reply.requested", "approval.answered", AUDIT), read=("message.received",),
+    ),
     # It says the end of a run that was lost: the sandbox can't.
     "queue": Rights(
         publish=("run.granted", "run.finished", "reply.requested", AUDIT), read=("run.requested", "run.finished"),
@@ -56,7 +58,7 @@ RIGHTS: Mapping[str, Rights] = {
         publish=("reply.requested", "run.finished", "presence.changed", AUDIT), read=("run.granted",),
         ask=("router", "scheduler", "egress"),
     ),
-    "egress": Rights(publish=("reply.requested", AUDIT), read=(AUDIT,), ask=("router",)),
+    "egress": Rights(publish=("reply.requested", AUDIT), read=("approval.answered", AUDIT), ask=("router",)),
     "watch": Rights(publish=("service.alarm", AUDIT)),
     "gateway": Rights(
         publish=("message.received", "reply.delivered", AUDIT), sessions=("device:", "audit"),
