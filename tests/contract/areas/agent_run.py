@@ -1,0 +1,264 @@
+"""A message's whole way. What the row's container does, the scripted worker does in our lines; "the cursor" is whether
+the queue still holds the messages: rolled back = they are the group's again, kept or advanced = they are done.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from tests.contract.areas.house_words import chat_of
+from tests.contract.house import House, Script, house
+from tests.contract.rows import Case, Checked, Phrases, Unmapped
+
+from microclaw.core.dispatch import RETRY_MS
+from microclaw.core.kinds import MessageReceived
+from microclaw.core.prompt import escape
+from microclaw.core.text import outbound
+
+_GROUP, _JID = "fam", "fam@g.us"
+_NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
+_OK: tuple[tuple[str, Any], ...] = (("done", {"text": "ok"}),)
+_SLOW: tuple[tuple[str, Any], ...] = (("sleep", 0.9), *_OK)
+
+
+async def answer(case: Case) -> dict[str, Any]:
+    given = case.given
+    if "stored" in given:
+        return await _trigger(case)
+    if "arrive" in given:
+        return await _follow_ups(case)
+    if "host_killed_after_store_before_poll" in given:
+        return await _killed_after_store(case)
+    if "follow_up_written_but_not_read_by_container" in given:
+        return await _killed_with_follow_up(case)
+    if "host_killed_while_agent_runs" in given:
+        return await _killed_in_run(case)
+    if "offline_messages" in given:
+        return await _offline(case)
+    if "stored_session" in given:
+        return await _stale(case)
+    if "retries_used_up" in given:
+        return await _used_up(case)
+    return await _plain(case)
+
+
+# --- one message ------------------------------------------------------------------------------------------------
+
+
+async def _plain(case: Case) -> dict[str, Any]:
+    case.knows("container", "presence_call")
+    script: Script = [_turn(case.given["container"])] if "container" in case.given else [_SLOW]
+    async with house(script) as made:
+        if "presence_call" in case.given:
+            made.bus.refuses.add("presence.changed")
+        await _group(made)
+        await _says(made, 1)
+        end = await made.run_next()
+        said = [outbound(reply.text, "Andy") for reply in made.replies()]
+        lane = made.queue.desk.dispatch.lanes[_GROUP]
+        is_back = bool(lane.items)
+        retry_ms = None if lane.retry_ms is None else lane.retry_ms - made.queue.now
+        facts = {
+            "cursor": Phrases({"rolled back": is_back, "kept": not is_back, "advanced": not is_back}),
+            "retry_after_s": None if retry_ms is None else retry_ms / 1000, "retries": int(lane.retry_ms is not None),
+            "sent": said, "sent_count": len(said),
+            "order": Phrases({"as produced": said == sorted(said, key=_number)}),
+            "success": end.ok, "session_saved": (made.home.sessions / _GROUP).is_dir(),
+            "stored_session": made.session(_GROUP), "presence": made.presence(),
+            "agent_still_runs": end.ok and bool(made.prompts(_GROUP)),
+        }
+        if "next_run_resumes" in case.asked:
+            # Even by a new worker.
+            await made.pool.end(_GROUP)
+            await _says(made, 2)
+            await made.run_next()
+            facts["next_run_resumes"] = made.prompts(_GROUP)[-1]["resumed"]
+        return facts
+
+
+def _turn(said: str) -> list[tuple[str, Any]]:
+    """The acts of a worker that does this."""
+    if match := re.fullmatch(r"exits (\d+) without output", said):
+        return [("exit", int(match[1]))]
+    if match := re.fullmatch(r'sends "(.*)" then exits (\d+)', said):
+        return [("send", match[1]), ("exit", int(match[2]))]
+    if match := re.fullmatch(r'sends "(.*)" then reports status error.*', said):
+        return [("send", match[1]), ("done", {"ok": False, "error": "boom", "error_code": "crashed"})]
+    if re.fullmatch(r"reports status error.*", said):
+        return [("session", "s1"), ("done", {"ok": False, "error": "boom", "error_code": "crashed"})]
+    if re.fullmatch(r"result (null|empty)", said):
+        return [("done", {"text": ""})]
+    if match := re.fullmatch(r'result "(.*)"', said):
+        return [("done", {"text": match[1]})]
+    if match := re.fullmatch(r"result is an object (.*)", said):
+        return [("done", {"text": match[1]})]
+    if (match := re.fullmatch(r"(\w+) results in one run", said)) and match[1] in _NUMBERS:
+        count = _NUMBERS[match[1]]
+        return [*(("send", f"result {number}") for number in range(1, count)), ("done", {"text": f"result {count}"})]
+    if match := re.fullmatch(r"new session id (\w+)(?:, later (\w+))?", said):
+        return [*(("session", name) for name in match.groups() if name), *_OK]
+    raise Unmapped(f"container: {said}")
+
+
+def _number(text: str) -> int:
+    found = re.search(r"(\d+)$", text)
+    return int(found[1]) if found else 0
+
+
+# --- what comes, and when -----------------------------------------------------------------------------------------
+
+
+async def _group(made: House, *, requires_trigger: bool = False) -> None:
+    await made.register(chat_of(_JID), _GROUP, requires_trigger=requires_trigger)
+
+
+def _message(number: int, text: str) -> MessageReceived:
+    return MessageReceived(
+        chat=chat_of(_JID), platform_id=f"m{number}", sender="ann", sender_name="Ann", text=text,
+        sent_ms=1_700_000_000_000 + number, is_group=True,
+    )
+
+
+async def _says(made: House, number: int, text: str = "hello", *, dies: bool = False) -> None:
+    await made.hears(_message(number, text), dies=dies)
+
+
+async def _trigger(case: Case) -> dict[str, Any]:
+    case.knows("stored", "requires_trigger")
+    stored = case.given["stored"]
+    async with house() as made:
+        await _group(made, requires_trigger=case.need("requires_trigger"))
+        before = 0
+        for number, message in enumerate(stored):
+            if message["trigger"]:
+                before = len(made.prompts(_GROUP)) + len(made.grants)
+            await _says(made, number, message["text"])
+        await made.run_all()
+        prompts = made.prompts(_GROUP)
+        whole = prompts[-1]["prompt"] if prompts else ""
+        return {
+            "runs_before": before, "runs_after": len(prompts),
+            "prompt_contains_both": all(escape(message["text"]) in whole for message in stored),
+        }
+
+
+async def _follow_ups(case: Case) -> dict[str, Any]:
+    """While a run is under way in a live worker."""
+    case.knows("live_container", "arrive", "same_poll", "requires_trigger")
+    needs_trigger = case.given.get("requires_trigger", False)
+    async with house([_SLOW, _OK]) as made:
+        await _group(made, requires_trigger=needs_trigger)
+        await _says(made, 0, "@Andy first")
+        running = await made.begin_next() if case.given.get("live_container") else None
+        before = len(made.backend.started)
+        for number, text in enumerate(case.given["arrive"], start=1):
+            await _says(made, number, text)
+        if running is not None:
+            await running
+        await made.run_all()
+        later = made.prompts(_GROUP)[1:] if running is not None else made.prompts(_GROUP)
+        lane = made.queue.desk.dispatch.lanes[_GROUP]
+        last = case.given["arrive"][-1]
+        return {
+            "new_containers": len(made.backend.started) - before,
+            "follow_up_files": len(later), "piped": bool(later),
+            "cursor": Phrases({f"at {last}": not lane.items and bool(later) and last in later[-1]["prompt"]}),
+        }
+
+
+# --- kills --------------------------------------------------------------------------------------------------------
+
+
+async def _killed_in_run(case: Case) -> dict[str, Any]:
+    case.knows("host_killed_while_agent_runs", "sent")
+    async with house([[*(("send", text) for text in case.given.get("sent", [])), ("sleep", 5), *_OK], _OK]) as made:
+        await _group(made)
+        await _says(made, 1, "remember me")
+        running = await made.begin_next()
+        await made.kill(running)
+        await made.run_all()
+        return _processed(made, "remember me")
+
+
+async def _killed_after_store(case: Case) -> dict[str, Any]:
+    case.knows("host_killed_after_store_before_poll")
+    async with house() as made:
+        await _group(made)
+        await _says(made, 1, "remember me", dies=True)
+        await made.run_all()
+        return _processed(made, "remember me")
+
+
+async def _killed_with_follow_up(case: Case) -> dict[str, Any]:
+    case.knows("follow_up_written_but_not_read_by_container", "host_killed")
+    async with house([[("sleep", 5), *_OK], _OK]) as made:
+        await _group(made)
+        await _says(made, 1, "first")
+        running = await made.begin_next()
+        await _says(made, 2, "remember me")
+        await made.kill(running)
+        await made.run_all()
+        return _processed(made, "remember me")
+
+
+def _processed(made: House, text: str) -> dict[str, Any]:
+    """Whether a run that ended well had it."""
+    asked = any(text in prompt["prompt"] for prompt in made.prompts(_GROUP))
+    return {"message_processed": asked and made.ends[-1].ok and not made.queue.desk.dispatch.lanes[_GROUP].items}
+
+
+async def _offline(case: Case) -> dict[str, Any]:
+    """They wait in the journal, and the router gets them when it starts."""
+    case.knows("offline_messages", "requires_trigger")
+    async with house() as made:
+        await _group(made, requires_trigger=case.need("requires_trigger"))
+        await made.kill()
+        for number, message in enumerate(case.given["offline_messages"]):
+            await _says(made, number, message["text"])
+        await made.run_all()
+        return {"agent_started": bool(made.prompts(_GROUP))}
+
+
+# --- failures -----------------------------------------------------------------------------------------------------
+
+
+async def _stale(case: Case) -> dict[str, Any]:
+    """The worker finds a session that can't be resumed, and says so."""
+    case.knows("stored_session", "container_error")
+    # Every turn after the first meets what is left of the session.
+    async with house([[("session", case.given["stored_session"]), *_OK], [("stale", case.given.get("container_error", "stale"))]]) as made:
+        await _group(made)
+        await _says(made, 1)
+        await made.run_next()
+        assert made.session(_GROUP) == case.given["stored_session"]
+        await _says(made, 2)
+        end = await made.run_next()
+        assert not end.ok
+        left = made.session(_GROUP)
+        made.pass_time(RETRY_MS[0])
+        retry = await made.run_next()
+        return {
+            "stored_session": left,
+            "next_retry_is_fresh": retry.ok and made.replies()[-1].text == "fresh",
+        }
+
+
+async def _used_up(case: Case) -> dict[str, Any]:
+    case.knows("retries_used_up")
+    fails: list[tuple[str, Any]] = [("done", {"ok": False, "error": "boom", "error_code": "model_down"})]
+    async with house([fails] * (len(RETRY_MS) + 1) + [_OK]) as made:
+        await _group(made)
+        await _says(made, 1, "remember me")
+        await made.run_next()
+        for pause_ms in RETRY_MS:
+            made.pass_time(pause_ms)
+            await made.run_next()
+        told = [notice.chat for notice in made.notices()]
+        await _says(made, 2, "and me")
+        await made.run_next()
+        last = made.prompts(_GROUP)[-1]["prompt"]
+        return {
+            "user_is_told": Checked(told, lambda chats, wanted: (chats == [chat_of(_JID)]) == wanted),
+            "messages_kept_for_next_message": "remember me" in last and "and me" in last,
+        }
