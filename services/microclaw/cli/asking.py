@@ -51,10 +51,12 @@ def ask(context: Context, question: Request, answer: type[T]) -> T:
     return asyncio.run(once())
 
 
-async def asked(bus: Bus, question: Request, answer: type[T], timeout_s: float = ANSWER_TIMEOUT_S) -> T:
-    """One question on an open connection; a refusal is raised."""
+async def asked(
+    bus: Bus, question: Request, answer: type[T], timeout_s: float = ANSWER_TIMEOUT_S, *, service: str = ""
+) -> T:
+    """One question on an open connection; a refusal is raised. `service`: who answers, if it is not in the list."""
     found = await bus.request(
-        ANSWERED_BY[type(question)], question, answer | Failed, timeout_s=timeout_s  # type: ignore[arg-type]
+        service or ANSWERED_BY[type(question)], question, answer | Failed, timeout_s=timeout_s  # type: ignore[arg-type]
     )
     if isinstance(found, Failed):
         raise refusal(found)

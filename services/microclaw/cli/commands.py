@@ -31,6 +31,7 @@ COMMANDS = {
     "bus": Command("bus", "look at the bus: info, ls, sub, tail, replay, dlq, check, backup, …"),
     "config": Command("config", "show, check and change the configuration"),
     "secrets": Command("secrets", "keep keys: set, list, rotate, rm"),
+    "sandbox": Command("sandbox", "where agents run: status, explain GROUP, run -- COMMAND"),
     "egress": Command("egress", "where agents may go: list, allow, deny, forget, explain"),
     "usage": Command("usage", "what the model calls cost, in tokens and money"),
     "budget": Command("budget", "what the model may cost in a day: show, set, forget"),

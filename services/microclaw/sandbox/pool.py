@@ -18,7 +18,7 @@ from microclaw.core.container import Container
 from microclaw.core.home import Home
 from microclaw.core.settings import Settings
 from microclaw.core.worker import Setup
-from microclaw.sandbox.backend import Backend, Limits, RunSpec, SandboxError
+from microclaw.sandbox.backend import Backend, Limits, Mount, RunSpec, SandboxError
 from microclaw.sandbox.doors import Doors
 from microclaw.sandbox.extra_mounts import extra_mounts
 from microclaw.sandbox.mounts import group_mounts
@@ -88,7 +88,8 @@ class Pool:
         self._settings = settings
         self._installation = installation
         self._project = project
-        self._timezone = timezone
+        #: The owner's, an IANA name.
+        self.timezone = timezone
         self._on_change = on_change
         self._own = own
         self._trouble = trouble
@@ -130,6 +131,14 @@ class Pool:
                     await self._end(place)
                 else:
                     self._rest(place)
+
+    async def mounts(self, tenant: Tenant) -> list[Mount]:
+        """What this group's sandboxes see. :raises SpecRefused: that is no group's name."""
+        own = await self._own(tenant.group)
+        return [
+            *group_mounts(self._home, tenant.group, is_main=tenant.is_main, project=self._project),
+            *extra_mounts(self._home, own.mounts, is_main=tenant.is_main, trouble=self._trouble),
+        ]
 
     async def warm(self, tenant: Tenant) -> None:
         """Have a worker ready before it is needed."""
@@ -183,18 +192,14 @@ class Pool:
         worker_id = worker_id_for(tenant.group, os.urandom(4))
         settings = self._settings
         backend = await self._backend()
-        own = await self._own(tenant.group)
-        mounts = [
-            *group_mounts(self._home, tenant.group, is_main=tenant.is_main, project=self._project),
-            *extra_mounts(self._home, own.mounts, is_main=tenant.is_main, trouble=self._trouble),
-        ]
+        mounts = await self.mounts(tenant)
         try:
             door = await self._doors.open(worker_id, tenant.group)
             sandbox = await backend.start(RunSpec(
                 worker_id=worker_id,
                 installation=self._installation,
                 argv=backend.agent_argv(),
-                env={"LANG": "C.UTF-8", "TZ": self._timezone},
+                env={"LANG": "C.UTF-8", "TZ": self.timezone},
                 mounts=mounts,
                 door=Path(door.directory),
                 limits=limits_from(settings),
@@ -203,7 +208,7 @@ class Pool:
             try:
                 await worker.greet(Setup(
                     group=tenant.group, chat=tenant.chat, is_main=tenant.is_main,
-                    assistant_name=settings.assistant.name, timezone=self._timezone,
+                    assistant_name=settings.assistant.name, timezone=self.timezone,
                     backend=door.backend or "local", model=door.model,
                     max_tokens=settings.model.max_tokens, max_steps=settings.model.max_steps,
                 ), READY_WAIT_S_MAX)

@@ -42,6 +42,11 @@ class Readiness:
         self._found = asyncio.Event()
         self.backend: Backend | None = None
 
+    @property
+    def why_not(self) -> str:
+        """Why there is no backend, and what to do; "" = not looked yet."""
+        return self._why_not
+
     async def get(self) -> Backend:
         """The backend; waits for the first look's end.
 

@@ -11,6 +11,7 @@ from microclaw.bus.service import Service, now_ms
 from microclaw.core.requests import Groups, GroupsAsked
 from microclaw.core.turns import DELIVERIES_MAX
 from microclaw.sandbox.backend import Backend, SandboxError
+from microclaw.sandbox.by_hand import ByHand
 from microclaw.sandbox.choose import make
 from microclaw.sandbox.doors import Doors
 from microclaw.sandbox.host_tools import HostTools
@@ -78,10 +79,13 @@ async def serve(service: Service) -> None:
     service.spawn(_warm_main(service, pool), "main group's worker")
     service.spawn(_measure(service, readiness, pool), "deep probe")
     service.spawn(_tidy(notes), "old notes")
+    by_hand = ByHand(service, readiness, pool, doors, installation)
+    by_hand.register()
     await service.ready()
     try:
         await service.stopping.wait()
     finally:
+        await by_hand.close()
         await pool.close()
         await doors.stop()
         engine.dispose()
