@@ -125,7 +125,7 @@ def _report(context: Context, result: Result, seed: int, skipped: dict[str, str]
         ("answered", f"{messages.answered} messages, {result.reminders.answered} reminders"),
         ("lost", str(whole.lost)), ("doubled", str(whole.doubled)), ("reordered", str(whole.reordered)),
         ("longest recovery", f"{result.recovery_max_s:.1f} s (half of them within {median_s:.1f} s)"),
-        ("slowest answer", f"{result.slowest_answer_s:.1f} s"),
+        ("slowest answer", f"{result.slowest_answer_s:.1f} s ({result.slowest_answer})"),
         ("acts", f"{result.rounds} rounds: {acts}"),
         *(("left out", f"{kind}: {reason}") for kind, reason in skipped.items()),
         *(("not done", f"{what} ({count})") for what, count in result.not_done.most_common(SHOWN_MAX)),

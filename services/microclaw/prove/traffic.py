@@ -54,6 +54,7 @@ class Group:
     to_do: list[str] = field(default_factory=list)
     #: When each message was said, and how long its answer took.
     said_at: dict[str, float] = field(default_factory=dict)
+    said_during: dict[str, str] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
     #: Of these, so many were followed by an answer or a nudge.
     answered_notices: int = 0
@@ -76,8 +77,11 @@ class Traffic:
 
     def __init__(self, mesh: MeshRun, seed: int, clock_ms: Callable[[], int]) -> None:
         self.groups = [Group(f"p{number}") for number in range(GROUPS)]
-        #: How long the slowest answer took, s.
+        #: How long the slowest answer took, s, and which it was.
         self.slowest_s = 0.0
+        self.slowest = ""
+        #: What is being done to the mesh, for `slowest`.
+        self.during = ""
         #: Told of every answer: when its message was said.
         self.on_answer: Callable[[float], None] = lambda _said_at: None
         self._mesh = mesh
@@ -192,6 +196,7 @@ class Traffic:
         self._sending += 1
         try:
             group.said_at[token] = time.monotonic()
+            group.said_during[token] = self.during
             await self._mesh.ask(Say(chat=group.chat, text=text, platform_id=token), Said, SAY_TIMEOUT_S)
         finally:
             self._sending -= 1
@@ -256,5 +261,6 @@ class Traffic:
             (group.promised if taken else group.refused).append(token)
         at = group.said_at.get(token)
         if at is not None:
-            self.slowest_s = max(self.slowest_s, time.monotonic() - at)
+            if (took_s := time.monotonic() - at) > self.slowest_s:
+                self.slowest_s, self.slowest = took_s, f"{token}, said in {group.said_during[token]}"
             self.on_answer(at)

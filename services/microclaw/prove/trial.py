@@ -49,6 +49,7 @@ class Result:
     #: What each recovery took, s.
     recoveries_s: list[float] = field(default_factory=list)
     slowest_answer_s: float = 0.0
+    slowest_answer: str = ""
     #: Kind of act → how often it was done; what could not be done, with the reason.
     acts: Counter[str] = field(default_factory=Counter)
     not_done: Counter[str] = field(default_factory=Counter)
@@ -122,6 +123,7 @@ class Trial:
         result.rounds = turn.number
         where = f"round {turn.number} of {len(self._rounds)}: {turn.act}"
         self._show(f"{where} …")
+        self._traffic.during = f"round {turn.number}, {turn.act}"
         try:
             recovery = _Recovery(await self._acts.do(turn.act))
         except NoVictim as why:
@@ -174,7 +176,7 @@ class Trial:
         result.account = total(streams)
         result.messages = total({name: one for name, one in streams.items() if name.endswith("answers")})
         result.reminders = total({name: one for name, one in streams.items() if name.endswith("reminders")})
-        result.slowest_answer_s = self._traffic.slowest_s
+        result.slowest_answer_s, result.slowest_answer = self._traffic.slowest_s, self._traffic.slowest
         result.notices = [text for group in self._traffic.groups for text in group.notices]
         bad = [f"{name}: {one}" for name, one in streams.items() if not one.well]
         bad += [f"{group.chat}: {group.gaps} gaps in line numbers" for group in self._traffic.groups if group.gaps]
