@@ -86,8 +86,9 @@ class Administration:
         return admin.BusInfo(
             epoch=journal.epoch, last_offset=engine.last_offset, first_offset=journal.first_offset(),
             messages=counts["messages"], sessions=counts["sessions"], groups=counts["groups"], dead=counts["dead"],
-            clients=tuple(sorted(client.name for client in engine.clients.values())), published=engine.published,
-            duplicates=engine.duplicates, commits=engine.commits, commit_p50_ms=statistics.commit_ms(0.5),
+            clients=tuple(sorted(client.name for client in engine.clients.values())),
+            published=engine.storage.published, duplicates=engine.storage.duplicates, commits=engine.commits,
+            commit_p50_ms=statistics.commit_ms(0.5),
             commit_p99_ms=statistics.commit_ms(0.99), batch_p50=statistics.batch(0.5),
             batch_max=int(statistics.batch(1.0)), journal_bytes=file, wal_bytes=wal, no_space=engine.no_space,
         )

@@ -17,8 +17,9 @@ from collections.abc import Callable
 import msgspec
 import zmq
 
+from microclaw.bus.calls import Client
 from microclaw.bus.curve import Authenticator, KeyRing
-from microclaw.bus.engine import Client, Engine
+from microclaw.bus.engine import Engine
 from microclaw.bus.wire import FRAME_BYTES_MAX, SILENCE_S, Op, decode_frame, encode_frame
 from microclaw.core.errors import UsageError
 
@@ -29,6 +30,12 @@ _NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 DRAIN_FRAMES_MAX = 1_000
 #: Frames waiting for one client; one that reads no faster is cut off, and comes back when it does.
 SEND_FRAMES_MAX = 10_000
+#: Frames of one client waiting for the broker; further ones wait at the client.
+RECEIVE_FRAMES_MAX = 32
+#: What an operation that is none raises.
+GARBAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, msgspec.DecodeError, RecursionError)
+#: Bytes taken from one socket before a turn, about.
+DRAIN_BYTES_MAX = 8 << 20
 #: Retention is looked at so often, and also while there is still something to delete.
 EXPIRE_EVERY_S = 60.0
 #: Under load the poller is asked so often, beside draining the socket, seconds.
@@ -73,6 +80,7 @@ class Server:
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
         socket.setsockopt(zmq.SNDHWM, SEND_FRAMES_MAX)
+        socket.setsockopt(zmq.RCVHWM, RECEIVE_FRAMES_MAX)
         socket.setsockopt(zmq.LINGER, 200)
         return socket
 
@@ -140,6 +148,7 @@ class Server:
         return sum(self._drain_one(socket) for socket in self._sockets)
 
     def _drain_one(self, socket: zmq.Socket[bytes]) -> int:
+        taken = 0
         for number in range(DRAIN_FRAMES_MAX):
             try:
                 routing = socket.recv(_NOBLOCK)
@@ -154,6 +163,9 @@ class Server:
             while socket.getsockopt(zmq.RCVMORE):
                 socket.recv()
             self._take(client, frame)
+            taken += len(frame)
+            if taken > DRAIN_BYTES_MAX:
+                return number + 1
         return DRAIN_FRAMES_MAX
 
     def _take(self, client: Client, frame: bytes) -> None:
@@ -168,7 +180,7 @@ class Server:
                     client = again
                     continue
                 self._engine.receive(client, operation)
-        except (ValueError, TypeError, LookupError, msgspec.DecodeError, RecursionError) as error:
+        except GARBAGE as error:
             log.warning("a client sent garbage: cut off", extra={"client": client.name, "error": str(error)[:200]})
             self._forget(client.routing, clean=False)
 
@@ -206,7 +218,7 @@ class Server:
             self._watch(client)
             for operation in operations[1:]:
                 self._engine.receive(client, operation)
-        except (ValueError, TypeError, LookupError, msgspec.DecodeError, RecursionError) as error:
+        except GARBAGE as error:
             log.warning("a stranger sent garbage", extra={"error": str(error)[:200]})
             self._say(socket, routing, [[Op.REFUSED, 0, "malformed", "that is not this bus's protocol", 0]])
 

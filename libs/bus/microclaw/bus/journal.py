@@ -455,8 +455,9 @@ class Journal:
             return dataclasses.replace(found, damaged=True)
         return found
 
-    def replay(self, session: int, after_seq: int, limit: int) -> list[tuple[int, bytes]]:
-        """(seq, body) of a session's messages after this one, up to the first damaged one.
+    def replay(self, session: int, after_seq: int, limit: int, bytes_max: int) -> list[tuple[int, bytes]]:
+        """(seq, body) of a session's messages after this one, up to the first damaged one, or until they are more than
+        `bytes_max`.
 
         :raises Damaged: the very first of them is.
         """
@@ -471,6 +472,9 @@ class Journal:
                     raise Damaged(f"message {seq} is damaged on disk; ask again after it, or `microclaw bus repair`")
                 break
             rows.append((seq, body))
+            bytes_max -= len(body)
+            if bytes_max < 0:
+                break
         return rows
 
     def groups(self) -> list[tuple[int, str, int, bytes]]:
