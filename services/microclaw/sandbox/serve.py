@@ -29,6 +29,8 @@ from microclaw.store.heads import HEADS
 ACK_WAIT_MS = 30_000
 #: The bus would put a grant aside after so many deliveries; we end its run long before (`DELIVERIES_MAX`).
 DELIVER_MAX = 50 * DELIVERIES_MAX
+#: Words of the owner that are heeded at the same time: a `/new` may wait for a run's end, a `/stop` never.
+CONTROLS_AT_ONCE = 16
 #: How often old notes are dropped.
 TIDY_S = 3600.0
 #: After the start, how long until every protection is measured: the first chats go first.
@@ -74,6 +76,10 @@ async def serve(service: Service) -> None:
             max_in_flight=settings.queue.max_concurrent,
         ),
         turns.on_granted, concurrency=settings.queue.max_concurrent,
+    )
+    service.consume(
+        Subscription("sandbox-control", ("control.requested",), ack_wait_ms=ACK_WAIT_MS), turns.on_control,
+        concurrency=CONTROLS_AT_ONCE,
     )
     service.spawn(doors.begin(), "doors of earlier lives")
     service.spawn(_warm_main(service, pool), "main group's worker")
