@@ -156,6 +156,16 @@ class ReplyDelivered(Payload, frozen=True, kw_only=True, tag="reply.delivered"):
     error: str = ""
 
 
+class ControlRequested(Payload, frozen=True, kw_only=True, tag="control.requested"):
+    """The owner's word past the agent. Session: `control:<action>:<group>`. Source: router."""
+
+    group: str
+    #: End the run under way, or put the group's session aside.
+    action: Literal["stop", "new"]
+    #: Where it was said.
+    chat: str
+
+
 class PresenceChanged(Payload, frozen=True, kw_only=True, tag="presence.changed"):
     """The agent is at work for a chat, or no longer. Session: the chat. Source: sandbox. Connectors may show it."""
 
@@ -201,7 +211,7 @@ class ServiceAlarm(Payload, frozen=True, kw_only=True, tag="service.alarm"):
 KINDS: dict[str, type[Payload]] = {
     str(kind.__struct_config__.tag): kind
     for kind in (
-        MessageReceived, RunRequested, RunGranted, RunFinished, ReplyRequested, ReplyDelivered, PresenceChanged,
+        ControlRequested, MessageReceived, RunRequested, RunGranted, RunFinished, ReplyRequested, ReplyDelivered, PresenceChanged,
         AuditEntry, ApprovalAnswered, ServiceAlarm,
     )
 }

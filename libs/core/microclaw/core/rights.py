@@ -45,7 +45,8 @@ def connector(name: str) -> Rights:
 
 RIGHTS: Mapping[str, Rights] = {
     "router": Rights(
-        publish=("run.requested", "reply.requested", "approval.answered", AUDIT), read=("message.received",),
+        publish=("run.requested", "reply.requested", "approval.answered", "control.requested", AUDIT),
+        read=("message.received",), ask=("queue", "scheduler", "egress"),
     ),
     # It says the end of a run that was lost: the sandbox can't.
     "queue": Rights(
@@ -55,7 +56,8 @@ RIGHTS: Mapping[str, Rights] = {
         publish=("run.requested", "reply.requested", AUDIT), read=("run.finished",), ask=("router",),
     ),
     "sandbox": Rights(
-        publish=("reply.requested", "run.finished", "presence.changed", AUDIT), read=("run.granted",),
+        publish=("reply.requested", "run.finished", "presence.changed", AUDIT),
+        read=("run.granted", "control.requested"),
         ask=("router", "scheduler", "egress"),
     ),
     "egress": Rights(publish=("reply.requested", AUDIT), read=("approval.answered", AUDIT), ask=("router",)),

@@ -187,6 +187,19 @@ class Guest(Section, frozen=True, kw_only=True):
     replay: Annotated[tuple[str, ...], Meta(description="Sessions it may replay begin so.")] = ()
 
 
+class Senders(Section, frozen=True, kw_only=True):
+    """Who may wake it."""
+
+    allowlist: Annotated[
+        str,
+        Meta(
+            max_length=500,
+            description='A JSON file ({"default": {"allow": "*" or [senders], "mode": "trigger" or "drop"}, "chats": '
+                        '{chat: …}}), relative to this file; "" = everybody. Damaged or missing = nobody but you.',
+        ),
+    ] = ""
+
+
 class Bus(Section, frozen=True, kw_only=True):
     """The journal."""
 
@@ -218,6 +231,7 @@ class Settings(Section, frozen=True, kw_only=True):
     budget: Budget = Budget()
     approvals: Approvals = Approvals()
     console: Console = Console()
+    senders: Senders = Senders()
     bus: Bus = Bus()
 
 
