@@ -12,7 +12,9 @@ import zmq.asyncio
 from tests.broker_process import DEADLINE_S, BrokerProcess
 
 from microclaw.bus import wire
+from microclaw.bus.api import Draft
 from microclaw.bus.wire import Op
+from microclaw.core.kinds import ReplyRequested
 from microclaw.core.requests import GroupsAsked, ServiceStatus, StatusAsked
 
 
@@ -108,5 +110,32 @@ async def test_only_who_was_asked_can_answer(broker: BrokerProcess) -> None:
         await thief.hear(Op.PING)
         await asked.say([Op.ANSWER, number, b"true"])
         assert await asker.hear(Op.REQUEST) == [Op.REQUEST, 1, b"true"]
+    finally:
+        context.destroy(linger=0)
+
+
+async def test_an_ack_to_the_brokers_successor_settles_though_it_has_not_looked_at_the_message_yet(
+    broker: BrokerProcess,
+) -> None:
+    context = zmq.asyncio.Context()
+    subscribe = [Op.SUBSCRIBE, 1, "group", ["reply.requested"], "", 9, 60_000, 9, [0], "first"]
+    try:
+        publisher = await broker.bus("publisher")
+        await publisher.publish(*(Draft("s", ReplyRequested(chat="s", text=str(number))) for number in range(2)))
+        await publisher.close()
+        client = Wire(context, broker.home.bus)
+        await client.say([Op.HELLO, wire.PROTOCOL, "consumer", b"consumer"])
+        await client.hear(Op.HELLO)
+        await client.say(subscribe)
+        _, _, [[first, *_]] = await client.hear(Op.DELIVER)
+        broker.restart(signal.SIGKILL)
+        client.socket.close()
+        client = Wire(context, broker.home.bus)
+        await client.say([Op.HELLO, wire.PROTOCOL, "consumer", b"consumer"])
+        await client.hear(Op.HELLO)
+        # In one frame, as clients do that start over: the broker has looked at nothing when it reads the ack.
+        await client.say(subscribe, [Op.ACK, 2, "group", [first], []])
+        _, _, [[second, *_]] = await client.hear(Op.DELIVER)
+        assert second > first, "what was acknowledged was given again"
     finally:
         context.destroy(linger=0)

@@ -373,12 +373,11 @@ class Engine:
             elif call.refusal is not None:
                 self._refuse(call.client.routing, call.rid, call.refusal.code, call.refusal.why)
 
-    @staticmethod
-    def _settle(calls: list[Call]) -> None:
+    def _settle(self, calls: list[Call]) -> None:
         for call in calls:
             if call.answer is not None and call.group is not None:
                 for offset in call.offsets:
-                    call.group.ack(offset)
+                    call.group.ack(offset, self.storage.last_offset)
 
     def _must_settle(self) -> bool:
         """There is something to commit although nothing is published, and it has waited long enough."""

@@ -271,13 +271,17 @@ class Group:
 
     # --- settling ---------------------------------------------------------------------------------------------------
 
-    def ack(self, offset: int) -> None:
-        """Done, whoever says it, also late: by its lease or after it."""
+    def ack(self, offset: int, last_offset: int = 0) -> None:
+        """Done, whoever says it, also late: by its lease or after it, or to the successor of the broker that gave it,
+        which may not have looked at it yet. `last_offset`: there are no messages after this one."""
         lease = self.leases.pop(offset, None)
         if lease is not None:
             lease.subscriber.in_flight -= 1
         if offset in self._pending or offset in self._parked:
             self._settle(offset)
+            self.changes.settled.append(offset)
+        elif isinstance(offset, int) and self.next <= offset <= last_offset and offset not in self._settled_ahead:
+            self._settled_ahead.add(offset)
             self.changes.settled.append(offset)
 
     def progress(self, offset: int, now: float) -> None:
