@@ -211,7 +211,8 @@ class ServiceAlarm(Payload, frozen=True, kw_only=True, tag="service.alarm"):
 KINDS: dict[str, type[Payload]] = {
     str(kind.__struct_config__.tag): kind
     for kind in (
-        ControlRequested, MessageReceived, RunRequested, RunGranted, RunFinished, ReplyRequested, ReplyDelivered, PresenceChanged,
+        ControlRequested,
+        MessageReceived, RunRequested, RunGranted, RunFinished, ReplyRequested, ReplyDelivered, PresenceChanged,
         AuditEntry, ApprovalAnswered, ServiceAlarm,
     )
 }
