@@ -77,7 +77,8 @@ while True:
     for act, value in SCRIPT[min(number, len(SCRIPT) - 1)]:
         if act == "send":
             calls += 1
-            say(type="tool_call", run_id=turn["run_id"], call_id="c%d" % calls, name="send_message", args={"text": value})
+            say(type="tool_call", run_id=turn["run_id"], call_id="c%d" % calls, name="send_message",
+                args={"text": value})
             hear()
         elif act == "done":
             say(**({"type": "turn_done", "run_id": turn["run_id"], "ok": True} | value))
@@ -325,6 +326,10 @@ class House:
         if not path.exists():
             return []
         return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+
+    def waiting(self, group: str) -> int:
+        """How many messages the queue holds for it."""
+        return len(self.queue.desk.dispatch.lanes[group].items)
 
     def session(self, group: str) -> str | None:
         """What the agent left in its session folder."""

@@ -28,10 +28,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def tell(judged: list[Judged], *, every: bool = False) -> None:
-    """Print the table, and the rows that are not as they must be."""
+    """Print the table, and the rows that are not as they must be ("differs": a row that only informs)."""
     for each in judged:
         if every or each.verdict is Verdict.FAILED or (each.binds and each.verdict is Verdict.UNMAPPED):
-            print(f"{each.verdict:9}{each.row['parity']:9}{each.row['id']:24}{each.why}")
+            word = "differs" if each.verdict is Verdict.FAILED and not each.binds else each.verdict
+            print(f"{word:9}{each.row['parity']:9}{each.row['id']:24}{each.why}")
     print(f"{'area':20}{'passed':>8}{'failed':>8}{'unmapped':>10}   informative (passed/failed/unmapped)")
     for area in sorted({each.row["area"] for each in judged}):
         print(f"{area:20}{_counts([each for each in judged if each.row['area'] == area])}")

@@ -18,11 +18,14 @@ from microclaw.core.channels import shown_name
 from microclaw.core.groups import is_conversation
 from microclaw.core.ids import derived_id, id_time
 from microclaw.core.kinds import ApprovalAnswered, Attachment, MessageReceived, PromptMessage, Quote, RunRequested
+from microclaw.core.policy import SenderVerdict, judge_sender
 from microclaw.core.prompt import split
 from microclaw.core.requests import Group
 from microclaw.core.text import is_worth_storing
 from microclaw.core.trigger import should_wake, trigger_of
+from microclaw.router.chat_commands import ChatCommands, command_in, is_owners
 from microclaw.router.registry import Registry
+from microclaw.router.senders import Senders
 from microclaw.router.tables import chats, messages
 from microclaw.store.outbox import Outbox
 
@@ -50,7 +53,7 @@ class Inbound:
 
     def __init__(
         self, engine: Engine, outbox: Outbox, bus: Bus, registry: Registry, assistant_name: str,
-        clock_ms: Callable[[], int],
+        clock_ms: Callable[[], int], senders: Senders | None = None,
     ) -> None:
         self._engine = engine
         self._outbox = outbox
@@ -58,14 +61,23 @@ class Inbound:
         self._registry = registry
         self._assistant_name = assistant_name
         self._clock_ms = clock_ms
+        self._senders = senders or Senders(None, lambda _trouble: None)
+        self._commands = ChatCommands(bus, lambda: {group.folder for group in registry.all()}, clock_ms)
 
     async def on_message(self, delivery: Delivery) -> list[Draft]:
         """Store one message; returns the runs it causes."""
         cause = delivery.envelope.message_id
         received = delivery.envelope.read(MessageReceived)
+        group = self._registry.of_chat(received.chat)
+        typed = command_in(received, group)
+        # Asked before the database is held: other rooms may take their time.
+        answers = await self._commands.drafts(typed, received, group, cause) if typed and group else None
         with self._engine.begin() as db:
             if not self._outbox.seen(db, cause):
-                self._outbox.put(db, cause, self._take(db, received, cause), now_ms=self._clock_ms())
+                drafts = self._take(db, received, cause) if answers is None else answers
+                if answers is not None:
+                    note_chat(db, received)
+                self._outbox.put(db, cause, drafts, now_ms=self._clock_ms())
         return await self._outbox.with_ack(self._bus, cause)
 
     def _take(self, db: Connection, received: MessageReceived, cause: bytes) -> list[Draft]:
@@ -81,14 +93,23 @@ class Inbound:
             )]
         if group is None or not is_worth_storing(received.text, attachments=len(received.attachments)):
             return []
+        sender = self._judged(received, group)
+        if not sender.stored:
+            return []
         is_waiting = store(db, received)
         # The other waiting ones were no reason to wake when they came: only this one can be, so the silence before
         # it is not read until it is needed.
-        wakes = is_waiting and should_wake(
+        wakes = is_waiting and sender.allowed and should_wake(
             is_main=group.is_main, requires_trigger=group.requires_trigger,
             trigger=trigger_of(group.trigger, self._assistant_name), texts=[received.text],
         )
         return hand_over(db, group, not_handed_over(db, received.chat), cause) if wakes else []
+
+    def _judged(self, received: MessageReceived, group: Group) -> SenderVerdict:
+        """What the owner's list says of the sender; of the owner, and of what we said ourselves, it says nothing."""
+        if received.is_own_reply or is_owners(received, group):
+            return SenderVerdict(allowed=True, stored=True)
+        return judge_sender(self._senders.rules(), received.chat, received.sender)
 
 
 def owners_answer(received: MessageReceived, group: Group) -> ChatAnswer | None:

@@ -12,6 +12,7 @@ from microclaw.core.requests import Deliver, GroupsAsked, RegisterGroup
 from microclaw.router import commands, tables
 from microclaw.router.inbound import Inbound
 from microclaw.router.registry import Registry
+from microclaw.router.senders import Senders, list_path
 from microclaw.router.sending import Sending
 from microclaw.store.engine import open_store
 from microclaw.store.heads import HEADS
@@ -28,7 +29,8 @@ async def serve(service: Service) -> None:
     engine = open_store(service.home.database("router"), HEADS["router"])
     outbox = Outbox(engine, tables.outbox, tables.inbox)
     registry = Registry(engine, service.home.groups, now_ms)
-    inbound = Inbound(engine, outbox, service.bus, registry, service.settings.assistant.name, now_ms)
+    senders = Senders(list_path(service.settings.senders.allowlist, service.home), service.trouble)
+    inbound = Inbound(engine, outbox, service.bus, registry, service.settings.assistant.name, now_ms, senders)
     sending = Sending(engine, outbox, service.bus, now_ms)
     try:
         registry.make_folders()

@@ -17,6 +17,7 @@ from typing import Any
 from microclaw.core.container import Container
 from microclaw.core.home import Home
 from microclaw.core.settings import Settings
+from microclaw.core.turns import Loss, Lost
 from microclaw.core.worker import Setup
 from microclaw.sandbox.backend import Backend, Limits, Mount, RunSpec, SandboxError
 from microclaw.sandbox.doors import Doors
@@ -151,6 +152,19 @@ class Pool:
         if place is not None and place.is_idle:
             async with place.lock:
                 await self._end(place)
+
+    async def stop(self, group: str) -> None:
+        """End the group's worker in the middle of what it does, by the owner's word."""
+        place = self._places.get(group)
+        if place is not None and place.worker is not None:
+            await place.worker.kill(Lost(Loss.STOPPED))
+
+    async def begin_anew(self, group: str, set_aside: Callable[[], None]) -> None:
+        """End the group's worker as soon as it is idle, and have its session put aside before the next one starts."""
+        place = self._places.setdefault(group, _Place())
+        async with place.lock:
+            await self._end(place)
+            set_aside()
 
     async def end_idle(self) -> None:
         """End all that are idle."""

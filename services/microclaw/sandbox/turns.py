@@ -8,11 +8,12 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from microclaw.bus.api import Bus, Delivery, Draft
-from microclaw.bus.service import Retry
+from microclaw.bus.service import Poison, Retry
 from microclaw.core.container import Container
+from microclaw.core.groups import is_folder
 from microclaw.core.home import Home
-from microclaw.core.ids import derived_id, id_time
-from microclaw.core.kinds import ReplyRequested, RunGranted
+from microclaw.core.ids import derived_id, id_from_text, id_time
+from microclaw.core.kinds import ControlRequested, ReplyRequested, RunGranted
 from microclaw.core.settings import Settings
 from microclaw.core.turns import (
     DELIVERIES_MAX,
@@ -65,6 +66,9 @@ class Turns:
         self._clock_ms = clock_ms
         self._own = own
         self._presence = Presence(bus, clock_ms)
+        #: The run under way of each group, and those that the owner has stopped.
+        self._under_way: dict[str, str] = {}
+        self._stopped: set[str] = set()
 
     async def on_granted(self, delivery: Delivery) -> Sequence[Draft]:
         """One run, to its end. Delivered again, it is the same run: the worker goes on where it was.
@@ -78,10 +82,13 @@ class Turns:
         try:
             end = self._not_begun(grant, delivery.count)
             if end is None:
+                self._under_way[grant.group] = grant.run_id
                 async with self._presence.shown(grant):
                     end = await self._run(grant, grant_id)
         finally:
             noting.cancel()
+            self._under_way.pop(grant.group, None)
+            self._stopped.discard(grant.run_id)
         finished = end.finished
         log.info("run ended", extra={
             "run_id": grant.run_id, "group": grant.group, "attempt": grant.attempt, "count": delivery.count,
@@ -89,6 +96,24 @@ class Turns:
             "took_ms": round((time.monotonic() - began_s) * 1000, 1),
         })
         return drafts_of(grant, grant_id, end)
+
+    async def on_control(self, delivery: Delivery) -> Sequence[Draft]:
+        """The owner's `/stop` or `/new`. Twice is once."""
+        wanted = delivery.envelope.read(ControlRequested)
+        log.info("the owner's word", extra={"group": wanted.group, "action": wanted.action})
+        if not is_folder(wanted.group):
+            raise Poison(f"{wanted.group[:70]!r} is no group's folder")
+        if wanted.action == "stop":
+            run_id = self._under_way.get(wanted.group)
+            # A stop that comes late must not hit what the owner wrote afterwards.
+            if run_id is not None and id_time(id_from_text(run_id)) <= id_time(delivery.envelope.message_id):
+                self._stopped.add(run_id)
+                await self._pool.stop(wanted.group)
+        else:
+            await self._pool.begin_anew(
+                wanted.group, lambda: set_session_aside(self._home, wanted.group, self._clock_ms())
+            )
+        return []
 
     def _not_begun(self, grant: RunGranted, count: int) -> End | None:
         """The end of a run that may not begin (any more)."""
@@ -107,6 +132,9 @@ class Turns:
                 done = await self._turn(grant, grant_id, watch)
             except WorkerLost as loss:
                 self._give_back_if_closing()
+                if grant.run_id in self._stopped:
+                    # As if it had said something: never tried again, and its messages are done.
+                    return failed(grant, str(Lost(Loss.STOPPED)), retryable=False, visible=True)
                 log.warning("worker lost", extra={
                     "run_id": grant.run_id, "group": grant.group, "how": loss.lost.how, "resumed": resumed,
                 })

@@ -227,7 +227,8 @@ async def _stale(case: Case) -> dict[str, Any]:
     """The worker finds a session that can't be resumed, and says so."""
     case.knows("stored_session", "container_error")
     # Every turn after the first meets what is left of the session.
-    async with house([[("session", case.given["stored_session"]), *_OK], [("stale", case.given.get("container_error", "stale"))]]) as made:
+    stale = [("stale", case.given.get("container_error", "stale"))]
+    async with house([[("session", case.given["stored_session"]), *_OK], stale]) as made:
         await _group(made)
         await _says(made, 1)
         await made.run_next()

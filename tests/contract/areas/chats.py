@@ -6,8 +6,8 @@ from typing import Any
 
 from tests.contract.areas.clock import iso, ms
 from tests.contract.areas.house_words import chat_of, is_group_jid, jid_of, router
-from tests.contract.rows import Case, Unmapped
 from tests.contract.router.router_play import RouterPlay
+from tests.contract.rows import Case, Unmapped
 
 from microclaw.core.groups import open_for_registration
 from microclaw.core.kinds import MessageReceived

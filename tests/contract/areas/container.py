@@ -10,11 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import re
-
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-
 from typing import Any
 
 from tests.contract.areas import container_engine as engine

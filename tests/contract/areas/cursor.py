@@ -10,8 +10,8 @@ from typing import Any
 
 from tests.contract.areas.clock import iso, ms
 from tests.contract.areas.house_words import chat_of, heard, router
-from tests.contract.rows import Case, Phrases, Unmapped
 from tests.contract.router.router_play import RouterPlay
+from tests.contract.rows import Case, Phrases, Unmapped
 
 from microclaw.core.ids import new_id
 from microclaw.core.kinds import RunGranted

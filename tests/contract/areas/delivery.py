@@ -30,7 +30,7 @@ async def answer(case: Case) -> dict[str, Any]:
         engine = engine_for(Path(folder) / "console.db")
         metadata.create_all(engine)
         for _ in range(2):
-            # Each as a process that knows nothing of the other but the ledger; the acknowledgement of the first is lost.
+            # Each as a process that knows nothing of the other but the ledger; the first one's acknowledgement is lost.
             out = Outbound(engine, Outbox(engine, outbox, inbox), cast(Bus, None), Assistant(), lambda: 1)
             await out.on_reply(delivery)
         with engine.begin() as db:

@@ -1,4 +1,4 @@
-"""Do these waiting messages run the agent? The group is registered as the row says; what it does not say is left out."""
+"""Do these waiting messages run the agent? The group is registered as the row says."""
 
 from __future__ import annotations
 

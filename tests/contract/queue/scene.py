@@ -195,7 +195,7 @@ class Scene:
 
     def _run_of(self, name: str) -> Run:
         for run in self.dispatch.running:
-            if (run.fire.task_id if run.fire else run.group) == name or run.group == name and run.fire is None:
+            if (run.fire.task_id if run.fire else run.group) == name or (run.group == name and run.fire is None):
                 return run
         raise NotUnderstood(f"{name} does not run")
 

@@ -15,7 +15,7 @@ from microclaw.core.kinds import MessageReceived, RunRequested
 from microclaw.core.requests import Failed, Group, GroupAnswer, Groups, GroupsAsked, RegisterGroup
 from microclaw.router.inbound import Inbound
 from microclaw.router.registry import Registry
-from microclaw.router.tables import metadata, outbox, inbox
+from microclaw.router.tables import inbox, metadata, outbox
 from microclaw.store.engine import engine_for
 from microclaw.store.outbox import Outbox
 

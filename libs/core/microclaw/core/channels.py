@@ -1,8 +1,10 @@
-"""What all connectors decide alike: who sends a reply, when to connect again, when to ask for names."""
+"""What all connectors decide alike: who sends a reply, what the text of a message is, when to connect again, when to
+ask for names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from microclaw.core.groups import channel_of
@@ -12,6 +14,8 @@ RECONNECT_FIRST_S = 5.0
 RECONNECT_MAX_S = 300.0
 #: Share of a pause that chance may take off, so that many connectors don't come back at one moment.
 RECONNECT_JITTER = 0.2
+log = logging.getLogger("microclaw.channels")
+
 #: Names of groups are asked of a platform at most so often, ms.
 NAMES_EVERY_MS = 24 * 3600 * 1000
 
@@ -37,6 +41,60 @@ def reconnect_delay_s(failures: int, chance: float) -> float:
     """
     pause = min(RECONNECT_FIRST_S * 2.0 ** min(failures - 1, 16), RECONNECT_MAX_S)
     return pause * (1.0 - RECONNECT_JITTER * chance)
+
+
+@dataclass(frozen=True)
+class Reconnect:
+    """Connect again after this pause."""
+
+    delay_s: float
+
+
+@dataclass(frozen=True)
+class LoggedOut:
+    """The platform has thrown us out: only the owner can let us in again. The connector waits, the others go on."""
+
+    #: One line for the owner.
+    trouble: str
+
+
+def after_disconnect(channel: str, *, logged_out: bool, failures: int, chance: float) -> Reconnect | LoggedOut:
+    """What a connector does when its connection is lost. `failures` in a row, this one included (from 1)."""
+    if logged_out:
+        return LoggedOut(f"{channel} has logged us out: log in again with `microclaw channels login {channel}`")
+    return Reconnect(reconnect_delay_s(failures, chance))
+
+
+def text_of(body: str | None, *captions: str | None) -> str:
+    """The text of a message: its body, or the caption of what it shows; "" = it has none."""
+    return next((text for text in (body, *captions) if text), "")
+
+
+#: Asks the platform for its groups: address → name, or None where it has none.
+FetchNames = Callable[[], Awaitable[Mapping[str, str | None]]]
+
+
+class Names:
+    """The names of a platform's groups, asked for now and then."""
+
+    def __init__(self, synced_ms: int | None = None) -> None:
+        #: When they were last told.
+        self.synced_ms = synced_ms
+
+    async def sync(self, fetch: FetchNames, now_ms: int, *, force: bool = False) -> dict[str, str]:
+        """The groups' names if it is time to ask, else nothing. Groups without a name are left out.
+
+        Never raises: names are not worth a connector.
+        """
+        if not names_are_due(self.synced_ms, now_ms, force=force):
+            return {}
+        try:
+            found = await fetch()
+        except Exception as error:  # noqa: BLE001 - whatever a platform's library raises
+            log.warning("the groups' names can't be had", extra={"why": f"{type(error).__name__}: {error}"})
+            return {}
+        self.synced_ms = now_ms
+        return {chat: name for chat, name in found.items() if name}
 
 
 def names_are_due(synced_ms: int | None, now_ms: int, *, force: bool = False) -> bool:

@@ -115,6 +115,8 @@ class Loss(StrEnum):
     GARBLED = "garbled"
     SILENT = "silent"
     OVERDUE = "overdue"
+    #: The owner said so.
+    STOPPED = "stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ class Lost:
             Loss.TOO_LOUD: "the agent's worker wrote more than it may and was ended",
             Loss.GARBLED: "the agent's worker wrote lines that make no sense and was ended",
             Loss.SILENT: f"the agent's worker gave no sign of life for {SILENCE_S_MAX:.0f} s and was ended",
+            Loss.STOPPED: "stopped by the owner",
             Loss.OVERDUE: f"the turn took longer than {self.detail} and was ended; raise sandbox.run_timeout_s",
         }
         return said[self.how]

@@ -1,0 +1,123 @@
+"""Carries out what the owner tells the house in a chat, without the agent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Literal, TypeVar, cast
+
+from microclaw.bus.api import Bus, Draft
+from microclaw.bus.errors import BusError
+from microclaw.core.approvals import is_owners_word
+from microclaw.core.chat_commands import (
+    ChatCommand,
+    Typed,
+    help_text,
+    read_command,
+    status_text,
+    stop_text,
+    tasks_text,
+    usage_text,
+    whoami_text,
+)
+from microclaw.core.ids import derived_id, id_time
+from microclaw.core.kinds import ControlRequested, MessageReceived, ReplyRequested
+from microclaw.core.requests import (
+    Failed,
+    Group,
+    Request,
+    Runs,
+    RunsAsked,
+    Tasks,
+    TasksAsked,
+    UsageAsked,
+    UsageRows,
+)
+
+#: How long another room may take for an answer to the owner.
+ASK_S = 2.0
+#: How far back `/usage` looks.
+USAGE_DAYS = 7
+
+Answer = TypeVar("Answer", Runs, Tasks, UsageRows)
+
+
+def is_owners(received: MessageReceived, group: Group) -> bool:
+    """Whether the owner wrote it: anybody in the main chat of two, the owner's own account elsewhere."""
+    return is_owners_word(
+        in_main_chat=group.is_main or received.from_me, is_group=received.is_group, from_me=received.from_me,
+        is_own_reply=received.is_own_reply, is_edit=received.is_edit, is_forwarded=received.is_forwarded,
+    )
+
+
+def command_in(received: MessageReceived, group: Group | None) -> Typed | None:
+    """The owner's command; None = it is a message like any other."""
+    return read_command(received.text) if group is not None and is_owners(received, group) else None
+
+
+class ChatCommands:
+    """Answers commands."""
+
+    def __init__(self, bus: Bus, folders: Callable[[], set[str]], clock_ms: Callable[[], int]) -> None:
+        self._bus = bus
+        self._folders = folders
+        self._clock_ms = clock_ms
+
+    async def drafts(self, typed: Typed, received: MessageReceived, group: Group, cause: bytes) -> list[Draft]:
+        """What the command causes: a word in its chat, and for some a word to the sandbox."""
+        ts_ms = id_time(cause)
+        meant = typed.group or group.folder
+        if meant != group.folder and not (group.is_main and meant in self._folders()):
+            return [_said(received.chat, f"There is no group {meant!r} here; `microclaw groups` lists them.", cause)]
+        drafts: list[Draft] = []
+        if typed.command in (ChatCommand.STOP, ChatCommand.NEW):
+            action = cast(Literal["stop", "new"], typed.command.value)
+            drafts.append(Draft(
+                # Each action has a session of its own: a stop never waits behind what waits for the run's end.
+                f"control:{action}:{meant}", ControlRequested(group=meant, action=action, chat=received.chat),
+                # Our own clock: a stop is heeded only by what was granted before it.
+                message_id=derived_id(self._clock_ms(), cause, "control"), ts_ms=ts_ms,
+            ))
+        text = await self._text(typed.command, received, group, meant)
+        return [*drafts, _said(received.chat, text, cause)]
+
+    async def _text(self, command: ChatCommand, received: MessageReceived, group: Group, meant: str) -> str:
+        is_main, now = group.is_main, self._clock_ms()
+        match command:
+            case ChatCommand.HELP:
+                return help_text()
+            case ChatCommand.WHOAMI:
+                return whoami_text(received.sender_name, received.chat, group.folder, is_main=is_main)
+            case ChatCommand.STATUS:
+                return status_text(await self._ask("queue", RunsAsked(), Runs), meant, now, is_main=is_main)
+            case ChatCommand.TASKS:
+                tasks = await self._ask(
+                    "scheduler", TasksAsked(viewer=group.folder, viewer_is_main=is_main), Tasks
+                )
+                return tasks_text(tasks.tasks if tasks else None)
+            case ChatCommand.USAGE:
+                since = datetime.fromtimestamp(now / 1000, UTC) - timedelta(days=USAGE_DAYS)
+                usage = await self._ask("egress", UsageAsked(since_day=since.strftime("%Y-%m-%d")), UsageRows)
+                return usage_text(usage.rows if usage else None, meant, is_main=is_main)
+            case ChatCommand.STOP:
+                return stop_text(await self._ask("queue", RunsAsked(), Runs), meant)
+            case ChatCommand.NEW:
+                return "A new conversation begins. What was said before is put aside."
+
+    async def _ask(self, service: str, question: Request, answer: type[Answer]) -> Answer | None:
+        """Its answer; None = it has none at present."""
+        try:
+            said = await self._bus.request(
+                service, question, cast("type[Answer | Failed]", answer | Failed), timeout_s=ASK_S
+            )
+        except BusError:
+            return None
+        return None if isinstance(said, Failed) else said
+
+
+def _said(chat: str, text: str, cause: bytes) -> Draft:
+    ts_ms = id_time(cause)
+    return Draft(
+        chat, ReplyRequested(chat=chat, text=text, origin="notice"), message_id=derived_id(ts_ms, cause, "command"),
+        ts_ms=ts_ms,
+    )

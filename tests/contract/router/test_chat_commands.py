@@ -1,0 +1,116 @@
+"""What the owner tells the house in a chat is answered without the agent; from others it is a message like any."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from tests.contract.house import house
+from tests.contract.processes import DEADLINE_S, installation
+from tests.contract.router.router_play import envelope_of
+from tests.contract.router.test_router import message, register, requests
+
+from microclaw.bus.api import Bus, Delivery, Subscription
+from microclaw.core.dispatch import LaneState
+from microclaw.core.ids import new_id
+from microclaw.core.kinds import ControlRequested, MessageReceived, ReplyRequested, RunRequested
+
+SLOW: list[tuple[str, Any]] = [("sleep", 60), ("done", {"text": "late"})]
+QUICK: list[tuple[str, Any]] = [("done", {"text": "ok"})]
+
+
+async def heard(bus: Bus, kind: str, count: int) -> list[Any]:
+    found: list[Any] = []
+    async with asyncio.timeout(DEADLINE_S):
+        async for delivery in bus.subscribe(Subscription(f"{bus.name}-{kind}", (kind,))):
+            found.append(delivery.envelope)
+            await bus.ack(delivery)
+            if len(found) == count:
+                return found
+    raise AssertionError
+
+
+async def test_the_owner_is_answered_by_the_house_and_the_agent_never_sees_it() -> None:
+    async with installation("broker", "router", "queue", "scheduler") as made:
+        connector, queue, owner = [await made.connect(name) for name in ("console", "cli", "cli")]
+        for name in ("queue", "scheduler"):
+            await made.ready(owner, name)
+        typed = ("/help", "/status", "/whoami", "/tasks", "/usage", "/stop", "/stop nowhere")
+        for number, text in enumerate(typed, 1):
+            await connector.publish(message("console:main", number, text))
+        replies = [each.read(ReplyRequested) for each in await heard(queue, "reply.requested", 7)]
+        said = [reply.text for reply in replies]
+        assert all(reply.chat == "console:main" and reply.origin == "notice" for reply in replies)
+        assert "/stop:" in said[0]
+        assert said[1].startswith("All is quiet")
+        assert "main group" in said[2] and "console:main" in said[2]
+        assert said[3] == "Nothing is planned."
+        # There is no egress here: it is told, and nothing hangs.
+        assert "status" in said[4]
+        assert said[5] == "Nothing is running in main."
+        assert "no group 'nowhere'" in said[6]
+        (control,) = [each.read(ControlRequested) for each in await heard(owner, "control.requested", 1)]
+        assert (control.group, control.action) == ("main", "stop")
+        await connector.publish(message("console:main", 9, "hello"))
+        (run,) = [each.read(RunRequested) for each in await heard(owner, "run.requested", 1)]
+        assert [prompt.text for prompt in run.messages] == ["hello"]
+
+
+async def test_anybody_elses_command_is_plain_text() -> None:
+    async with installation("broker", "router") as made:
+        connector, queue, owner = [await made.connect(name) for name in ("console", "queue", "cli")]
+        await register(owner, "console:fam", "fam", requires_trigger=False)
+        await connector.publish(message("console:fam", 1, "/stop", is_group=True))
+        [run] = await requests(queue, 1)
+        assert [prompt.text for prompt in run.messages] == ["/stop"]
+
+
+def word(action: str, at_ms: int) -> Delivery:
+    control = ControlRequested(group="fam", action=action, chat="wa:fam")  # type: ignore[arg-type]
+    return Delivery(envelope_of(control, f"control:{action}:fam", new_id(at_ms)), 1, None)
+
+
+def says(number: int, text: str) -> MessageReceived:
+    return MessageReceived(
+        chat="wa:fam", platform_id=str(number), sender="ann", sender_name="Ann", text=text, sent_ms=number
+    )
+
+
+async def test_stop_ends_a_stuck_run_at_once_and_it_is_not_tried_again() -> None:
+    async with house([SLOW, QUICK]) as made:
+        await made.register("wa:fam", "fam", requires_trigger=False)
+        await made.hears(says(1, "take your time"))
+        running = await made.begin_next()
+        async with asyncio.timeout(DEADLINE_S):
+            await made.turns.on_control(word("stop", made.queue.now + 1))
+            end = await running
+        assert (end.ok, end.error, end.retryable) == (False, "stopped by the owner", False)
+        assert made.queue.desk.dispatch.state("fam") is LaneState.IDLE
+        assert made.notices() == []
+        await made.hears(says(2, "again"))
+        assert (await made.run_next()).ok
+        assert "take your time" not in made.prompts("fam")[-1]["prompt"]
+
+
+async def test_a_stop_that_comes_late_hits_nothing_that_was_said_after_it() -> None:
+    async with house([[("sleep", 0.5), ("done", {"text": "ok"})]]) as made:
+        await made.register("wa:fam", "fam", requires_trigger=False)
+        await made.hears(says(1, "hello"))
+        running = await made.begin_next()
+        await made.turns.on_control(word("stop", made.queue.now - 1))
+        assert (await running).ok
+
+
+async def test_new_puts_the_session_aside_after_the_run_under_way() -> None:
+    async with house([[("session", "s1"), ("sleep", 0.3), ("done", {"text": "ok"})], QUICK]) as made:
+        await made.register("wa:fam", "fam", requires_trigger=False)
+        await made.hears(says(1, "hello"))
+        running = await made.begin_next()
+        await made.turns.on_control(word("new", made.queue.now + 1))
+        assert (await running).ok
+        assert made.session("fam") is None
+        aside = [path for path in made.home.sessions.iterdir() if path.name.startswith("fam.")]
+        assert [(path / "session").read_text() for path in aside] == ["s1"]
+        await made.hears(says(2, "hello again"))
+        await made.run_next()
+        assert made.prompts("fam")[-1]["resumed"] is None
