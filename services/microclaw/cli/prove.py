@@ -68,6 +68,9 @@ def run(context: Context, options: argparse.Namespace) -> int:
         trial = Trial(MeshRun(env), seed, rounds, show.line, patience_s=options.patience)
         try:
             result = asyncio.run(trial.run())
+        except KeyboardInterrupt:
+            kept = options.keep
+            raise
         except UnhealthyError as error:
             raise UnhealthyError(f"{error}. Logs: {home.logs}") from error
         finally:
