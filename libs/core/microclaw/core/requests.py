@@ -176,12 +176,83 @@ class TasksAsked(Request, frozen=True, kw_only=True, tag="tasks.list"):
     viewer_is_main: bool = False
 
 
+class FireTask(Request, frozen=True, kw_only=True, tag="tasks.fire"):
+    """To the scheduler: run this task now, besides its times. Answer: TaskAnswer or Failed."""
+
+    command_id: str
+    task_id: str
+
+
+class TaskRunsAsked(Request, frozen=True, kw_only=True, tag="tasks.runs"):
+    """To the scheduler: the runs of a task, the newest first. Answer: TaskRuns or Failed."""
+
+    task_id: str
+    limit: int = 50
+
+
+class TaskRunRow(msgspec.Struct, frozen=True, kw_only=True):
+    due_ms: int
+    fired_ms: int
+    #: None = it is under way.
+    ended_ms: int | None
+    #: `fired`, then `success` or `error`.
+    status: str
+    result: str
+    run_id: str
+
+
+class TaskRuns(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="tasks.runs.answer"):
+    runs: tuple[TaskRunRow, ...]
+
+
 class TaskAnswer(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="tasks.answer"):
     task: TaskRow
 
 
 class Tasks(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="tasks.list.answer"):
     tasks: tuple[TaskRow, ...]
+
+
+# --- sandbox ----------------------------------------------------------------------------------------------------
+
+
+class SessionsAsked(Request, frozen=True, kw_only=True, tag="sessions.list"):
+    """To the sandbox: the agents' conversations. Answer: Sessions."""
+
+
+class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
+    #: The folder's name: a group, or `<group>.stale-<ms>` for one that was put aside.
+    name: str
+    size_bytes: int
+    changed_ms: int
+    #: A worker has it open.
+    is_live: bool
+
+
+class Sessions(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="sessions.list.answer"):
+    sessions: tuple[SessionRow, ...]
+
+
+class SessionAsked(Request, frozen=True, kw_only=True, tag="sessions.show"):
+    """To the sandbox: the last turns of a conversation, as the agent wrote them down. Answer: Session or Failed."""
+
+    name: str
+    limit: int = 20
+
+
+class SessionTurn(msgspec.Struct, frozen=True, kw_only=True):
+    run_id: str
+    began_ms: int
+    prompt: str
+    #: "" while it is under way.
+    answer: str
+    error: str = ""
+    #: Tools that it used, in order.
+    tools: tuple[str, ...] = ()
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="sessions.show.answer"):
+    turns: tuple[SessionTurn, ...]
 
 
 # --- egress -----------------------------------------------------------------------------------------------------
@@ -489,6 +560,8 @@ ANSWERED_BY: dict[type[Request], str] = {
     GroupsAsked: "router", RegisterGroup: "router", Deliver: "router",
     RunsAsked: "queue",
     CreateTask: "scheduler", ChangeTask: "scheduler", TasksAsked: "scheduler",
+    FireTask: "scheduler", TaskRunsAsked: "scheduler",
+    SessionsAsked: "sandbox", SessionAsked: "sandbox",
     OpenDoor: "egress", CloseDoors: "egress",
     SetSecret: "egress", RemoveSecret: "egress", SecretsAsked: "egress",
     EgressRulesAsked: "egress", ChangeEgressRule: "egress", ExplainEgress: "egress",
