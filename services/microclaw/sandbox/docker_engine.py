@@ -74,6 +74,11 @@ class DockerEngine:
         self._image = ""
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=name)
 
+    @property
+    def image(self) -> str:
+        """The image that runs are made from; "" before `prepare`."""
+        return self._image
+
     def agent_argv(self) -> list[str]:
         """The command that starts the agent inside."""
         return inside.agent_argv("python3")

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Literal
 
 from microclaw.core.home import Home
 from microclaw.core.settings import Budget, Egress, Model, Settings
@@ -24,7 +25,8 @@ QUICK_TUNNEL = TunnelLimits(hello_s=0.5, bytes_max=64 << 20, total_s=20.0, idle_
 
 @asynccontextmanager
 async def gate(
-    home: Home, *, base_url: str = "", backend: str = "openai", key: str = "llm", allow: Iterable[str] = (),
+    home: Home, *, base_url: str = "", backend: Literal["local", "scripted", "anthropic", "openai"] = "openai",
+    key: str = "llm", allow: Iterable[str] = (),
     world: World | None = None, limits: Limits = QUICK, tunnel_limits: TunnelLimits = QUICK_TUNNEL,
     budget: Budget | None = None,
 ) -> AsyncIterator[Gate]:
@@ -86,4 +88,4 @@ def free_port() -> int:
     """A port on which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])
