@@ -1,4 +1,4 @@
-"""`microclaw cron list|add|rm|enable|disable`: scheduled tasks."""
+"""`microclaw cron list|add|rm|enable|disable|run|runs`: scheduled tasks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from microclaw.core.errors import UsageError
 from microclaw.core.requests import (
     ChangeTask,
     CreateTask,
+    FireTask,
     Groups,
     GroupsAsked,
     TaskAnswer,
     TaskRow,
+    TaskRuns,
+    TaskRunsAsked,
     Tasks,
     TasksAsked,
 )
@@ -44,15 +47,24 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument(
         "--context", choices=("group", "isolated"), default="isolated", help="with or without the group's conversation"
     )
-    for name, text in (("rm", "cancel a task"), ("enable", "let it run again"), ("disable", "let it rest")):
+    for name, text in (("rm", "cancel a task"), ("enable", "let it run again"), ("disable", "let it rest"),
+                       ("run", "run it now, besides its times")):
         actions.add_parser(name, help=text).add_argument("task", metavar="TASK", help="an id from `cron list`")
+    log = actions.add_parser("runs", help="how its runs ended")
+    log.add_argument("task", metavar="TASK", help="an id from `cron list`")
+    log.add_argument("--limit", type=int, default=20, metavar="N", help="so many at most (default 20)")
 
 
 def run(context: Context, options: argparse.Namespace) -> int:
     """Carry it out. Raises MicroclawError."""
     if options.action == "list":
         return _list(context)
-    if options.action == "add":
+    if options.action == "runs":
+        return _runs(context, options.task, options.limit)
+    if options.action == "run":
+        answer = ask(context, FireTask(command_id=uuid.uuid4().hex, task_id=options.task), TaskAnswer)
+        done = f"task {answer.task.id} runs now; how it ends: microclaw cron runs {answer.task.id}"
+    elif options.action == "add":
         answer = _add(context, options)
         done = f"task {answer.task.id}: next {_moment(answer.task.next_run_ms)}"
     else:
@@ -97,6 +109,28 @@ def _add(context: Context, options: argparse.Namespace) -> TaskAnswer:
         ),
         TaskAnswer,
     )
+
+
+def _runs(context: Context, task: str, limit: int) -> int:
+    found = ask(context, TaskRunsAsked(task_id=task, limit=limit), TaskRuns).runs
+    if context.json:
+        context.dump(rows(found))
+    elif not found:
+        context.say(f"task {task} has not run yet")
+    else:
+        context.table(
+            ("DUE", "STATUS", "TOOK", "RESULT"),
+            [
+                (
+                    _moment(row.due_ms), row.status,
+                    "-" if row.ended_ms is None else duration((row.ended_ms - row.fired_ms) / 1000),
+                    _short(row.result) or "-",
+                )
+                for row in found
+            ],
+            ["green" if row.status == "success" else "red" if row.status == "error" else "yellow" for row in found],
+        )
+    return 0
 
 
 def _list(context: Context) -> int:

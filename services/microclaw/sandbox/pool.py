@@ -108,6 +108,11 @@ class Pool:
         """For `status --deep`: how many live now, and how many were started in this life."""
         return {"workers": self._taken, "workers_started": self._started}
 
+    @property
+    def live(self) -> frozenset[str]:
+        """Groups that have a worker now."""
+        return frozenset(group for group, place in self._places.items() if place.worker is not None)
+
     @asynccontextmanager
     async def lease(self, tenant: Tenant) -> AsyncIterator[Worker]:
         """The group's worker, for one user at a time; a new one if there is none.

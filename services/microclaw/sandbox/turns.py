@@ -14,6 +14,7 @@ from microclaw.core.groups import is_folder
 from microclaw.core.home import Home
 from microclaw.core.ids import derived_id, id_from_text, id_time
 from microclaw.core.kinds import ControlRequested, ReplyRequested, RunGranted
+from microclaw.core.requests import Failed, Session, SessionAsked, Sessions, SessionsAsked
 from microclaw.core.settings import Settings
 from microclaw.core.turns import (
     DELIVERIES_MAX,
@@ -114,6 +115,19 @@ class Turns:
                 wanted.group, lambda: set_session_aside(self._home, wanted.group, self._clock_ms())
             )
         return []
+
+    async def on_sessions(self, _question: SessionsAsked, _asker: str) -> Sessions:
+        """Answer `sessions.list`."""
+        # Imported late: a service that nobody asks stays small.
+        from microclaw.sandbox.conversations import sessions
+
+        return await asyncio.to_thread(sessions, self._home.sessions, self._pool.live)
+
+    async def on_session(self, question: SessionAsked, _asker: str) -> Session | Failed:
+        """Answer `sessions.show`."""
+        from microclaw.sandbox.conversations import session
+
+        return await asyncio.to_thread(session, self._home.sessions, question.name, question.limit)
 
     def _not_begun(self, grant: RunGranted, count: int) -> End | None:
         """The end of a run that may not begin (any more)."""

@@ -11,13 +11,26 @@ from sqlalchemy import Connection, Engine
 from microclaw.core import tasks
 from microclaw.core.errors import MicroclawError
 from microclaw.core.groups import is_chat, is_folder
-from microclaw.core.requests import ChangeTask, CreateTask, Failed, TaskAnswer, TaskRow, Tasks, TasksAsked
+from microclaw.core.requests import (
+    ChangeTask,
+    CreateTask,
+    Failed,
+    TaskAnswer,
+    TaskRow,
+    TaskRunRow,
+    TaskRuns,
+    TaskRunsAsked,
+    Tasks,
+    TasksAsked,
+)
 from microclaw.core.schedule import VALUE_CHARS_MAX, first_run, zone_named
 from microclaw.core.tasks import PROMPT_CHARS_MAX, TASKS_MAX, Task
 from microclaw.scheduler import store
 
 #: A command's id, at most; and at least 1.
 COMMAND_ID_CHARS_MAX = 200
+#: Runs of a task in one answer.
+RUNS_SHOWN_MAX = 500
 
 Answer = TaskAnswer | Failed
 
@@ -38,7 +51,23 @@ class Commands:
 
     def list(self, question: TasksAsked) -> Tasks:
         shown = tasks.visible(store.all_tasks(self._engine), question.viewer, question.viewer_is_main)
-        return Tasks(tasks=tuple(_row(task) for task in shown))
+        return Tasks(tasks=tuple(row_of(task) for task in shown))
+
+    def runs(self, question: TaskRunsAsked) -> TaskRuns | Failed:
+        """The log of a task."""
+        limit = max(1, min(question.limit, RUNS_SHOWN_MAX))
+        with self._engine.begin() as db:
+            if store.task_of(db, question.task_id) is None:
+                return Failed(
+                    reason=f"there is no task {question.task_id}: `microclaw cron list` shows them", code="not_found"
+                )
+        return TaskRuns(runs=tuple(
+            TaskRunRow(
+                due_ms=row.due_ms, fired_ms=row.fired_ms, ended_ms=row.ended_ms, status=row.status, result=row.result,
+                run_id=row.run_id,
+            )
+            for row in store.log_of(self._engine, question.task_id, limit)
+        ))
 
     def _once(self, command_id: str, take: Callable[[Connection], Answer]) -> Answer:
         if not 0 < len(command_id) <= COMMAND_ID_CHARS_MAX:
@@ -77,7 +106,7 @@ class Commands:
             next_run_ms=first_run(command.schedule, command.value, zone_named(timezone), now),
         )
         store.add_task(db, task)
-        return TaskAnswer(task=_row(task))
+        return TaskAnswer(task=row_of(task))
 
     def _change(self, db: Connection, command: ChangeTask) -> Answer:
         task = store.task_of(db, command.task_id)
@@ -92,12 +121,12 @@ class Commands:
             )
         if command.action == "cancel":
             store.drop_task(db, task.id)
-            return TaskAnswer(task=_row(task))
+            return TaskAnswer(task=row_of(task))
         changed = self._changed(task, command)
         if isinstance(changed, Failed):
             return changed
         store.keep_task(db, changed)
-        return TaskAnswer(task=_row(changed))
+        return TaskAnswer(task=row_of(changed))
 
     def _changed(self, task: Task, command: ChangeTask) -> Task | Failed:
         now, zone = self._wall(), zone_named(task.timezone)
@@ -123,7 +152,8 @@ def _check(prompt: str | None, value: str | None) -> Failed | None:
     return None
 
 
-def _row(task: Task) -> TaskRow:
+def row_of(task: Task) -> TaskRow:
+    """The task as it is shown."""
     return TaskRow(
         id=task.id, group=task.group, chat=task.chat, prompt=task.prompt, value=task.value, timezone=task.timezone,
         schedule=_word(task.schedule, "once", "interval", "cron"),  # type: ignore[arg-type]

@@ -70,6 +70,29 @@ class Firing:
                 count += self._fire_one(db, task, now, folders)
         return count
 
+    def fire_now(self, command_id: str, task_id: str, folders: frozenset[str] | None) -> Task | str:
+        """Run a task now, besides its times. Returns the task, or why not. The same command fires once."""
+        now = self._wall()
+        with self._engine.begin() as db:
+            task = store.task_of(db, task_id)
+            if task is None:
+                return f"there is no task {task_id}: `microclaw cron list` shows them"
+            if not is_folder(task.group) or (folders is not None and task.group not in folders):
+                return f"{GROUP_NOT_FOUND}: {task.group}"
+            if store.answer_to(db, command_id) is not None:
+                return task
+            if task.open_run and now < task.open_until_ms:
+                return f"task {task_id} is running: wait for its end, or stop it with /stop"
+            if not store.claim(db, task_id, now, now):
+                return f"task {task_id} has just been fired"
+            task = replace(tasks.fired(task, (now,), task.next_run_ms, now), status=task.status)
+            store.keep_task(db, task)
+            store.keep_answer(db, command_id, b"fired", now)
+            draft = _request(task, now, now)
+            self.outbox.add(db, draft.message_id or b"", [draft], now_ms=now)
+        self._log.info("fired by hand", extra={"task_id": task.id, "group": task.group, "due_ms": now})
+        return task
+
     def _fire_one(self, db: Connection, task: Task, now: int, folders: frozenset[str] | None) -> int:
         due_ms = task.next_run_ms
         if due_ms is None:

@@ -12,8 +12,19 @@ import msgspec
 from microclaw.bus.api import Delivery, Draft, Subscription
 from microclaw.bus.errors import BusTimeout, NoResponder, Refused
 from microclaw.bus.service import Service, now_ms
-from microclaw.core.requests import ChangeTask, CreateTask, Failed, Groups, GroupsAsked, Tasks, TasksAsked
-from microclaw.scheduler.commands import Commands
+from microclaw.core.requests import (
+    ChangeTask,
+    CreateTask,
+    Failed,
+    FireTask,
+    Groups,
+    GroupsAsked,
+    TaskAnswer,
+    TaskRunsAsked,
+    Tasks,
+    TasksAsked,
+)
+from microclaw.scheduler.commands import COMMAND_ID_CHARS_MAX, Commands, row_of
 from microclaw.scheduler.firing import Firing
 from microclaw.scheduler.zone import owner_zone
 from microclaw.store.engine import open_store
@@ -57,6 +68,18 @@ class Scheduler:
         answer = self._commands.change(command)
         self._changed.set()
         return answer
+
+    async def on_fire(self, command: FireTask, _asker: str) -> msgspec.Struct:
+        if not 0 < len(command.command_id) <= COMMAND_ID_CHARS_MAX:
+            return Failed(reason=f"command_id must have 1 to {COMMAND_ID_CHARS_MAX} characters")
+        task = self._firing.fire_now(command.command_id, command.task_id, await self._registered())
+        if isinstance(task, str):
+            return Failed(reason=task, code="conflict")
+        self._unsent.set()
+        return TaskAnswer(task=row_of(task))
+
+    async def on_runs(self, question: TaskRunsAsked, _asker: str) -> msgspec.Struct:
+        return self._commands.runs(question)
 
     async def on_tasks(self, question: TasksAsked, _asker: str) -> Tasks:
         return self._commands.list(question)
@@ -136,6 +159,8 @@ async def serve(service: Service) -> None:
     service.answer(CreateTask, scheduler.on_create)
     service.answer(ChangeTask, scheduler.on_change)
     service.answer(TasksAsked, scheduler.on_tasks)
+    service.answer(FireTask, scheduler.on_fire)
+    service.answer(TaskRunsAsked, scheduler.on_runs)
     service.spawn(scheduler.tidy(), "tidy")
     service.spawn(scheduler.keep_time(), "keep time")
     await service.ready()

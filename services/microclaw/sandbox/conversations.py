@@ -1,0 +1,93 @@
+"""What the agents' conversations are, for the owner to look at. The files come out of sandboxes: nothing in them is
+followed, and only so much is read."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection
+from pathlib import Path
+
+import msgspec
+
+from microclaw.agent.transcript import DoneLine, Line, ModelLine, ResultLine, StartedLine, TurnLine
+from microclaw.core.groups import is_folder
+from microclaw.core.requests import Failed, Session, SessionRow, Sessions, SessionTurn
+
+#: Of a transcript, its end.
+READ_BYTES_MAX = 4 << 20
+#: Turns in one answer, and characters of one text in it.
+TURNS_MAX = 200
+TEXT_CHARS_MAX = 20_000
+#: The transcript of a group's conversation, in its folder.
+TRANSCRIPT = "group.jsonl"
+
+_decoder = msgspec.json.Decoder(TurnLine | ModelLine | StartedLine | ResultLine | DoneLine)
+
+
+def sessions(folder: Path, live: Collection[str]) -> Sessions:
+    """All, the one that changed last first. `live`: groups that have a worker."""
+    found = []
+    for entry in folder.iterdir():
+        facts = _facts(entry / TRANSCRIPT)
+        if facts is not None:
+            found.append(SessionRow(
+                name=entry.name, size_bytes=facts.st_size, changed_ms=facts.st_mtime_ns // 1_000_000,
+                is_live=entry.name in live,
+            ))
+    return Sessions(sessions=tuple(sorted(found, key=lambda row: (-row.changed_ms, row.name))))
+
+
+def session(folder: Path, name: str, limit: int) -> Session | Failed:
+    """The last turns of one."""
+    group, _, aside = name.partition(".stale-")
+    path = folder / name / TRANSCRIPT
+    if not is_folder(group) or (aside and not aside.isdigit()) or _facts(path) is None:
+        return Failed(
+            reason=f"there is no conversation {name[:70]!r}: `microclaw sessions list` shows them", code="not_found"
+        )
+    return Session(turns=tuple(_turns(_tail(path)))[-max(1, min(limit, TURNS_MAX)):])
+
+
+def _facts(path: Path) -> os.stat_result | None:
+    try:
+        facts = path.lstat()
+        folder = path.parent.lstat()
+    except OSError:
+        return None
+    return facts if stat.S_ISREG(facts.st_mode) and stat.S_ISDIR(folder.st_mode) else None
+
+
+def _tail(path: Path) -> list[bytes]:
+    """The last whole lines."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(handle, "rb") as file:
+        size = os.fstat(handle).st_size
+        file.seek(max(0, size - READ_BYTES_MAX))
+        lines = file.read(READ_BYTES_MAX).split(b"\n")
+    return lines[1 if size > READ_BYTES_MAX else 0:]
+
+
+def _turns(lines: list[bytes]) -> list[SessionTurn]:
+    turns: dict[str, SessionTurn] = {}
+    for raw in lines:
+        try:
+            line: Line = _decoder.decode(raw)
+        except msgspec.DecodeError:
+            continue  # a torn end, or what an agent wrote there itself
+        if isinstance(line, TurnLine):
+            turns[line.run_id] = SessionTurn(
+                run_id=line.run_id, began_ms=line.now_ms, prompt=line.prompt[:TEXT_CHARS_MAX], answer=""
+            )
+            continue
+        turn = turns.get(line.run_id)
+        if turn is None:
+            continue
+        if isinstance(line, ModelLine):
+            tools = (*turn.tools, *(call.name for call in line.said.calls))
+            turns[line.run_id] = msgspec.structs.replace(turn, tools=tools[:TURNS_MAX])
+        elif isinstance(line, DoneLine):
+            turns[line.run_id] = msgspec.structs.replace(
+                turn, answer=line.outcome.text[:TEXT_CHARS_MAX], error=line.outcome.error[:TEXT_CHARS_MAX]
+            )
+    return list(turns.values())
