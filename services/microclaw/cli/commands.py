@@ -27,6 +27,7 @@ COMMANDS = {
     "message": Command("message", "send a message to a chat"),
     "groups": Command("groups", "list and register chats"),
     "cron": Command("cron", "list, add and change scheduled tasks"),
+    "sessions": Command("sessions", "the agents' conversations: list, show"),
     "runs": Command("runs", "what runs, waits and lately failed"),
     "bus": Command("bus", "look at the bus: info, ls, sub, tail, replay, dlq, check, backup, …"),
     "config": Command("config", "show, check and change the configuration"),

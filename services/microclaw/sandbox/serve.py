@@ -8,7 +8,7 @@ import contextlib
 from microclaw.bus.api import Subscription
 from microclaw.bus.errors import BusTimeout, NoResponder
 from microclaw.bus.service import Service, now_ms
-from microclaw.core.requests import Groups, GroupsAsked
+from microclaw.core.requests import Groups, GroupsAsked, SessionAsked, SessionsAsked
 from microclaw.core.turns import DELIVERIES_MAX
 from microclaw.sandbox.backend import Backend, SandboxError
 from microclaw.sandbox.by_hand import ByHand
@@ -81,6 +81,8 @@ async def serve(service: Service) -> None:
         Subscription("sandbox-control", ("control.requested",), ack_wait_ms=ACK_WAIT_MS), turns.on_control,
         concurrency=CONTROLS_AT_ONCE,
     )
+    service.answer(SessionsAsked, turns.on_sessions)
+    service.answer(SessionAsked, turns.on_session)
     service.spawn(doors.begin(), "doors of earlier lives")
     service.spawn(_warm_main(service, pool), "main group's worker")
     service.spawn(_measure(service, readiness, pool), "deep probe")
