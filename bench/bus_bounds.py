@@ -12,7 +12,8 @@ from pathlib import Path
 import zmq
 from bench.bus_load import BODY_BYTES, percentile
 
-from microclaw.bus.journal import Journal, NewRow
+from microclaw.bus.journal import Journal
+from microclaw.bus.journal_schema import NewRow
 from microclaw.core.ids import new_id
 
 #: What a commit of one message writes, about: a page.

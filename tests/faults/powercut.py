@@ -16,7 +16,7 @@ from pathlib import Path
 
 import apsw
 
-from microclaw.bus.journal import Driver
+from microclaw.bus.journal_schema import Driver
 
 SECTOR_BYTES = 512
 _numbers = itertools.count()

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from microclaw.broker.admin import Administration
 from microclaw.broker.peers import judge
-from microclaw.broker.serve import Server
+from microclaw.broker.serve import Server, want_descriptors
 from microclaw.bus import only_one
 from microclaw.bus.ballast import Ballast
 from microclaw.bus.curve import KeyRing
 from microclaw.bus.engine import Engine
-from microclaw.bus.journal import Journal, NoSpace
+from microclaw.bus.journal import Journal
+from microclaw.bus.journal_schema import NoSpace
 from microclaw.bus.logs import configure
 from microclaw.bus.service import die_with_parent, now_ms
 from microclaw.core.errors import MicroclawError, UnhealthyError, UsageError
@@ -38,6 +39,7 @@ def main() -> int:
         home = home_from(os.environ)
         settings = load(home.config, os.environ)
         die_with_parent()
+        want_descriptors()
         only_one.hold(home, "broker")
         ballast = Ballast(home.data / "journal.ballast")
         journal = _open(home.data / "journal.db", ballast)

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import math
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -34,6 +35,8 @@ SEND_FRAMES_MAX = 10_000
 RECEIVE_FRAMES_MAX = 32
 #: What an operation that is none raises.
 GARBAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, msgspec.DecodeError, RecursionError)
+#: File descriptors wanted at the start, if the system lets us.
+DESCRIPTORS_WANTED = 65_536
 #: Bytes taken from one socket before a turn, about.
 DRAIN_BYTES_MAX = 8 << 20
 #: Retention is looked at so often, and also while there is still something to delete.
@@ -57,11 +60,7 @@ class Server:
         self._engine = engine
         self._context = zmq.Context()
         self._local = self._router()
-        previous = os.umask(0o177)
-        try:
-            self._local.bind(address)
-        finally:
-            os.umask(previous)
+        self._bind(address)
         self._poller = zmq.Poller()
         self._poller.register(self._local, zmq.POLLIN)
         self._sockets = [self._local]
@@ -74,6 +73,13 @@ class Server:
         self._heard: dict[bytes, float] = {}
         self._pidfds: dict[int, bytes] = {}
         self._stopping = False
+
+    def _bind(self, address: str) -> None:
+        previous = os.umask(0o177)
+        try:
+            self._local.bind(address)
+        finally:
+            os.umask(previous)
 
     def _router(self) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.ROUTER)
@@ -288,6 +294,16 @@ class Server:
                 raise
             return False
         return True
+
+
+def want_descriptors() -> None:
+    """Raise the limit of open files as far as we may: each client costs two, and libzmq ends the process when
+    `accept()` on a Unix socket finds none left (closing the listener instead would cut every client off)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_WANTED)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # macOS has a lower limit of its own; the old one still holds
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _peer(frame: zmq.Frame) -> tuple[int | None, int]:

@@ -21,11 +21,11 @@ ROUNDS_MAX = 100_000
 #: Lines of each list in the report.
 SHOWN_MAX = 20
 
-_DESCRIPTION = """Starts a second mesh in a home of its own (your settings, a scripted model, bubblewrap; your data is
-not touched), lets messages flow in several groups, and does one act of harm a round: kill -9, stop and continue,
-restart, kill a worker, kill supervisord, the broker killed at a chosen commit, disk full, power cut, clock set. Ends
-with an account of every message: it must be answered once and in order, reminders must come once. Exit code 1: one was
-not."""
+_DESCRIPTION = """harm a throw-away copy at random, and account for every message: starts a second mesh in a home of
+its own (your settings, a scripted model, bubblewrap; your data is not touched), lets messages flow in several groups,
+and does one act of harm a round: kill -9, stop and continue, restart, kill a worker, kill supervisord, the broker
+killed at a chosen commit, disk full, power cut, clock set. Ends with an account of every message: it must be answered
+once and in order, reminders must come once. Exit code 1: one was not."""
 _EPILOG = """The same seed gives the same acts in the same order, the same pauses and the same messages in each group.
 At which instant of the mesh's work an act falls is up to the machine, so a rare fault may need a seed to be repeated.
 """

@@ -15,7 +15,7 @@ from typing import Any
 
 import apsw
 
-from microclaw.bus.journal import Driver
+from microclaw.bus.journal_schema import Driver
 
 #: What a disk writes at once or not at all, bytes.
 SECTOR_BYTES = 512

@@ -94,7 +94,8 @@ class Worker:
 
         :raises WorkerLost: it ended instead. :raises SandboxError: it is not ready in time.
         """
-        await self._send(setup)
+        with contextlib.suppress(SandboxError):  # it ended already: `ended` says how
+            await self._send(setup)
         either: set[asyncio.Future[Any]] = {self._ready, self.ended}
         await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if self._ready.done():

@@ -16,7 +16,8 @@ from tests.faults.powercut import Disk
 
 from microclaw.bus.api import Subscription
 from microclaw.bus.ballast import Ballast
-from microclaw.bus.journal import CHECKPOINT_PAGES, Journal, JournalError, NoSpace
+from microclaw.bus.journal import CHECKPOINT_PAGES, Journal
+from microclaw.bus.journal_schema import JournalError, NoSpace
 from microclaw.core.ids import new_id
 
 WORK = Subscription("work", ("reply.requested",))

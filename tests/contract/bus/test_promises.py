@@ -12,7 +12,8 @@ from tests.broker_process import DEADLINE_S, BrokerProcess
 
 from microclaw.bus.api import Bus, Delivery, Draft, Subscription
 from microclaw.bus.errors import BusTimeout, EpochMismatch, NoResponder, Refused
-from microclaw.bus.journal import Journal, JournalError
+from microclaw.bus.journal import Journal
+from microclaw.bus.journal_schema import JournalError
 from microclaw.core.ids import derived_id, new_id
 from microclaw.core.kinds import MessageReceived, ReplyDelivered, ReplyRequested
 from microclaw.core.requests import Done, Failed, StatusAsked

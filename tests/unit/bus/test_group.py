@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microclaw.bus.group import Group, Subscriber, subject_matcher
-from microclaw.bus.journal import Parked
+from microclaw.bus.journal_schema import Parked
 
 
 class Disk:

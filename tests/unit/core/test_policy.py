@@ -35,8 +35,13 @@ def allowed(tool: str, viewer: str, target: str | None = None) -> bool:
     ("register_group", "fam", None, False), ("register_group", "fam", "fam", False),
     ("list_groups", "main", None, True), ("list_groups", "fam", None, False), ("refresh_groups", "fam", None, False),
     ("list_tasks", "fam", None, True), ("weird_type", "main", None, False), ("", "main", "main", False),
-    *((tool, "main", "fam", True) for tool in sorted(TASK_TOOLS)), *((tool, "fam", "fam", True) for tool in sorted(TASK_TOOLS)),
-    *((tool, "fam", "main", False) for tool in sorted(TASK_TOOLS)), *((tool, "main", None, False) for tool in sorted(TASK_TOOLS)),
+    *(
+        (tool, viewer, target, expected)
+        for tool in sorted(TASK_TOOLS)
+        for viewer, target, expected in (
+            ("main", "fam", True), ("fam", "fam", True), ("fam", "main", False), ("main", None, False),
+        )
+    ),
 ])
 def test_matrix(tool: str, viewer: str, target: str | None, expected: bool) -> None:
     assert allowed(tool, viewer, target) is expected

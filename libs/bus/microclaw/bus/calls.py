@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from microclaw.bus.group import Group, Subscriber
-from microclaw.bus.journal import NewRow
+from microclaw.bus.journal_schema import NewRow
 from microclaw.core.rights import Rights
 
 

@@ -18,7 +18,8 @@ from microclaw.bus.calls import Call, Client, Refusal
 from microclaw.bus.envelope import VERSION, Envelope, decode, encode, kind_of
 from microclaw.bus.errors import EnvelopeError, EnvelopeTooBig
 from microclaw.bus.group import Group, Subscriber, subject_matcher
-from microclaw.bus.journal import Journal, NewRow, NoSpace, Row, digest_of
+from microclaw.bus.journal import Journal
+from microclaw.bus.journal_schema import NewRow, NoSpace, Row, digest_of
 from microclaw.bus.replays import Replays
 from microclaw.bus.requests import Requests
 from microclaw.bus.statistics import Statistics

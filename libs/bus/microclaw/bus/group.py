@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from microclaw.bus.journal import Parked
+from microclaw.bus.journal_schema import Parked
 
 #: Offsets a group holds in memory and that are not delivered yet, at most.
 LOADED_MAX = 10_000

@@ -14,7 +14,8 @@ from typing import Any
 
 from microclaw.bus.envelope import decode
 from microclaw.bus.errors import EnvelopeError
-from microclaw.bus.journal import Journal, JournalError, NewRow
+from microclaw.bus.journal import Journal
+from microclaw.bus.journal_schema import JournalError, NewRow
 
 #: Rows read at once, so that no reader holds the write-ahead log down for long.
 PAGE_ROWS = 500

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from microclaw.bus.calls import Client
-from microclaw.bus.journal import Damaged, Journal
+from microclaw.bus.journal import Journal
+from microclaw.bus.journal_schema import Damaged
 from microclaw.bus.storing import Storage
 from microclaw.bus.wire import Op
 

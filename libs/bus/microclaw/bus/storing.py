@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from microclaw.bus.calls import Call, Refusal
-from microclaw.bus.journal import Journal, NewRow, Row
+from microclaw.bus.journal import Journal
+from microclaw.bus.journal_schema import NewRow, Row
 from microclaw.bus.tail import Tail
 
 

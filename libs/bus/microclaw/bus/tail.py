@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from microclaw.bus.journal import NewRow
+from microclaw.bus.journal_schema import NewRow
 
 #: Newest messages kept in memory for delivery: number and bytes.
 TAIL_MESSAGES_MAX = 8_000
