@@ -14,6 +14,7 @@ import msgspec
 from microclaw.core.approvals import Action
 from microclaw.core.audit import Entry, Fault, Head
 from microclaw.core.container import Container
+from microclaw.core.kinds import MessageReceived
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
@@ -86,6 +87,24 @@ class RegisterGroup(Request, frozen=True, kw_only=True, tag="groups.register"):
     requires_trigger: bool = True
     #: None = as it was. From the owner only.
     container: Container | None = None
+
+
+class ImportMessages(Request, frozen=True, kw_only=True, tag="messages.import"):
+    """To the router, from the owner: messages of another installation's history, in the order in which they came.
+
+    Nobody is woken. Those of registered chats are kept, once by chat and platform id, and count as read by the agent
+    if `is_read`. Answer: Imported or Failed.
+    """
+
+    messages: tuple[MessageReceived, ...]
+    is_read: bool = True
+
+
+class Imported(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="messages.import.answer"):
+    #: Kept now, known before, and of chats that are not registered (only the chat is noted).
+    added: int
+    known: int
+    elsewhere: int
 
 
 class GroupAnswer(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="groups.register.answer"):
@@ -560,7 +579,7 @@ ANSWERED_BY: dict[type[Request], str] = {
     GroupsAsked: "router", RegisterGroup: "router", Deliver: "router",
     RunsAsked: "queue",
     CreateTask: "scheduler", ChangeTask: "scheduler", TasksAsked: "scheduler",
-    FireTask: "scheduler", TaskRunsAsked: "scheduler",
+    ImportMessages: "router", FireTask: "scheduler", TaskRunsAsked: "scheduler",
     SessionsAsked: "sandbox", SessionAsked: "sandbox",
     OpenDoor: "egress", CloseDoors: "egress",
     SetSecret: "egress", RemoveSecret: "egress", SecretsAsked: "egress",
