@@ -12,12 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from tests.contract.egress.through_door import KEY, call, post, read_request
+from tests.contract.egress.through_door import KEY, call, post, read_request, until
 
-from microclaw.bus.api import Bus, Draft
+from microclaw.bus.api import Bus, Draft, Subscription
 from microclaw.bus.client import connect as connect_bus
 from microclaw.bus.errors import BusError
-from microclaw.core.kinds import AuditEntry
+from microclaw.core.kinds import AuditEntry, ReplyRequested
 from microclaw.core.requests import (
     AuditAsked,
     AuditEntries,
@@ -37,6 +37,7 @@ from microclaw.core.requests import (
     Secrets,
     SecretsAsked,
     ServiceStatus,
+    SetBudget,
     SetSecret,
     StatusAsked,
     UsageAsked,
@@ -146,3 +147,41 @@ async def test_asked_over_the_bus_and_killed_its_doors_come_back(home, upstream_
         await bus.close()
     leaks = [path.name for path in home.data.parent.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
     assert leaks == [], "neither the journal, a database nor a log ever held the key"
+
+
+async def test_the_owner_is_told_once_of_a_budget_though_egress_is_killed(home, upstream_port):
+    home.config.write_text(
+        f'[model]\nbackend = "openai"\nname = "m"\nbase_url = "http://127.0.0.1:{upstream_port}"\n'
+    )
+    home.config.chmod(0o600)
+    told: list[ReplyRequested] = []
+    with process(home, "broker"):
+        bus = await connect_bus(home.bus, "cli", timeout_s=30)
+
+        async def listen() -> None:
+            async for delivery in bus.subscribe(Subscription("listener", ("reply.requested",))):
+                told.append(delivery.envelope.read(ReplyRequested))
+                await bus.ack(delivery)
+
+        listening = asyncio.create_task(listen())
+        with process(home, "egress") as egress:
+            await until_ready(bus)
+            await bus.request("egress", SetBudget(tokens_per_day=1), Done)
+            door = Path((await bus.request("egress", OpenDoor(worker_id="w-1", group="home"), Door)).directory)
+            body = b"x" * 400
+            assert (await call(door, post("/llm/v1/chat/completions", body))).startswith(b"HTTP/1.1 200")
+            assert (await call(door, post("/llm/v1/chat/completions", body))).startswith(b"HTTP/1.1 402")
+            # Nobody knows the owner's chat yet: the notice waits on disk.
+            egress.send_signal(signal.SIGKILL)
+        with process(home, "egress"), process(home, "router"):
+            await until_ready(bus)
+            assert (await call(door, post("/llm/v1/chat/completions", body))).startswith(b"HTTP/1.1 402")
+            await until(lambda: bool(told), within_s=30)
+            await bus.request("egress", SetBudget(group="work", tokens_per_day=1), Done)
+            other = Path((await bus.request("egress", OpenDoor(worker_id="w-2", group="work"), Door)).directory)
+            assert (await call(other, post("/llm/v1/chat/completions", body))).startswith(b"HTTP/1.1 402")
+            await until(lambda: len(told) > 1, within_s=30)
+        listening.cancel()
+        await bus.close()
+    assert [(reply.chat, reply.origin) for reply in told] == [("console:main", "notice")] * 2
+    assert ["Group home" in told[0].text, "Group work" in told[1].text] == [True, True]
