@@ -8,8 +8,9 @@ import contextlib
 from microclaw.bus.api import Subscription
 from microclaw.bus.errors import Refused
 from microclaw.bus.service import Service, now_ms
-from microclaw.core.requests import Deliver, GroupsAsked, RegisterGroup
+from microclaw.core.requests import Deliver, GroupsAsked, ImportMessages, RegisterGroup
 from microclaw.router import commands, tables
+from microclaw.router.history import History
 from microclaw.router.inbound import Inbound
 from microclaw.router.registry import Registry
 from microclaw.router.senders import Senders, list_path
@@ -45,6 +46,7 @@ async def serve(service: Service) -> None:
         service.answer(GroupsAsked, registry.on_list)
         service.answer(RegisterGroup, registry.on_register)
         service.answer(Deliver, sending.on_deliver)
+        service.answer(ImportMessages, History(engine, registry).on_import)
         await service.ready()
         while not service.stopping.is_set():
             with contextlib.suppress(asyncio.TimeoutError):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from microclaw.core.container import Container
+from microclaw.core.groups import MAIN_FOLDER, is_chat, is_folder
 from microclaw.core.mounts import Wanted
+from microclaw.core.requests import CreateTask, RegisterGroup
 
 #: The names of its `.env` that it handed to agents; every other line was its own.
 SECRET_NAMES = ("ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN")
@@ -54,3 +58,117 @@ def container_config_of(container: Container) -> dict[str, Any]:
     if container.mounts:
         config["additionalMounts"] = [msgspec.to_builtins(mount) for mount in container.mounts]
     return config
+
+
+# --- the plan of a move ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TheirGroup:
+    """A row of `registered_groups`."""
+
+    jid: str
+    name: str
+    folder: str
+    trigger: str = ""
+    requires_trigger: bool = True
+    container_config: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TheirTask:
+    """A row of `scheduled_tasks`."""
+
+    id: str
+    folder: str
+    jid: str
+    prompt: str
+    schedule: str
+    value: str
+    context: str | None = None
+    status: str = "active"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What will be done, and what will not and why (one line each)."""
+
+    groups: tuple[RegisterGroup, ...]
+    #: Their folder → ours.
+    folders: Mapping[str, str]
+    tasks: tuple[CreateTask, ...]
+    #: Command ids of tasks that are to be paused.
+    paused: frozenset[str]
+    left_out: tuple[str, ...]
+
+
+def chat_of(jid: str) -> str:
+    """Our address of their chat: other channels than WhatsApp stand before a colon there."""
+    prefix, colon, rest = jid.partition(":")
+    channel = {"tg": "telegram", "dc": "discord"}.get(prefix)
+    if colon and channel:
+        return f"{channel}:{rest}"
+    return jid if colon and is_chat(jid) else f"whatsapp:{jid}"
+
+
+def plan_move(
+    groups: Iterable[TheirGroup], tasks: Iterable[TheirTask], *, taken: Mapping[str, str], now_ms: int, zone: ZoneInfo
+) -> Move:
+    """What their groups and tasks become.
+
+    :param taken: our folders and the chats that have them. Where another chat has the folder, `-nanoclaw` is added.
+    """
+    left_out: list[str] = []
+    registrations: list[RegisterGroup] = []
+    folders: dict[str, str] = {}
+    for group in groups:
+        folder, chat = group.folder, chat_of(group.jid)
+        is_main = folder == MAIN_FOLDER
+        if taken.get(folder, chat) != chat:
+            folder = f"{folder}-nanoclaw"
+        if not is_folder(folder) or not is_chat(chat):
+            left_out.append(f"group {group.folder!r} of {group.jid!r}: such a name can't be a folder or a chat here")
+            continue
+        try:
+            container = container_of(msgspec.json.decode(group.container_config, type=dict[str, Any])
+                                     if group.container_config else {})
+        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+            container = Container()
+            left_out.append(f"container settings of group {group.folder}: they can't be read ({error})")
+        folders[group.folder] = folder
+        registrations.append(RegisterGroup(
+            command_id=f"nanoclaw group {group.jid} {folder}", chat=chat, folder=folder, name=group.name or folder,
+            trigger=group.trigger, requires_trigger=group.requires_trigger and not is_main, container=container,
+        ))
+    made: list[CreateTask] = []
+    paused: set[str] = set()
+    for task in tasks:
+        why = _unfit(task, folders, now_ms, zone)
+        if why:
+            left_out.append(f"task {task.id}: {why}")
+            continue
+        command_id = f"nanoclaw task {task.id}"
+        made.append(CreateTask(
+            command_id=command_id, group=folders[task.folder], chat=chat_of(task.jid), prompt=task.prompt,
+            schedule=task.schedule, value=task.value, context="group" if task.context == "group" else "isolated",
+        ))
+        if task.status == "paused":
+            paused.add(command_id)
+    return Move(tuple(registrations), folders, tuple(made), frozenset(paused), tuple(left_out))
+
+
+def _unfit(task: TheirTask, folders: Mapping[str, str], now_ms: int, zone: ZoneInfo) -> str:
+    """Why a task is not taken over; "" = it is."""
+    from microclaw.core.schedule import ScheduleError, first_run
+
+    if task.status == "completed":
+        return "it is completed"
+    if task.folder not in folders:
+        return f"its group {task.folder!r} is not registered"
+    try:
+        due_ms = first_run(task.schedule, task.value, zone, now_ms)
+    except ScheduleError as error:
+        return str(error)
+    if task.status == "paused" and due_ms <= now_ms:
+        return "it is paused and its time has passed"
+    return ""
