@@ -38,6 +38,7 @@ COMMANDS = {
     "budget": Command("budget", "what the model may cost in a day: show, set, forget"),
     "approvals": Command("approvals", "what needs your yes: list, approve, deny, revoke"),
     "audit": Command("audit", "the log of every decision: tail, verify, export"),
+    "migrate": Command("migrate", "take over another installation: from-nanoclaw PATH (--apply: do it)"),
     "doctor": Command("doctor", "look for what is wrong (--fix: mend it)"),
     "prove": Command("prove", "harm a throw-away copy at random, and account for every message"),
     "completion": Command("completion", "print a completion script for bash or zsh"),
