@@ -88,11 +88,12 @@ async def _apply(context: Context, theirs: TheirFiles) -> int:
     async with connected(context) as bus:
         known = (await asked(bus, GroupsAsked(), Groups)).groups
         move = _plan(context, theirs, {group.folder: group.chat for group in known})
-        for registration in move.groups:
-            await asked(bus, registration, GroupAnswer)
+        # The memory first: a group that is registered without one is given an empty one.
         files = [theirs.copy_folder(folder, context.home.groups / ours) for folder, ours in move.folders.items()]
         if (theirs.root / "groups" / "global").is_dir():
             files.append(theirs.copy_folder("global", context.home.groups / "global"))
+        for registration in move.groups:
+            await asked(bus, registration, GroupAnswer)
         imported = await _import(bus, theirs, context.settings.assistant.name)
         made = await _make_tasks(bus, move)
         secrets = secrets_in(theirs.env())
