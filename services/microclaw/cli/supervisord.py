@@ -14,6 +14,8 @@ from microclaw.bus.supervisor import Supervisor
 from microclaw.core.errors import MicroclawError, NotRunningError, UnhealthyError
 from microclaw.core.home import Home
 
+#: As `microclaw.bus.service` reads it, which is slow to import.
+SUPERVISOR = "MICROCLAW_SUPERVISOR"
 #: The descriptor of the lock in supervisord, which closes all from 5 on when it starts.
 LOCK_FD = 3
 #: A supervisord that was just told to stop may still hold the lock for so long.
@@ -55,7 +57,8 @@ def become(home: Home, env: dict[str, str]) -> NoReturn:
     os.dup2(lock, LOCK_FD)
     # By itself: dup2 onto the same number changes nothing.
     os.set_inheritable(LOCK_FD, True)
-    os.execve(sys.executable, command(), environment(home, env))  # noqa: S606 - no shell is wanted
+    own = environment(home, env) | {SUPERVISOR: str(os.getpid())}
+    os.execve(sys.executable, command(), own)  # noqa: S606 - no shell is wanted
 
 
 def spawn(home: Home, env: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -65,7 +68,8 @@ def spawn(home: Home, env: dict[str, str]) -> subprocess.Popen[bytes]:
         with (home.logs / OUTPUT).open("wb") as output:
             return subprocess.Popen(
                 # The shell puts the lock where supervisord leaves it open, and becomes supervisord.
-                ["/bin/sh", "-c", f'lock=$1; shift; exec "$@" {LOCK_FD}<&"$lock"', "sh", str(lock), *command(), "-s"],
+                ["/bin/sh", "-c", f'lock=$1; shift; export {SUPERVISOR}=$$; exec "$@" {LOCK_FD}<&"$lock"', "sh",
+                 str(lock), *command(), "-s"],
                 env=environment(home, env), pass_fds=(lock,), start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             )

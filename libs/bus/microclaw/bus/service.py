@@ -43,6 +43,8 @@ from microclaw.core.settings import Settings, load
 
 #: From SIGTERM to the end, at most; supervisord kills after `stopwaitsecs`, which is longer.
 STOP_S = 4.0
+#: Names supervisord's process id to its services.
+SUPERVISOR = "MICROCLAW_SUPERVISOR"
 #: How often an idle loop looks whether its supervisor still lives.
 PARENT_CHECK_S = 1.0
 #: Troubles kept for `status`.
@@ -286,10 +288,16 @@ async def _guard(service: Service, serve: Callable[[Service], Awaitable[None]]) 
 
 
 def die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent dies (Linux; elsewhere `_until_orphaned` alone sees it)."""
+    """Ask the kernel for SIGTERM when the parent dies (Linux; elsewhere `_until_orphaned` alone sees it).
+
+    :raises UnhealthyError: the supervisor died before we could ask: nobody would tell us any more.
+    """
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    supervisor = os.environ.get(SUPERVISOR)
+    if supervisor and os.getppid() != int(supervisor):
+        raise UnhealthyError("the supervisor died while this service started: its successor starts another one")
 
 
 async def _until_orphaned(stop: asyncio.Event) -> None:
