@@ -29,8 +29,8 @@ from microclaw.sandbox.worker import Worker
 LEASE_WAIT_S_MAX = 540.0
 #: From the start of a sandbox to the worker's word that it is ready.
 READY_WAIT_S_MAX = 60.0
-#: Of a group's name, in a worker's id.
-SLUG_CHARS_MAX = 12
+#: Of a group's name, in a worker's id; the id is part of a Unix socket's path (`core.home.RUN_DIR_CHARS_MAX`).
+SLUG_CHARS_MAX = 20
 
 log = logging.getLogger("microclaw.sandbox")
 

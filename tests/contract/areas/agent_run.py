@@ -81,9 +81,9 @@ def _turn(said: str) -> list[tuple[str, Any]]:
     """The acts of a worker that does this."""
     if match := re.fullmatch(r"exits (\d+) without output", said):
         return [("exit", int(match[1]))]
-    if match := re.fullmatch(r'sends "(.*)" then exits (\d+)', said):
+    if match := re.fullmatch(r'sends "(.*)",? (?:then|and) exits (\d+)', said):
         return [("send", match[1]), ("exit", int(match[2]))]
-    if match := re.fullmatch(r'sends "(.*)" then reports status error.*', said):
+    if match := re.fullmatch(r'sends "(.*)",? (?:(?:then|and) )?reports status error.*', said):
         return [("send", match[1]), ("done", {"ok": False, "error": "boom", "error_code": "crashed"})]
     if re.fullmatch(r"reports status error.*", said):
         return [("session", "s1"), ("done", {"ok": False, "error": "boom", "error_code": "crashed"})]

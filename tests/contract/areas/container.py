@@ -88,7 +88,7 @@ def _killed(watch: Watch, until_s: float) -> float | None:
     return None
 
 
-def _timed_out(case: Case) -> dict[str, Any]:
+async def _timed_out(case: Case) -> dict[str, Any]:
     """The turn is ended for its time; what the queue makes of it is what counts."""
     case.knows("idle_timeout_ms", "container_timeout_ms", "output_seen")
     hard_s = hard_timeout_s(case.given["container_timeout_ms"] / 1000, case.need("idle_timeout_ms") / 1000)
@@ -109,10 +109,10 @@ def _timed_out(case: Case) -> dict[str, Any]:
     )
     (ended,) = [command for command in commands if isinstance(command, Ended)]
     is_done = ended.outcome in (Outcome.DONE, Outcome.CUT)
+    killed = await _one_run([[("session", "a session"), *([("send", "part")] if visible else []), ("exit", 137)]])
     return {
         "status": "success" if is_done else "error",
-        # A session is a folder of its own, whatever becomes of the worker; only a stale one is put aside.
-        "session_kept": True,
+        "session_kept": killed["session"] == "a session" and killed["end"].visible == visible,
         "error_contains": Checked(end.error, lambda error, part: part in error or part == "timed out"),
     }
 

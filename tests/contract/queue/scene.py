@@ -90,10 +90,12 @@ class Scene:
 
     def _do(self, step: str) -> None:
         table: tuple[tuple[str, Callable[..., None]], ...] = (
-            (r"(?:at (\d+) (ms|s) )?msg (\w+)(?: starts)?(?: \(.*\))?", self._message),
+            (r"(?:at (\d+) (ms|s) )?msg (\w+)(?: starts| again)?(?: \(.*\))?", self._message),
             (r"msg (\w+) fails", self._message_fails),
             (r"msg (\w+) fails at (\d+) ms while msg \w+ is pending", self._message_fails_late),
             (r"task (\w+)(?: for (\w+))?(?: again| starts)?", self._task),
+            (r"task (\w+)(?: for (\w+))? (?:fails|throws)", self._task_fails),
+            (r"(?:all|everything) ends?()", lambda _: self._let_end()),
             (r"task queued()()", lambda *_: self._task("t", None)),
             (r"container idle()", lambda _: self._idle()),
             (r"(?:first run|(\w+)) (ends|fails)(?: at (\d+) s)?", self._end),
@@ -135,6 +137,10 @@ class Scene:
         self.group = self.tasks.setdefault(name, group or self.group)
         self.numbers += 1
         self._handle(TaskDue(self.group, Fire(self.numbers, f"chat:{self.group}", name, due_ms=0)))
+
+    def _task_fails(self, name: str, group: str | None) -> None:
+        self._task(name, group)
+        self._finish(self._run_of(name), ok=False)
 
     def _idle(self) -> None:
         """A worker that has answered and waits for more."""
