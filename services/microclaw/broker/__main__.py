@@ -15,6 +15,7 @@ from microclaw.broker.peers import judge
 from microclaw.broker.serve import Server, want_descriptors
 from microclaw.bus import only_one
 from microclaw.bus.ballast import Ballast
+from microclaw.bus.blobs import BlobStore
 from microclaw.bus.curve import KeyRing
 from microclaw.bus.engine import Engine
 from microclaw.bus.journal import Journal
@@ -49,7 +50,7 @@ def main() -> int:
     own = guests(settings.bus)
     engine = Engine(journal, monotonic=time.monotonic, wall_ms=now_ms,
                     retention_ms=settings.bus.retention_days * DAY_MS,
-                    rights=judge(own, os.getppid()), ballast=ballast)
+                    rights=judge(own, os.getppid()), ballast=ballast, blobs=BlobStore(home.data / "blobs"))
     ring = KeyRing(home.data / "bus-keys")
     engine.own = Administration(
         engine, now_ms(), ring, settings.bus.listen, lambda name: rights_of(name, own) is not None

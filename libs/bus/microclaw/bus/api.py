@@ -32,6 +32,8 @@ class Draft(msgspec.Struct, frozen=True):
     #: Fencing: stored only if the session's last `seq` is this one (None = whatever it is). A repeat of a stored
     #: message is a repeat, not a conflict.
     expected_last_seq: int | None = None
+    #: Handles of blobs that it refers to (`put_blob`): they are kept as long as the message is.
+    blobs: tuple[str, ...] = ()
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -142,6 +144,21 @@ class Bus(Protocol):
 
     async def serve(self, handler: Callable[[str, bytes], Awaitable[msgspec.Struct]]) -> None:
         """Answer requests to our name. `handler(asker's name, raw payload)`; what it raises the asker is told."""
+        ...
+
+    async def put_blob(self, data: bytes) -> str:
+        """Keep a body that is too large for an envelope; returns its handle, made of its content, once it is on disk.
+        Name the handle in a draft's `blobs`: a blob that no kept message refers to is deleted after a day.
+
+        :raises Refused: `too_big` (64 MiB), or the broker keeps no blobs.
+        """
+        ...
+
+    async def get_blob(self, handle: str) -> bytes:
+        """What `put_blob` was given.
+
+        :raises Refused: it is not kept, or not what its name says.
+        """
         ...
 
     async def close(self) -> None:

@@ -21,6 +21,7 @@ import zmq
 
 from microclaw.bus import wire
 from microclaw.bus.api import Bus, Delivery, Draft, Receipt, Subscription
+from microclaw.bus.blobs import PART_BYTES_MAX, handle_of
 from microclaw.bus.curve import KeyFileError, PeerKeys
 from microclaw.bus.envelope import VERSION, Envelope, encode, placed, placed_all
 from microclaw.bus.errors import BusTimeout, EpochMismatch, Gap, NoResponder, Refused
@@ -35,6 +36,8 @@ BROKER_SILENCE_S = 2.0
 RETRY_S = 0.5
 #: Messages asked for in one replay question.
 REPLAY_MESSAGES = 1_000
+#: How often a blob is begun anew because the broker was.
+UPLOAD_TRIES_MAX = 20
 #: How long one replay question waits for something new.
 REPLAY_WAIT_MS = 20_000
 
@@ -43,7 +46,7 @@ Answer = TypeVar("Answer")
 #: What comes for each message is compared and encoded as plain numbers: an IntEnum costs ten times as much.
 _PUBLISH = int(Op.PUBLISH)
 _ACK = int(Op.ACK)
-_ANSWERS = frozenset({int(Op.PUBLISH), int(Op.REQUEST), int(Op.REPLAY)})
+_ANSWERS = frozenset({int(Op.PUBLISH), int(Op.REQUEST), int(Op.REPLAY), int(Op.BLOB_PUT), int(Op.BLOB_GET)})
 
 log = logging.getLogger("microclaw.bus")
 
@@ -286,9 +289,11 @@ class Client(Bus):
                 device_id=draft.device_id, session_id=draft.session_id, message_id=message_id,
                 payload=msgspec.Raw(raw),
             ))
-            plain = not (draft.not_before_ms or draft.expires_ms or draft.expected_last_seq is not None)
+            plain = not (
+                draft.not_before_ms or draft.expires_ms or draft.expected_last_seq is not None or draft.blobs
+            )
             items.append(body if plain else [
-                body, draft.not_before_ms, draft.expires_ms, draft.expected_last_seq
+                body, draft.not_before_ms, draft.expires_ms, draft.expected_last_seq, list(draft.blobs)
             ])
         return ids, items
 
@@ -402,6 +407,42 @@ class Client(Bus):
             log.exception("a request failed")
             answer = Failed(reason=f"{type(error).__name__} inside {self.name}", code="internal")
         self._say([Op.ANSWER, bid, msgspec.msgpack.encode(answer)])
+
+    async def put_blob(self, data: bytes) -> str:
+        """See `Bus.put_blob`."""
+        handle = handle_of(data)
+        start, again = 0, 0
+        while True:
+            part = data[start:start + PART_BYTES_MAX]
+            rid = self._rid()
+            last = start + len(part) >= len(data)
+            try:
+                (done,) = await self._call([int(Op.BLOB_PUT), rid, handle, start, part, last], rid, None)
+            except Refused as refused:
+                # The broker was started anew in the middle: it knows nothing of the first parts.
+                if refused.code != "malformed" or start == 0 or again >= UPLOAD_TRIES_MAX:
+                    raise
+                start, again = 0, again + 1
+                continue
+            if done:
+                return handle
+            start += len(part)
+
+    async def get_blob(self, handle: str) -> bytes:
+        """See `Bus.get_blob`."""
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            rid = self._rid()
+            part, whole = await self._call([int(Op.BLOB_GET), rid, handle, size], rid, None)
+            parts.append(part)
+            size += len(part)
+            if size >= whole or not part:
+                break
+        data = b"".join(parts)
+        if handle_of(data) != handle:
+            raise Refused("damaged", f"{handle} is not what its name says: it is damaged on disk")
+        return data
 
     async def close(self) -> None:
         """See `Bus.close`."""

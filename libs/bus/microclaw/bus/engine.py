@@ -14,9 +14,10 @@ from typing import Any, Protocol
 import msgspec
 
 from microclaw.bus.ballast import Ballast
+from microclaw.bus.blobs import BlobStore
 from microclaw.bus.calls import Call, Client, Refusal
 from microclaw.bus.envelope import VERSION, Envelope, decode, encode, kind_of
-from microclaw.bus.errors import EnvelopeError, EnvelopeTooBig
+from microclaw.bus.errors import EnvelopeError, EnvelopeTooBig, Refused
 from microclaw.bus.group import Group, Subscriber, subject_matcher
 from microclaw.bus.journal import Journal
 from microclaw.bus.journal_schema import NewRow, NoSpace, Row, digest_of
@@ -70,7 +71,7 @@ class Engine:
 
     def __init__(
         self, journal: Journal, *, monotonic: Callable[[], float], wall_ms: Callable[[], int], retention_ms: int,
-        rights: Callable[[str, int], Rights | str], ballast: Ballast | None = None,
+        rights: Callable[[str, int], Rights | str], ballast: Ballast | None = None, blobs: BlobStore | None = None,
     ) -> None:
         """`rights(name, pid)` says what a client may do, or why it is nobody. Without `ballast` a full disk is only
         noticed, not provided for."""
@@ -78,6 +79,8 @@ class Engine:
         self.clients: dict[bytes, Client] = {}
         self.groups: dict[str, Group] = {}
         self.commits = 0
+        #: Where large bodies are kept; None = nowhere.
+        self.blobs = blobs
         self.statistics = Statistics()
         #: Answers requests to the broker itself.
         self.own: Own | None = None
@@ -103,7 +106,8 @@ class Engine:
             Op.PUBLISH: self._on_publish, Op.ACK: self._on_ack, Op.NACK: self._on_nack, Op.TERM: self._on_term,
             Op.PROGRESS: self._on_progress, Op.SUBSCRIBE: self._on_subscribe, Op.UNSUBSCRIBE: self._on_unsubscribe,
             Op.REPLAY: self._on_replay, Op.REQUEST: self._on_request, Op.ANSWER: self._requests.answer,
-            Op.SERVE: self._on_serve, Op.PING: self._on_ping,
+            Op.SERVE: self._on_serve, Op.PING: self._on_ping, Op.BLOB_PUT: self._on_blob_put,
+            Op.BLOB_GET: self._on_blob_get,
         }
         self._load_groups()
 
@@ -165,6 +169,8 @@ class Engine:
             return
         for sid in list(client.subscribers):
             self._unsubscribe(client, sid, clean=clean)
+        if self.blobs is not None:
+            self.blobs.gone(client.instance)
         self._replays.gone(client)
         self._requests.gone(client)
         self._out.pop(routing, None)
@@ -248,17 +254,22 @@ class Engine:
                 raise Refusal("too_big", f"{len(items)} messages in one call, the limit is {CALL_MESSAGES_MAX}")
             rows, names = [], []
             for item in items:
-                body, not_before, expires, expected = item if isinstance(item, list) else (item, 0, 0, None)
+                body, not_before, expires, expected, blobs = item if isinstance(item, list) else (item, 0, 0, None, ())
                 if isinstance(item, list) and not all(_is_count(n) for n in (not_before, expires, expected or 0)):
                     raise TypeError("times and places are whole numbers")
                 envelope = decode(body)
                 kind = kind_of(envelope.payload)
                 self._check_rights(client, envelope, kind)
                 digest = digest_of(envelope.session_id, envelope.source, envelope.payload)
-                rows.append(NewRow(0, envelope.message_id, 0, 0, 0, digest, body, not_before or None, expires or None))
+                rows.append(NewRow(
+                    0, envelope.message_id, 0, 0, 0, digest, body, not_before or None, expires or None,
+                    self._kept(blobs) if blobs else (),
+                ))
                 names.append((envelope.session_id, kind, expected))
         except EnvelopeTooBig as error:
             self._refuse(client.routing, rid, "too_big", str(error))
+        except Refused as error:
+            self._refuse(client.routing, rid, error.code, error.why)
         except EnvelopeError as error:
             self._refuse(client.routing, rid, "version" if error.field == "v" else "malformed", str(error))
         except Refusal as refusal:
@@ -267,6 +278,35 @@ class Engine:
             self._refuse(client.routing, rid, refusal.code, refusal.why)
         else:
             self._calls.append(Call(client, rid, rows, names, group, offsets))
+
+    def _kept(self, handles: list[str]) -> tuple[str, ...]:
+        """The blobs that a message names; all must be here."""
+        for handle in handles:
+            if self.blobs is None or not self.blobs.has(handle):
+                raise Refusal("malformed", f"the blob {handle} is not here: put it first")
+        return tuple(dict.fromkeys(handles))
+
+    def _on_blob_put(self, client: Client, rid: int, handle: str, start: int, part: bytes, last: bool) -> None:
+        try:
+            if self.blobs is None:
+                raise Refused("denied", "this broker keeps no blobs")
+            done = self.blobs.put(client.instance, handle, start, part, last=last)
+        except Refused as refused:
+            self._refuse(client.routing, rid, refused.code, refused.why)
+        except OSError as error:
+            self._refuse(client.routing, rid, "no_space", f"the blob can't be written: {error}", NO_SPACE_RETRY_MS)
+        else:
+            self._say(client.routing, [Op.BLOB_PUT, rid, done])
+
+    def _on_blob_get(self, client: Client, rid: int, handle: str, start: int) -> None:
+        try:
+            if self.blobs is None:
+                raise Refused("denied", "this broker keeps no blobs")
+            part, size = self.blobs.get(handle, start)
+        except Refused as refused:
+            self._refuse(client.routing, rid, refused.code, refused.why)
+        else:
+            self._say(client.routing, [Op.BLOB_GET, rid, part, size])
 
     def _check_rights(self, client: Client, envelope: Envelope, kind: str) -> None:
         if envelope.source != client.name:
@@ -539,6 +579,10 @@ class Engine:
         except NoSpace:
             self._full()
             return 0
+        if self.blobs is not None and not gone:
+            for handle in self.blobs.old(self._wall_ms() / 1000):
+                if not self.journal.refers(handle):
+                    self.blobs.delete(handle)
         return gone
 
     @property

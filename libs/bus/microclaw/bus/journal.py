@@ -178,6 +178,8 @@ class Journal:
                     # sqlite3 asks its adapter registry about every `bytes` (and None), which costs more than a copy.
                     values += (row.offset, bytearray(row.message_id), row.session, row.seq, row.kind, stored_ms,
                                bytearray(row.digest), crc, bytearray(row.body))
+                    for handle in row.blobs:
+                        self._write("INSERT INTO blobs VALUES (?, ?)", (handle, row.offset))
                     timed = timed or row.not_before_ms is not None or row.expires_ms is not None
                 self._write(self._inserts[size], values)
                 if timed:
@@ -190,6 +192,8 @@ class Journal:
                 self._write(
                     "DELETE FROM messages WHERE offset BETWEEN ? AND ?", (rows[0].offset, rows[done - 1].offset)
                 )
+            if any(row.blobs for row in rows):
+                self._write("DELETE FROM blobs WHERE offset >= ?", (rows[0].offset,))
             return False
         if rows:
             self._newest = rows[-1].offset
@@ -281,6 +285,8 @@ class Journal:
         for offset, session, seq in rows:
             last[session] = max(seq, last.get(session, 0))
             self._write("DELETE FROM messages WHERE offset = ?", (offset,))
+            if self._has_blobs:
+                self._write("DELETE FROM blobs WHERE offset = ?", (offset,))
         if rows:
             self._write("INSERT OR REPLACE INTO meta VALUES ('last_expired', ?)", (rows[-1][0],))
         for session, seq in last.items():
@@ -421,6 +427,14 @@ class Journal:
         """Bytes of the file and of its write-ahead log."""
         wal = Path(f"{self.path}-wal")
         return self.path.stat().st_size, wal.stat().st_size if wal.exists() else 0
+
+    @property
+    def _has_blobs(self) -> bool:
+        return self._value("SELECT 1 FROM blobs LIMIT 1") is not None
+
+    def refers(self, handle: str) -> bool:
+        """A kept message refers to this blob."""
+        return self._value("SELECT 1 FROM blobs WHERE handle = ? LIMIT 1", (handle,)) is not None
 
     def counts(self) -> dict[str, int]:
         """Rows of each table, for `bus info`."""

@@ -35,6 +35,7 @@ CREATE TABLE parked (
     grp INTEGER NOT NULL, offset INTEGER NOT NULL, count INTEGER NOT NULL, due_ms INTEGER NOT NULL,
     first_error TEXT NOT NULL, last_error TEXT NOT NULL, PRIMARY KEY (grp, offset)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE blobs (handle TEXT NOT NULL, offset INTEGER NOT NULL, PRIMARY KEY (handle, offset)) STRICT, WITHOUT ROWID;
 CREATE TABLE dead (
     grp INTEGER NOT NULL, offset INTEGER NOT NULL, count INTEGER NOT NULL, dead_ms INTEGER NOT NULL,
     reason TEXT NOT NULL, first_error TEXT NOT NULL, last_error TEXT NOT NULL, PRIMARY KEY (grp, offset)
@@ -85,6 +86,8 @@ class NewRow:
     body: bytes
     not_before_ms: int | None = None
     expires_ms: int | None = None
+    #: Blobs that it refers to.
+    blobs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ class Op(IntEnum):
     #: [HELLO, protocol, name, instance] → [HELLO, protocol, epoch]
     HELLO = 1
     #: [PUBLISH, rid, [item, …]] → [PUBLISH, rid, [[seq, duplicate], …]]
-    #: item = body, or [body, not_before_ms, expires_ms, expected_last_seq | nil]
+    #: item = body, or [body, not_before_ms, expires_ms, expected_last_seq | nil, [blob handle, …]]
     PUBLISH = 2
     #: [SUBSCRIBE, sid, group, kinds, sessions, max_in_flight, ack_wait_ms, max_deliver, backoff_ms, start]
     SUBSCRIBE = 3
@@ -56,6 +56,10 @@ class Op(IntEnum):
     SERVE = 15
     #: [PING] → [PING]
     PING = 16
+    #: [BLOB_PUT, rid, handle, start, part, last] → [BLOB_PUT, rid, done]
+    BLOB_PUT = 18
+    #: [BLOB_GET, rid, handle, start] → [BLOB_GET, rid, part, size]
+    BLOB_GET = 19
     #: broker → client: [UNKNOWN]: say HELLO again (the broker is new, or had given you up).
     UNKNOWN = 17
 
