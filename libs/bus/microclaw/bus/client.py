@@ -264,7 +264,9 @@ class Client(Bus):
         self._calls[rid] = (operation, future)
         self._say(operation)
         try:
-            return await (future if timeout_s is None else asyncio.wait_for(future, timeout_s))
+            # Not `wait_for`: in Python 3.11 it forgets that it was cancelled when the answer comes just then.
+            async with asyncio.timeout(timeout_s):
+                return await future
         except TimeoutError:
             raise BusTimeout("the bus did not answer in time; whether it took effect is unknown") from None
         finally:

@@ -34,7 +34,7 @@ import msgspec
 from microclaw.bus import only_one
 from microclaw.bus.api import Bus, Delivery, Draft, Handler, Subscription
 from microclaw.bus.client import connect
-from microclaw.bus.errors import BusError, EnvelopeError
+from microclaw.bus.errors import EnvelopeError, Refused
 from microclaw.bus.logs import configure
 from microclaw.core.errors import MicroclawError, UnhealthyError, UsageError
 from microclaw.core.home import Home, home_from
@@ -176,9 +176,13 @@ class Service:
                 await self.bus.ack(delivery, *drafts)
                 if settled is not None:
                     settled(drafts)
-            except BusError as error:
+            except Refused as error:
                 self.trouble(f"what {envelope.kind} caused was refused: {error}")
-                await self.bus.term(delivery, str(error))
+                if error.code == "id_conflict":
+                    # It was done before, and said otherwise then: the first word holds.
+                    await self.bus.ack(delivery)
+                else:
+                    await self.bus.term(delivery, str(error))
 
     async def _beat(self, subscription: Subscription, delivery: Delivery) -> None:
         while True:
