@@ -8,7 +8,7 @@ set -eu
 cd "$(dirname "$0")/.."
 compile() { uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url pyproject.toml --extra agent "$@"; }
 compile -o requirements.lock
-for extra in telegram discord email device; do
+for extra in telegram discord email device prove; do
     compile --extra "$extra" -c requirements.lock -o "requirements/$extra.lock"
 done
 compile --extra telegram --extra discord --extra email --group dev -c requirements.lock -o requirements/dev.lock
