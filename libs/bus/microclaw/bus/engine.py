@@ -254,7 +254,7 @@ class Engine:
                 raise Refusal("too_big", f"{len(items)} messages in one call, the limit is {CALL_MESSAGES_MAX}")
             rows, names = [], []
             for item in items:
-                body, not_before, expires, expected, blobs = item if isinstance(item, list) else (item, 0, 0, None, ())
+                body, not_before, expires, expected, *named = item if isinstance(item, list) else (item, 0, 0, None)
                 if isinstance(item, list) and not all(_is_count(n) for n in (not_before, expires, expected or 0)):
                     raise TypeError("times and places are whole numbers")
                 envelope = decode(body)
@@ -263,7 +263,7 @@ class Engine:
                 digest = digest_of(envelope.session_id, envelope.source, envelope.payload)
                 rows.append(NewRow(
                     0, envelope.message_id, 0, 0, 0, digest, body, not_before or None, expires or None,
-                    self._kept(blobs) if blobs else (),
+                    self._kept(named[0]) if named else (),
                 ))
                 names.append((envelope.session_id, kind, expected))
         except EnvelopeTooBig as error:

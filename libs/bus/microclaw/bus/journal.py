@@ -36,8 +36,9 @@ INSERT_ROWS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 CHECKPOINT_PAGES = 4000
 #: Journals up to this size are checked page by page at every start.
 CHECKED_BYTES_MAX = 16 << 20
-#: WAL bytes written in advance.
-PREWARM_BYTES = 4 << 20
+#: WAL bytes written in advance: a little more than there are between two checkpoints.
+PREWARM_BYTES = 17 << 20
+PREWARM_STEP_BYTES = 1 << 20
 
 _ROW = "offset, session, seq, kind, body, not_before_ms, expires_ms"
 
@@ -57,9 +58,8 @@ class Journal:
         # Not true to a power cut without FULL, so it would cry wolf.
         self._mark = Mark(path.with_suffix(".mark")) if synchronous == "FULL" else None
         self._newest = 0
-        fresh = not path.exists()
         try:
-            self._open(driver, synchronous, fresh=fresh)
+            self._open(driver, synchronous)
         except BaseException as error:
             self._release()
             if driver.full(error):
@@ -70,8 +70,9 @@ class Journal:
                 ) from error
             raise
 
-    def _open(self, driver: Driver, synchronous: str, *, fresh: bool) -> None:
+    def _open(self, driver: Driver, synchronous: str) -> None:
         path = self.path
+        self._synchronous = synchronous
         self._db = driver.connect(path)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute(f"PRAGMA synchronous={synchronous}")
@@ -83,8 +84,8 @@ class Journal:
         elif version != SCHEMA:
             raise JournalError(f"{path.name} has version {version}, this program reads {SCHEMA}: use the program "
                                "that wrote it, or restore a backup")
-        if fresh:
-            self._prewarm()
+        # At every start: a clean end deletes the log.
+        self._prewarm()
         self.epoch: str = self._value("SELECT value FROM meta WHERE key = 'epoch'")
         self._inserts = {rows: _insert_sql(rows) for rows in INSERT_ROWS}
         self._examine()
@@ -128,10 +129,21 @@ class Journal:
         self._db.execute("COMMIT")
 
     def _prewarm(self) -> None:
+        """Let the write-ahead log be as long as it gets, if it is not: one blob written again and again, so that the
+        file itself hardly grows (random: SQLite does not write what did not change). Nothing here is worth a sync."""
+        wal = Path(f"{self.path}-wal")
+        if wal.exists() and wal.stat().st_size >= PREWARM_BYTES:
+            return
+        self._db.execute("PRAGMA wal_autocheckpoint=0")
+        self._db.execute("PRAGMA synchronous=OFF")
         self._db.execute("CREATE TABLE prewarm (filling BLOB)")
-        self._db.execute("INSERT INTO prewarm VALUES (zeroblob(?))", (PREWARM_BYTES,))
+        self._db.execute("INSERT INTO prewarm VALUES (zeroblob(?))", (PREWARM_STEP_BYTES,))
+        for _ in range(PREWARM_BYTES // PREWARM_STEP_BYTES):
+            self._db.execute("UPDATE prewarm SET filling = randomblob(?)", (PREWARM_STEP_BYTES,))
         self._db.execute("DROP TABLE prewarm")
+        self._db.execute(f"PRAGMA synchronous={self._synchronous}")
         self.checkpoint("RESTART")
+        self._db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
 
     # --- writing --------------------------------------------------------------------------------------------------
 
