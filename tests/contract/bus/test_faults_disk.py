@@ -100,7 +100,7 @@ def fill():
                 file.write(bytes(4096))
         except OSError:
             pass
-ballast = Ballast(root / "journal.ballast", 2 << 20)
+ballast = Ballast(root / "journal.ballast")
 journal = Journal(root / "journal.db")
 alone = EngineAlone(journal, ballast=ballast)
 peer = alone.connect("p")
@@ -149,7 +149,7 @@ def test_fault05_a_really_full_file_system_at_commit_at_checkpoint_and_at_start(
     program.write_text(FULL_DISK)
     disk = tmp_path / "disk"
     disk.mkdir()
-    script = 'mount -t tmpfs -o size=44m tmpfs "$1" && exec "$2" "$3" "$1" "$4"'
+    script = 'mount -t tmpfs -o size=80m tmpfs "$1" && exec "$2" "$3" "$1" "$4"'
     ended = subprocess.run(
         ["unshare", "-rm", "sh", "-c", script, "sh", disk, sys.executable, program, os.getcwd()],
         capture_output=True, text=True, timeout=60,

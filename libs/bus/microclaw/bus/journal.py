@@ -306,8 +306,13 @@ class Journal:
         return len(rows)
 
     def checkpoint(self, mode: str = "PASSIVE") -> None:
-        """Bring the WAL into the file."""
-        list(self._db.execute(f"PRAGMA wal_checkpoint({mode})"))
+        """Bring the WAL into the file. :raises NoSpace: the file can't grow; the WAL keeps what it has."""
+        try:
+            list(self._db.execute(f"PRAGMA wal_checkpoint({mode})"))
+        except Exception as error:
+            if self._driver.full(error):
+                raise NoSpace from error
+            raise
 
     # --- reading --------------------------------------------------------------------------------------------------
 
