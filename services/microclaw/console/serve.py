@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 
 from microclaw.bus.api import Subscription
-from microclaw.bus.errors import Refused
 from microclaw.bus.service import Service, now_ms
 from microclaw.console import tables
 from microclaw.console.inbound import Inbound
@@ -29,7 +28,7 @@ async def serve(service: Service) -> None:
     inbound = Inbound(engine, service.bus, now_ms)
     outbound = Outbound(engine, outbox, service.bus, service.settings.assistant, now_ms)
     try:
-        await _publish_leftovers(service, outbox)
+        await outbox.flush_and_tell(service.bus, service.trouble)
         service.consume(
             Subscription("console", ("reply.requested",), sessions="console:"), outbound.on_reply,
             concurrency=CHATS_AT_ONCE, settled=outbox.settled,
@@ -42,14 +41,6 @@ async def serve(service: Service) -> None:
                 await asyncio.wait_for(service.stopping.wait(), TIDY_S)
             outbox.forget(now_ms=now_ms())
             inbound.forget()
-            await _publish_leftovers(service, outbox)
+            await outbox.flush_and_tell(service.bus, service.trouble)
     finally:
         engine.dispose()
-
-
-async def _publish_leftovers(service: Service, outbox: Outbox) -> None:
-    try:
-        for refused in await outbox.flush(service.bus):
-            service.trouble(f"the broker refused a delivery's record: {refused}")
-    except Refused as refused:
-        service.trouble(f"the broker takes nothing at present: {refused}")

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 
 from microclaw.bus.api import Subscription
-from microclaw.bus.errors import Refused
 from microclaw.bus.service import Service, now_ms
 from microclaw.core.requests import Deliver, GroupsAsked, ImportMessages, RegisterGroup
 from microclaw.router import commands, tables
@@ -38,7 +37,7 @@ async def serve(service: Service) -> None:
         if problem := registry.ensure_main(service.settings.console.chat):
             service.trouble(problem)
         service.facts |= registry.facts()
-        await _publish_leftovers(service, outbox)
+        await outbox.flush_and_tell(service.bus, service.trouble)
         service.consume(
             Subscription("router", ("message.received",)), inbound.on_message,
             concurrency=CHATS_AT_ONCE, settled=outbox.settled,
@@ -54,14 +53,6 @@ async def serve(service: Service) -> None:
             service.facts |= registry.facts()
             outbox.forget(now_ms=now_ms())
             commands.forget(engine, now_ms=now_ms())
-            await _publish_leftovers(service, outbox)
+            await outbox.flush_and_tell(service.bus, service.trouble)
     finally:
         engine.dispose()
-
-
-async def _publish_leftovers(service: Service, outbox: Outbox) -> None:
-    try:
-        for refused in await outbox.flush(service.bus):
-            service.trouble(f"the broker refused what a message caused: {refused}")
-    except Refused as refused:
-        service.trouble(f"the broker takes nothing at present: {refused}")

@@ -22,7 +22,7 @@ Every service that uses it has its own two tables, made by `outbox_tables`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 from sqlalchemy import (
@@ -196,6 +196,14 @@ class Outbox:
                 refusals += await self._one_by_one(bus, part)
             self.settled(part)
         return refusals
+
+    async def flush_and_tell(self, bus: Bus, trouble: Callable[[str], None]) -> None:
+        """`flush` all of it; what can't be published, for ever or now, is told (`Service.trouble`), not raised."""
+        try:
+            for refused in await self.flush(bus):
+                trouble(f"the broker refused what was to be said: {refused}")
+        except Refused as refused:
+            trouble(f"the broker takes nothing at present: {refused}")
 
     def forget(self, *, now_ms: int) -> None:
         """Drop inbox rows older than any redelivery."""
