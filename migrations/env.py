@@ -35,6 +35,7 @@ from alembic import context
 from sqlalchemy import Connection, MetaData
 
 from microclaw.store.engine import engine_for
+from microclaw.store.schema import is_compared
 
 
 def tables_of(service: str) -> MetaData:
@@ -50,7 +51,7 @@ def run(connection: Connection, target: MetaData | None) -> None:
     # SQLite can roll back DDL when the driver leaves transactions alone, which `engine_for` sees to.
     context.configure(
         connection=connection, target_metadata=target, render_as_batch=True, transactional_ddl=True,
-        compare_type=True, compare_server_default=True,
+        compare_type=True, compare_server_default=True, include_name=is_compared,
     )
     with context.begin_transaction():
         context.run_migrations()

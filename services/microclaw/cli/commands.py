@@ -24,7 +24,7 @@ COMMANDS = {
     "logs": Command("logs", "show a service's log (-f: follow it)"),
     "chat": Command("chat", "talk to your assistant in the terminal"),
     "agent": Command("agent", "say one thing and print the answer"),
-    "message": Command("message", "send a message to a chat"),
+    "message": Command("message", "send a message to a chat, search past messages"),
     "groups": Command("groups", "list and register chats"),
     "cron": Command("cron", "list, add and change scheduled tasks"),
     "sessions": Command("sessions", "the agents' conversations: list, show"),

@@ -1,29 +1,61 @@
-"""`microclaw message send`."""
+"""`microclaw message send|search`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import uuid
+from datetime import datetime
+
+import msgspec
 
 from microclaw.cli.asking import ask
 from microclaw.cli.context import Context
 from microclaw.core.errors import UsageError
-from microclaw.core.requests import Deliver, Done
+from microclaw.core.requests import Deliver, Done, FoundMessages, SearchMessages
+from microclaw.core.search import HITS_MAX
+from microclaw.core.text import visible
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """`send` and what it needs."""
+    """The actions and what they need."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     send = actions.add_parser("send", help="send a message to a chat")
     send.add_argument("--channel", help="console, telegram, …; may be left out when --target is CHANNEL:ID")
     send.add_argument("--target", required=True, metavar="ID", help="the chat's id in its channel")
     send.add_argument("--message", required=True, metavar="TEXT", help="what to send; - reads it from the input")
     send.add_argument("--dry-run", action="store_true", help="only say what would be sent")
+    search = actions.add_parser("search", help="find past messages by their words, the newest first")
+    search.add_argument("query", metavar="TEXT", nargs="+", help='words, and "phrases in quotes"')
+    search.add_argument("--chat", default="", metavar="CHANNEL:ID", help="in this chat alone")
+    search.add_argument("--before", type=int, default=0, metavar="N", help="older ones than message number N")
+    search.add_argument("--limit", type=int, default=20, metavar="N", help=f"so many at most (at most {HITS_MAX})")
 
 
 def run(context: Context, options: argparse.Namespace) -> int:
-    """Send it. Raises MicroclawError: refused, or nobody takes it."""
+    """Carry it out. Raises MicroclawError: refused, or nobody takes it."""
+    return _search(context, options) if options.action == "search" else _send(context, options)
+
+
+def _search(context: Context, options: argparse.Namespace) -> int:
+    found = ask(context, SearchMessages(
+        query=" ".join(options.query), chat=options.chat, before=options.before, limit=options.limit,
+    ), FoundMessages)
+    if context.json:
+        context.dump(msgspec.to_builtins(found))
+        return 0
+    for row in found.rows:
+        sent = datetime.fromtimestamp(row.sent_ms / 1000).astimezone()
+        print(context.paint(f"--- {sent:%Y-%m-%d %H:%M}  {visible(row.sender_name)} in {row.chat}", "grey"))
+        print(visible(row.text))
+    if found.more_before:
+        context.say(f"older ones: --before {found.more_before}")
+    if not found.rows:
+        context.say(f"nothing among {found.searched} messages")
+    return 0
+
+
+def _send(context: Context, options: argparse.Namespace) -> int:
     target = str(options.target)
     chat = target if options.channel is None else f"{options.channel}:{target.removeprefix(f'{options.channel}:')}"
     if ":" not in chat or not chat.split(":", 1)[1]:

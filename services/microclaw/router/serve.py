@@ -7,11 +7,12 @@ import contextlib
 
 from microclaw.bus.api import Subscription
 from microclaw.bus.service import Service, now_ms
-from microclaw.core.requests import Deliver, GroupsAsked, ImportMessages, RegisterGroup
+from microclaw.core.requests import Deliver, GroupsAsked, ImportMessages, RegisterGroup, SearchMessages
 from microclaw.router import commands, tables
 from microclaw.router.history import History
 from microclaw.router.inbound import Inbound
 from microclaw.router.registry import Registry
+from microclaw.router.searching import Searching
 from microclaw.router.senders import Senders, list_path
 from microclaw.router.sending import Sending
 from microclaw.store.engine import open_store
@@ -46,6 +47,7 @@ async def serve(service: Service) -> None:
         service.answer(RegisterGroup, registry.on_register)
         service.answer(Deliver, sending.on_deliver)
         service.answer(ImportMessages, History(engine, registry).on_import)
+        service.answer(SearchMessages, Searching(engine, registry).on_search)
         await service.ready()
         while not service.stopping.is_set():
             with contextlib.suppress(asyncio.TimeoutError):

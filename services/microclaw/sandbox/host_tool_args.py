@@ -52,6 +52,13 @@ class RegisterArgs(msgspec.Struct, frozen=True):
     requires_trigger: bool = True
 
 
+class SearchArgs(msgspec.Struct, frozen=True):
+    query: str
+    chat: Chat = ""
+    before: Annotated[int, Meta(ge=0)] = 0
+    limit: Annotated[int, Meta(ge=1)] = 20
+
+
 class ListArgs(msgspec.Struct, frozen=True):
     pass
 
@@ -60,4 +67,5 @@ ARGS: dict[str, type[msgspec.Struct]] = {
     "send_message": SendArgs, "schedule_task": ScheduleArgs, "list_tasks": ListArgs,
     "pause_task": ChangeArgs, "resume_task": ChangeArgs, "cancel_task": ChangeArgs, "update_task": UpdateArgs,
     "register_group": RegisterArgs, "list_groups": ListArgs,
+    "search_messages": SearchArgs,
 }

@@ -17,24 +17,27 @@ from microclaw.core.groups import missing_fields
 from microclaw.core.ids import derived_id, id_text, id_time
 from microclaw.core.kinds import AuditEntry, ReplyRequested, RunGranted
 from microclaw.core.policy import Denied, may, visible_tasks
+from microclaw.core.prompt import iso_utc
 from microclaw.core.requests import (
     ApprovalRuling,
     AskApproval,
     ChangeTask,
     CreateTask,
     Failed,
+    FoundMessages,
     Group,
     GroupAnswer,
     Groups,
     GroupsAsked,
     RegisterGroup,
     Request,
+    SearchMessages,
     TaskAnswer,
     Tasks,
     TasksAsked,
 )
 from microclaw.core.tasks import TOOL_CONTEXT
-from microclaw.core.text import strip_internal
+from microclaw.core.text import strip_internal, visible
 from microclaw.core.turns import REPLY_BYTES_MAX
 from microclaw.core.worker import ToolCall, ToolReply
 from microclaw.sandbox.host_tool_args import (
@@ -43,6 +46,7 @@ from microclaw.sandbox.host_tool_args import (
     ListArgs,
     RegisterArgs,
     ScheduleArgs,
+    SearchArgs,
     SendArgs,
     UpdateArgs,
 )
@@ -56,7 +60,7 @@ ASK_AGAIN_S = 0.2
 ROWS_MAX = 100
 PROMPT_CHARS_SHOWN = 300
 
-Answer = TypeVar("Answer", TaskAnswer, Tasks, Groups, GroupAnswer, ApprovalRuling)
+Answer = TypeVar("Answer", TaskAnswer, Tasks, Groups, GroupAnswer, ApprovalRuling, FoundMessages)
 
 log = logging.getLogger("microclaw.sandbox")
 
@@ -102,6 +106,7 @@ class HostTools:
             "update_task": self._update_task,
             "register_group": self._register_group,
             "list_groups": self._list_groups,
+            "search_messages": self._search_messages,
         }
 
     async def call(self, who: Caller, call: ToolCall) -> ToolReply:
@@ -255,6 +260,15 @@ class HostTools:
             msgspec.structs.replace(row, prompt=_short(row.prompt), last_result=_short(row.last_result)) for row in rows
         ]).decode()
 
+    async def _search_messages(self, who: Caller, _call_id: str, args: SearchArgs) -> str:
+        grant = who.grant
+        # Which chats those are, and whether this one may see them, the router knows: it has the groups.
+        found = await self._ask("router", SearchMessages(
+            query=args.query, viewer=grant.group, viewer_is_main=grant.is_main, chat=args.chat, before=args.before,
+            limit=args.limit,
+        ), FoundMessages)
+        return _told(found)
+
     # --- groups -------------------------------------------------------------------------------------------------
 
     async def _register_group(self, who: Caller, call_id: str, args: RegisterArgs) -> str:
@@ -312,6 +326,21 @@ class HostTools:
             message_id=who.id_for(call.call_id, f"audit {who.worker_id} {call.name} {outcome} {detail}"),
             ts_ms=id_time(who.grant_id),
         )
+
+
+def _told(found: FoundMessages) -> str:
+    """With what was searched, so that nothing found is never mistaken for nothing looked at."""
+    return msgspec.json.encode({
+        "messages": [
+            {
+                "chat": row.chat, "sender": visible(row.sender_name), "time": iso_utc(row.sent_ms),
+                "text": visible(row.text), **({"own": True} if row.is_own else {}),
+            }
+            for row in found.rows
+        ],
+        "more_before": found.more_before,
+        "searched": f"{found.searched} messages" + (f" up to {iso_utc(found.newest_ms)}" if found.searched else ""),
+    }).decode()
 
 
 def _short(text: str) -> str:

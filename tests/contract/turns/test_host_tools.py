@@ -118,6 +118,19 @@ async def test_main_reaches_other_groups_and_registers_new_ones(house: tuple[Des
     ]
 
 
+async def test_a_group_searches_its_own_chat_and_main_every_one(house: tuple[Desk, Bus]) -> None:
+    desk, _ = house
+    mine = json.loads(await say(desk, "search_messages", {"query": "hel"}))
+    assert [(row["chat"], row["sender"], row["text"]) for row in mine["messages"]] == [
+        ("console:fam", "Owner", "hello"),
+    ]
+    assert mine["searched"].startswith("1 messages up to ")
+    assert (await say(desk, "search_messages", {"query": "hello", "chat": "console:main"})).startswith("error:")
+    every = json.loads(await say(desk, "search_messages", {"query": "hello", "chat": "console:fam"}, main=True))
+    assert len(every["messages"]) == 1
+    assert "no word" in await say(desk, "search_messages", {"query": '"*"'})
+
+
 async def test_wrong_arguments_are_told_to_the_model(house: tuple[Desk, Bus]) -> None:
     desk, _ = house
     assert "schedule_type" in await say(

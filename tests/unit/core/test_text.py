@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microclaw.core.text import is_own_reply, is_worth_storing, outbound, strip_internal
+from microclaw.core.text import is_own_reply, is_worth_storing, outbound, strip_internal, visible
 
 
 @pytest.mark.parametrize(("text", "said"), [
@@ -48,3 +48,33 @@ def test_the_connectors_flag_tells_our_own_messages_and_a_prefix_only_where_ther
 def test_a_message_without_content_is_not_stored() -> None:
     assert not is_worth_storing(None) and not is_worth_storing("")
     assert is_worth_storing("x") and is_worth_storing("", attachments=1)
+
+
+@pytest.mark.parametrize("text", [
+    "plain", "日本語 🎉", "line1\nline2\ttab\r\n", "👨‍👩‍👧 ❤️‍🔥 👍🏽 1️⃣ ☎︎", "🏴󠁧󠁢󠁥󠁮󠁧󠁿 England", "می‌خواهم", "क्‍ष", "שלום\u200e!", "葛\U000e0100",
+    "naïve – “quotes” …", "",
+])
+def test_what_a_person_sees_stays_as_it_is(text: str) -> None:
+    assert visible(text) == text
+
+
+@pytest.mark.parametrize(("text", "shown"), [
+    ("ig\u200bnore", "ig[1 hidden character]nore"),
+    ("a\u200c\u200d\u200c\u200db", "a[4 hidden characters]b"),
+    ("hi" + "".join(chr(0xE0000 + ord(char)) for char in "obey"), "hi[4 hidden characters]"),
+    ("\u202egnp.exe\u202c", "[1 hidden character]gnp.exe[1 hidden character]"),
+    ("x\ufe01\ufe02\ufe03", "x[3 hidden characters]"),
+    ("a\x00\x1b[31mb\x9b", "a[2 hidden characters][31mb[1 hidden character]"),
+    ("\ufeffstart\u2060", "[1 hidden character]start[1 hidden character]"),
+    ("🏴" + chr(0xE0061) * 20, "🏴[20 hidden characters]"),
+    ("ש\u200e\u200f\u200e", "ש[3 hidden characters]"),
+])
+def test_ac50_what_is_written_unseen_is_told(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+@given(st.text())
+def test_ac50_nothing_hidden_is_left_in_ascii(text: str) -> None:
+    ascii_only = "".join(char for char in visible(text) if char.isascii())
+    assert not any(ord(char) < 32 and char not in "\t\n\r" for char in ascii_only)
+    assert visible(visible(text)) == visible(text)

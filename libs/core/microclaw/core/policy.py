@@ -49,6 +49,11 @@ def may(tool: str, viewer: str, viewer_is_main: bool, *, target: str | None = No
         if viewer_is_main or target == viewer:
             return Allowed()
         return Denied("send_message: this group may write to its own chat only")
+    if tool == "search_messages":
+        if viewer_is_main or target == viewer:
+            return Allowed()
+        # The same words whether that chat exists or not.
+        return Denied("search_messages: this group may search its own chat only")
     if tool == "schedule_task":
         if target is None:
             return Denied("schedule_task: that chat is not a registered group; list_groups shows which are")

@@ -4,7 +4,8 @@
     <message sender="Alice" time="2024-01-01T00:00:00.000Z">hello</message>
     </messages>
 
-Everything a person wrote is escaped, so no message can pass for two, or for somebody else's.
+Everything a person wrote is escaped, so no message can pass for two, or for somebody else's, and no template's token
+of a model stands in it; what was written unseen is told (`text.visible`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from microclaw.core.kinds import Attachment, PromptMessage, Quote
+from microclaw.core.text import visible
 
 #: Largest prompt of one request, bytes of its JSON: a quarter of a worker's line (`worker.LINE_BYTES_MAX`).
 PROMPT_BYTES_MAX = 256 * 1024
@@ -56,20 +58,24 @@ def escape(text: str) -> str:
 
 def format_line(line: Line) -> str:
     """One `<message>` element."""
-    reply_to = f' reply_to="{escape(line.reply_to)}"' if line.reply_to else ""
+    reply_to = f' reply_to="{_fenced(line.reply_to)}"' if line.reply_to else ""
     quoted = ""
     if line.quoted_text:
-        source = f' from="{escape(line.quoted_sender)}"' if line.quoted_sender else ""
-        quoted = f"\n  <quoted_message{source}>{escape(line.quoted_text)}</quoted_message>\n"
+        source = f' from="{_fenced(line.quoted_sender)}"' if line.quoted_sender else ""
+        quoted = f"\n  <quoted_message{source}>{_fenced(line.quoted_text)}</quoted_message>\n"
     files = "".join(
-        f'\n  <attachment name="{escape(file.name)}" type="{escape(file.mime)}" bytes="{file.size_bytes}" '
-        f'handle="{escape(file.handle)}" />'
+        f'\n  <attachment name="{_fenced(file.name)}" type="{_fenced(file.mime)}" bytes="{file.size_bytes}" '
+        f'handle="{_fenced(file.handle)}" />'
         for file in line.attachments
     )
     return (
-        f'<message sender="{escape(line.sender)}" time="{escape(line.time)}"{reply_to}>'
-        f"{quoted}{escape(line.text)}{files}</message>"
+        f'<message sender="{_fenced(line.sender)}" time="{_fenced(line.time)}"{reply_to}>'
+        f"{quoted}{_fenced(line.text)}{files}</message>"
     )
+
+
+def _fenced(text: str) -> str:
+    return escape(visible(text))
 
 
 def format_lines(lines: Iterable[Line], *, timezone: str = "") -> str:

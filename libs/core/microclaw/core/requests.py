@@ -107,6 +107,45 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
     elsewhere: int
 
 
+class SearchMessages(Request, frozen=True, kw_only=True, tag="messages.search"):
+    """To the router: past messages that hold all of these words, the newest first. Answer: FoundMessages or Failed.
+
+    `viewer` is the group that asks, "" = the owner: a group finds what was written in its own chat, main and the owner
+    what was written in any.
+    """
+
+    #: Words, and phrases in double quotes (`core.search.read_query`).
+    query: str
+    viewer: str = ""
+    viewer_is_main: bool = False
+    #: In this chat alone; "" = in all that may be seen.
+    chat: str = ""
+    #: Only messages before this number (`FoundMessages.more_before`); 0 = from the newest on.
+    before: int = 0
+    limit: int = 20
+
+
+class FoundMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """`text` is cut around the first hit. `is_own`: we said it."""
+
+    number: int
+    chat: str
+    sender_name: str
+    sent_ms: int
+    text: str
+    is_own: bool = False
+
+
+class FoundMessages(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="messages.search.answer"):
+    rows: tuple[FoundMessage, ...]
+    #: Ask again with this for older ones; 0 = there are none.
+    more_before: int = 0
+    #: How many messages were searched, and when the newest of them was written (0 = there are none): the index is
+    #: written with each message, so this is all there is.
+    searched: int = 0
+    newest_ms: int = 0
+
+
 class GroupAnswer(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="groups.register.answer"):
     group: Group
 
@@ -579,7 +618,7 @@ ANSWERED_BY: dict[type[Request], str] = {
     GroupsAsked: "router", RegisterGroup: "router", Deliver: "router",
     RunsAsked: "queue",
     CreateTask: "scheduler", ChangeTask: "scheduler", TasksAsked: "scheduler",
-    ImportMessages: "router", FireTask: "scheduler", TaskRunsAsked: "scheduler",
+    ImportMessages: "router", SearchMessages: "router", FireTask: "scheduler", TaskRunsAsked: "scheduler",
     SessionsAsked: "sandbox", SessionAsked: "sandbox",
     OpenDoor: "egress", CloseDoors: "egress",
     SetSecret: "egress", RemoveSecret: "egress", SecretsAsked: "egress",

@@ -8,6 +8,40 @@ from microclaw.core.trigger import trim
 
 _INTERNAL = re.compile(r"<internal>.*?</internal>", re.DOTALL)
 
+#: What a person does not see: controls, zero-width and filling characters, marks of direction, variation selectors,
+#: Unicode's tags.
+_HIDDEN = (
+    "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+#: Where some of these belong to what is seen: the flags of regions; an emoji's or a letter's variant; joined emoji and
+#: letters; one mark of direction beside a letter.
+_SEEN, _SEEN_NOT_ASCII = f"[^{_HIDDEN}\\s]", f"[^\x00-\x7f{_HIDDEN}\\s]"
+_FITTING = (
+    "\U0001f3f4[\U000e0020-\U000e007e]{1,6}\U000e007f"
+    f"|(?:{_SEEN}[\ufe0e\ufe0f]|{_SEEN_NOT_ASCII}[\ufe00-\ufe0d\U000e0100-\U000e01ef])(?:\u200d(?={_SEEN_NOT_ASCII}))?"
+    f"|{_SEEN_NOT_ASCII}[\u200c\u200d](?={_SEEN_NOT_ASCII})"
+    f"|{_SEEN_NOT_ASCII}[\u061c\u200e\u200f](?![{_HIDDEN}])"
+)
+_HIDING = re.compile(f"(?P<fits>{_FITTING})|(?P<hidden>[{_HIDDEN}]+)")
+
+
+def visible(text: str) -> str:
+    """The text with what is written in it unseen replaced by a note of how much that was.
+
+    A joiner inside an emoji, a variant selector and the like stay: they are part of what is seen.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return _HIDING.sub(_note, text)
+
+
+def _note(found: re.Match[str]) -> str:
+    if found["fits"]:
+        return found[0]
+    count = len(found[0])
+    return f"[{count} hidden character{'s' if count > 1 else ''}]"
+
 
 def strip_internal(text: str) -> str:
     """The text without the agent's `<internal>…</internal>` notes, trimmed.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from sqlalchemy import MetaData
 
 #: Every constraint has a name, so that a later migration can change it, on SQLite too.
@@ -17,3 +19,8 @@ _NAMES = {
 def new_metadata() -> MetaData:
     """The collection that a service's `tables.py` puts its tables into (as `metadata`)."""
     return MetaData(naming_convention=_NAMES)
+
+
+def is_compared(table: str | None, kind: str, _parent: object = None) -> bool:
+    """Whether Alembic compares this table: a full-text index (`…_search`) and what it is made of are SQLite's own."""
+    return kind != "table" or re.search(r"_search(_(data|idx|docsize|config|content))?\Z", table or "") is None
