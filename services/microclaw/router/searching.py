@@ -45,7 +45,7 @@ class Searching:
             more_before=found[limit - 1].number if len(found) > limit else 0, searched=searched, newest_ms=newest_ms,
         )
 
-    def _seen(self, wanted: SearchMessages) -> list[str] | None | Failed:
+    def _seen(self, wanted: SearchMessages) -> list[str] | Failed | None:
         """The chats to search; None = all."""
         if not wanted.viewer:
             return [wanted.chat] if wanted.chat else None

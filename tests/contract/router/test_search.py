@@ -37,7 +37,8 @@ class Scene:
         await scene.play.register("wa:fam", "fam")
         await scene.play.register("wa:club", "club")
         for number, text in enumerate((
-            "Pizza on Friday?", "Die Straße nach Zürich", "ピザを食べたい", 'he said "red wine" and OR', "100% sure_thing",
+            "Pizza on Friday?", "Die Straße nach Zürich", "ピザを食べたい", 'he said "red wine" and OR',
+            "100% sure_thing",
         ), 1):
             await scene.play.hears(said(number, text))
         await scene.play.hears(said(1, "pizza for the club", "wa:club"))

@@ -15,6 +15,7 @@ from microclaw.agent.worker import Worker
 from microclaw.agent.workspace import Workspace
 from microclaw.core.kinds import Attachment, PromptMessage, Quote
 from microclaw.core.prompt import format_messages, format_task
+from microclaw.core.text import visible
 from microclaw.core.worker import ToolCall, ToolReply, Turn, TurnDone, WorkerLine
 
 NOW_MS = 1_795_440_000_000  # Monday 2026-11-23 14:20 in Berlin
@@ -219,5 +220,5 @@ def test_what_the_router_writes_is_read_as_it_was(texts: list[str], sender: str)
     ]
     for prompt in (format_messages(messages), format_messages(messages, timezone="Europe/Berlin")):
         read = read_prompt(prompt).messages
-        assert [message.text for message in read] == [text.strip() for text in texts]
-        assert all(message.sender == sender for message in read)
+        assert [message.text for message in read] == [visible(text).strip() for text in texts]
+        assert all(message.sender == visible(sender) for message in read)

@@ -51,7 +51,8 @@ def test_a_message_without_content_is_not_stored() -> None:
 
 
 @pytest.mark.parametrize("text", [
-    "plain", "日本語 🎉", "line1\nline2\ttab\r\n", "👨‍👩‍👧 ❤️‍🔥 👍🏽 1️⃣ ☎︎", "🏴󠁧󠁢󠁥󠁮󠁧󠁿 England", "می‌خواهم", "क्‍ष", "שלום\u200e!", "葛\U000e0100",
+    "plain", "日本語 🎉", "line1\nline2\ttab\r\n", "👨‍👩‍👧 ❤️‍🔥 👍🏽 1️⃣ ☎︎",
+    "🏴󠁧󠁢󠁥󠁮󠁧󠁿 England", "می‌خواهم", "क्‍ष", "שלום\u200e!", "葛\U000e0100",
     "naïve – “quotes” …", "",
 ])
 def test_what_a_person_sees_stays_as_it_is(text: str) -> None:

@@ -143,7 +143,9 @@ def _local(line: Line, zone: ZoneInfo) -> Line:
 
 def prompt_bytes(message: PromptMessage) -> int:
     """What a message adds to a request and its prompt, at most, in bytes."""
-    return len(msgspec.json.encode(format_line(line_of(message)))) + len(message.id.encode()) + _FIELDS_BYTES
+    told = len(msgspec.json.encode(format_line(line_of(message))))
+    # What was written unseen takes more room in the request than in the prompt.
+    return max(told + len(message.id.encode()), len(msgspec.msgpack.encode(message))) + _FIELDS_BYTES
 
 
 def split(messages: Iterable[PromptMessage], bytes_max: int = PROMPT_BYTES_MAX) -> list[list[PromptMessage]]:
