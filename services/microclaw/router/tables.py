@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from sqlalchemy import (
-    DDL,
     BigInteger,
     Boolean,
     Column,
+    Connection,
     Index,
     Integer,
     LargeBinary,
@@ -69,23 +69,28 @@ messages = Table(
     Index("ix_router_messages_waiting", "chat", "request_id", "number"),
 )
 
-#: The full-text index over messages (SQLite's FTS5): it holds words only, and triggers keep it in the transaction that
-#: writes the message, so that it is never behind.
-SEARCH = (
-    "CREATE VIRTUAL TABLE router_search USING fts5("
-    "sender_name, text, content='router_messages', content_rowid='number', tokenize='unicode61 remove_diacritics 2')",
-    "CREATE TRIGGER router_search_added AFTER INSERT ON router_messages BEGIN {add} END",
-    "CREATE TRIGGER router_search_gone AFTER DELETE ON router_messages BEGIN {drop} END",
-    "CREATE TRIGGER router_search_changed AFTER UPDATE OF number, sender_name, text ON router_messages "
-    "BEGIN {drop} {add} END",
-)
 _ADD = "INSERT INTO router_search(rowid, sender_name, text) VALUES (new.number, new.sender_name, new.text);"
 _DROP = (
     "INSERT INTO router_search(router_search, rowid, sender_name, text) "
     "VALUES ('delete', old.number, old.sender_name, old.text);"
 )
-for statement in SEARCH:
-    event.listen(messages, "after_create", DDL(statement.format(add=_ADD, drop=_DROP)))
+#: The full-text index over messages (SQLite's FTS5): it holds words only, and triggers keep it in the transaction that
+#: writes the message, so that it is never behind.
+SEARCH = (
+    "CREATE VIRTUAL TABLE router_search USING fts5("
+    "sender_name, text, content='router_messages', content_rowid='number', tokenize='unicode61 remove_diacritics 2')",
+    f"CREATE TRIGGER router_search_added AFTER INSERT ON router_messages BEGIN {_ADD} END",
+    f"CREATE TRIGGER router_search_gone AFTER DELETE ON router_messages BEGIN {_DROP} END",
+    "CREATE TRIGGER router_search_changed AFTER UPDATE OF number, sender_name, text ON router_messages "
+    f"BEGIN {_DROP} {_ADD} END",
+)
+
+
+@event.listens_for(messages, "after_create")
+def _make_index(_messages: Table, db: Connection, **_more: object) -> None:
+    for statement in SEARCH:
+        db.exec_driver_sql(statement)
+
 
 #: Answers given to requests that change something: the same `command_id` is answered the same, and done once.
 commands = Table(

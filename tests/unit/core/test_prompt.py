@@ -25,6 +25,7 @@ from microclaw.core.prompt import (
     prompt_bytes,
     split,
 )
+from microclaw.core.text import visible
 
 T0 = 1_704_067_200_000
 #: What XML itself can carry.
@@ -63,10 +64,10 @@ def test_no_text_can_pass_for_another_message(found: list[PromptMessage]) -> Non
     root = ElementTree.fromstring(format_messages(found))
     assert [element.tag for element in root] == ["message"] * len(found)
     for element, one in zip(root, found, strict=True):
-        assert element.get("sender") == one.sender_name
-        assert "".join(element.itertext()).endswith(one.text)
+        assert element.get("sender") == visible(one.sender_name)
+        assert "".join(element.itertext()).endswith(visible(one.text))
         if not (one.quote and one.quote.text):
-            assert element.text == (one.text or None)
+            assert element.text == (visible(one.text) or None)
 
 
 def test_quote_and_files_are_told() -> None:

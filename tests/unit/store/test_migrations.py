@@ -70,6 +70,23 @@ def test_migrated_schema_is_what_the_service_defines(migrated: tuple[str, Path])
     assert all(name.startswith(f"{service}_") for name in metadata.tables), "a table's name tells its writer"
 
 
+def test_a_migrated_search_index_is_the_one_that_the_service_defines(
+    migrated: tuple[str, Path], tmp_path: Path
+) -> None:
+    service, path = migrated
+    fresh = engine_for(tmp_path / "fresh.db")
+    importlib.import_module(f"microclaw.{service}.tables").metadata.create_all(fresh)
+    fresh.dispose()
+    found = []
+    for file in (path, tmp_path / "fresh.db"):
+        with closing(sqlite3.connect(file)) as db:
+            found.append(db.execute(
+                "SELECT type, name, sql FROM sqlite_master WHERE name LIKE '%\\_search%' ESCAPE '\\' ORDER BY name"
+            ).fetchall())
+    assert found[0] == found[1]
+    assert bool(found[0]) is (service == "router")
+
+
 def test_down_to_nothing_and_up_again_gives_the_same_schema(migrated: tuple[str, Path]) -> None:
     service, path = migrated
 
