@@ -120,7 +120,7 @@ async def test_main_reaches_other_groups_and_registers_new_ones(house: tuple[Des
 
 async def test_a_group_searches_its_own_chat_and_main_every_one(house: tuple[Desk, Bus]) -> None:
     desk, _ = house
-    mine = json.loads(await say(desk, "search_messages", {"query": "hel"}))
+    mine = json.loads(await say(desk, "search_messages", {"query": "hell"}))
     assert [(row["chat"], row["sender"], row["text"]) for row in mine["messages"]] == [
         ("console:fam", "Owner", "hello"),
     ]

@@ -60,7 +60,7 @@ def test_what_a_person_sees_stays_as_it_is(text: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "shown"), [
-    ("ig\u200bnore", "ig[1 hidden character]nore"),
+    ("over\u200bride", "over[1 hidden character]ride"),
     ("a\u200c\u200d\u200c\u200db", "a[4 hidden characters]b"),
     ("hi" + "".join(chr(0xE0000 + ord(char)) for char in "obey"), "hi[4 hidden characters]"),
     ("\u202egnp.exe\u202c", "[1 hidden character]gnp.exe[1 hidden character]"),
