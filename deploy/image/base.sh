@@ -1,6 +1,6 @@
 #!/bin/sh
 # A base image from Debian packages, for machines that reach a Debian mirror and no image registry.
-#   base.sh FOLDER    unpacks it into FOLDER (about 60 MB); `tar --owner=0 --group=0 --numeric-owner -C FOLDER -c . | docker import - microclaw-base`
+#   base.sh FOLDER    unpacks it into FOLDER (about 120 MB); `tar --owner=0 --group=0 --numeric-owner -C FOLDER -c . | docker import - microclaw-base`
 # Needs apt-get and dpkg-deb of Debian 12; no root rights, nothing of the packages is run.
 set -eu
 
@@ -13,7 +13,11 @@ packages="
   libc6 libgcc-s1 libstdc++6 zlib1g libexpat1 libssl3 libffi8 libsqlite3-0 libbz2-1.0 liblzma5 libncursesw6 libtinfo6
   libreadline8 libuuid1 libcrypt1 libdb5.3
   busybox bash coreutils grep sed findutils tini ca-certificates
-  libacl1 libattr1 libgmp10 libselinux1 libpcre2-8-0"
+  libacl1 libattr1 libgmp10 libselinux1 libpcre2-8-0
+  curl git python3-pip python3-distutils python3-lib2to3 python3-setuptools python3-pkg-resources python3-wheel
+  libcurl4 libcurl3-gnutls libbrotli1 libzstd1 libnghttp2-14 libidn2-0 libunistring2 libpsl5 librtmp1 libssh2-1
+  libgnutls30 libnettle8 libhogweed6 libp11-kit0 libtasn1-6 libldap-2.5-0 libsasl2-2
+  libgssapi-krb5-2 libkrb5-3 libk5crypto3 libkrb5support0 libcom-err2 libkeyutils1"
 
 mkdir -p "$root"
 # shellcheck disable=SC2086 - a list

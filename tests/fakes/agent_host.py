@@ -51,7 +51,7 @@ class AgentHost:
     def __init__(self, root: Path, first: Setup | None = None, socket: Path | None = None) -> None:
         self._root = root
         self._first = first or setup()
-        self._env = {**os.environ, "MICROCLAW_WORKSPACE": str(root)}
+        self._env = {**os.environ, "MICROCLAW_WORKSPACE": str(root), "MICROCLAW_RELAY_PORT": "0"}
         if socket is not None:
             self._env["MICROCLAW_EGRESS_SOCKET"] = str(socket)
         self.process: asyncio.subprocess.Process

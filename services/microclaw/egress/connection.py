@@ -16,14 +16,6 @@ from microclaw.egress.http_messages import BadMessage, Closed, Limits, Wire
 #: How a request is handled. True: the connection was taken over (a tunnel), nothing more is read from it.
 Handler = Callable[[Owner, Wire, h11.Request], Awaitable[bool]]
 
-_REASONS = {
-    400: "Bad Request", 401: "Unauthorized", 402: "Payment Required", 403: "Forbidden", 404: "Not Found",
-    405: "Method Not Allowed", 408: "Request Timeout", 413: "Content Too Large", 415: "Unsupported Media Type",
-    429: "Too Many Requests", 431: "Request Header Fields Too Large", 502: "Bad Gateway",
-    503: "Service Unavailable", 504: "Gateway Timeout",
-}
-
-
 class Connections:
     """Visits of all doors."""
 
@@ -72,15 +64,19 @@ class Connections:
 async def refuse(wire: Wire, status: int, reason: str, *, body: bytes = b"", kind: str = "egress_error") -> None:
     """Answer with an error of ours. :raises Closed:"""
     content = body or json.dumps({"error": {"type": kind, "message": reason}}).encode()
-    await answer(wire, status, content, [(b"x-egress-reason", _header(reason))])
+    said = _header(reason)
+    # In the status line too: of a refused tunnel it is all that most programs show.
+    await answer(wire, status, content, [(b"x-egress-reason", said)], phrase=said)
 
 
-async def answer(wire: Wire, status: int, content: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+async def answer(
+    wire: Wire, status: int, content: bytes, headers: list[tuple[bytes, bytes]], *, phrase: bytes = b"",
+) -> None:
     """A whole answer; the connection ends after an error within a body that is still coming. :raises Closed:"""
     if wire.h11.their_state is h11.SEND_BODY:
         headers = [*headers, (b"connection", b"close")]
     await wire.send(h11.Response(
-        status_code=status, reason=_REASONS.get(status, ""),
+        status_code=status, reason=phrase,
         headers=[(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode()), *headers],
     ))
     await wire.send(h11.Data(data=content))

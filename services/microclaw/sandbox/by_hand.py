@@ -43,7 +43,8 @@ WAIT_MS_MAX = 5_000
 UNREAD_S_MAX = 30.0
 #: How long the router is waited for.
 ASK_S = 5.0
-#: Both streams as one, in the order in which they are written; nobody answers its questions.
+#: Both streams as one, in the order in which they are written; nobody answers its questions. The agent's program runs
+#: it, so that it has the relay to egress.
 _TOGETHER = ("/bin/sh", "-c", 'exec "$@" </dev/null 2>&1', "sh")
 
 log = logging.getLogger("microclaw.sandbox")
@@ -193,7 +194,7 @@ class ByHand:
         mounts = await self._pool.mounts(_tenant(group))
         door = await self._doors.open(worker_id, group.folder)
         return await backend.start(RunSpec(
-            worker_id=worker_id, installation=self._installation, argv=[*_TOGETHER, *argv],
+            worker_id=worker_id, installation=self._installation, argv=[*backend.agent_argv(), *_TOGETHER, *argv],
             env={"LANG": "C.UTF-8", "TZ": self._pool.timezone}, mounts=mounts, door=Path(door.directory),
             limits=limits_from(self._service.settings),
         ))

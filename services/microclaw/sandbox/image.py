@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from microclaw.sandbox.backend import EngineMissing
-from microclaw.sandbox.image_content import OFFICIAL_BASE, OWN_IMAGE, PYTHON, Stage, fits, folder, stages
+from microclaw.sandbox.image_content import OFFICIAL_BASE, OWN_IMAGE, PYTHON, Stage, base_hash, fits, folder, stages
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -103,7 +103,8 @@ def _base(client: APIClient, say: Say) -> str:
     """A base image that has our Python, made or pulled if there is none."""
     from docker.errors import APIError
 
-    own = f"{OWN_BASE}:{PYTHON}"
+    own_tag = f"{PYTHON}-{base_hash()}"
+    own = f"{OWN_BASE}:{own_tag}"
     for name in (own, OFFICIAL_BASE):
         if exists(client, name):
             return name
@@ -120,10 +121,10 @@ def _base(client: APIClient, say: Say) -> str:
         root, archive = Path(work, "root"), Path(work, "root.tar")
         _run([str(folder() / "base.sh"), str(root)])
         _run(["tar", "--owner=0", "--group=0", "--numeric-owner", "-C", str(root), "-cf", str(archive), "."])
-        client.import_image_from_file(str(archive), repository=OWN_BASE, tag=PYTHON)
+        client.import_image_from_file(str(archive), repository=OWN_BASE, tag=own_tag)
     if not exists(client, own):
         # Podman 4 takes no notice of the tag.
-        client.tag(f"{OWN_BASE}:latest", OWN_BASE, PYTHON)
+        client.tag(f"{OWN_BASE}:latest", OWN_BASE, own_tag)
     return own
 
 

@@ -78,12 +78,17 @@ def stages(engine_arch: str) -> tuple[Stage, Stage]:
     # RECORD names every file of a package with its hash.
     packages = [(d.read_text("RECORD") or d.version).encode() for d in distributions()] if ours_fit else []
     site = Stage(
-        f"{OWN_SITE}:{_hash(PYTHON.encode(), *site_texts.values(), *packages)}",
+        f"{OWN_SITE}:{_hash(PYTHON.encode(), base_hash().encode(), *site_texts.values(), *packages)}",
         site_texts, list(_site_files()) if ours_fit else [],
     )  # fmt: skip
     own_texts, own = {"Dockerfile": _dockerfile("Dockerfile")}, list(_own_files())
     sources = (name.encode() + b"\0" + path.read_bytes() for path, name in own)
     return site, Stage(f"{OWN_IMAGE}:{_hash(site.tag.encode(), *own_texts.values(), *sources)}", own_texts, own)
+
+
+def base_hash() -> str:
+    """What `base.sh` would make, by its text: a base with other programs is another image."""
+    return _hash(_dockerfile("base.sh"))
 
 
 def fits(engine_arch: str) -> bool:

@@ -59,6 +59,9 @@ async def test_a_command_runs_as_the_groups_agent_would_and_tells_all_it_wrote(h
     lines = said.split("\n")
     assert lines[:3] == ["out", "err", "/workspace/group"] and lines[3] != "0" and (end.code, end.why) == (7, "")
     assert (desk.made.home.groups / "fam" / "made").exists()
+    said, _ = await command(cli, "sh", "-c", "echo $https_proxy; curl -sS https://evil.example/")
+    assert said.startswith("http://127.0.0.1:3128\n")
+    assert "[egress refused: evil.example:443 is not on the allow-list of group fam" in said or "not found" in said
     big, end = await command(cli, "sh", "-c", "i=0; while [ $i -lt 9000 ]; do echo line-$i; i=$((i+1)); done")
     assert big.split() == [f"line-{number}" for number in range(9000)] and end.code == 0
 

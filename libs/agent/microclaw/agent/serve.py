@@ -7,10 +7,12 @@ import contextlib
 import os
 import sys
 import threading
+from dataclasses import replace
 from zoneinfo import ZoneInfoNotFoundError
 
 import msgspec
 
+from microclaw.agent.relay import Relay
 from microclaw.agent.worker import Worker
 from microclaw.agent.workspace import Workspace
 from microclaw.core.worker import (
@@ -77,7 +79,14 @@ async def serve(workspace: Workspace) -> int:
     """Talk to the host until it closes. Returns the exit code."""
     lines = HostLines(asyncio.get_running_loop())
     lines.start()
+    relay = Relay(workspace.egress_socket)
     try:
+        try:
+            await relay.start(workspace.relay_port)
+            workspace = replace(workspace, relay=relay)
+        except OSError as error:
+            # The model and `web_fetch` go by the door itself: the worker can work without.
+            write_line(Note(text=f"programs have no way to egress: the relay can't listen ({error.strerror})"))
         setup = await lines.next()
         if setup is None:
             return 0

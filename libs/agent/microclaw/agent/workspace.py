@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from microclaw.agent.relay import PORT, Relay
 from microclaw.agent.tools.errors import ToolError
 
 
@@ -21,6 +22,10 @@ class Workspace:
 
     root: Path
     egress_socket: Path
+    #: Where the relay listens; 0 = anywhere.
+    relay_port: int = PORT
+    #: The programs' way to the door, once it is there.
+    relay: Relay | None = None
 
     @property
     def group(self) -> Path:
@@ -63,10 +68,11 @@ class Workspace:
 
 
 def workspace_from(env: Mapping[str, str]) -> Workspace:
-    """`MICROCLAW_WORKSPACE` and `MICROCLAW_EGRESS_SOCKET` move them, for tests."""
+    """`MICROCLAW_WORKSPACE`, `MICROCLAW_EGRESS_SOCKET` and `MICROCLAW_RELAY_PORT` move them, for tests."""
     return Workspace(
         root=Path(env.get("MICROCLAW_WORKSPACE", "/workspace")),
         egress_socket=Path(env.get("MICROCLAW_EGRESS_SOCKET", "/run/egress/egress.sock")),
+        relay_port=int(env.get("MICROCLAW_RELAY_PORT", PORT)),
     )
 
 

@@ -37,6 +37,8 @@ _NOT_PASSED = frozenset((
     b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
     b"trailer", b"transfer-encoding", b"upgrade", b"host", b"cookie", b"set-cookie", b"forwarded", b"via",
     b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"alt-svc", b"expect",
+    # Ours alone: no server outside may say why egress refused something.
+    b"x-egress-reason",
 ))
 _CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"api-key", b"openai-organization", b"openai-project"))
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,8 +65,10 @@ class _Kept:
         return self.head.decode("utf-8", "replace") + middle + tail.decode("utf-8", "replace")
 
 
-async def run_program(argv: Sequence[str], cwd: Path, timeout_s: float) -> Ran:
-    """Run a program to its end, or end it and its whole process group after `timeout_s`.
+async def run_program(
+    argv: Sequence[str], cwd: Path, timeout_s: float, env: Mapping[str, str] | None = None,
+) -> Ran:
+    """Run a program to its end, or end it and its whole process group after `timeout_s`. `env` None = as ours.
 
     Processes that it left in the background are ended with it. Raises ToolError when it can't be started.
     """
@@ -75,6 +77,7 @@ async def run_program(argv: Sequence[str], cwd: Path, timeout_s: float) -> Ran:
     try:
         process = await asyncio.create_subprocess_exec(
             *argv, cwd=cwd, stdin=asyncio.subprocess.DEVNULL, stdout=its, stderr=its, start_new_session=True,
+            env=env,
         )
     except OSError as error:
         os.close(ours)
@@ -116,8 +119,13 @@ async def _read(fd: int, kept: _Kept) -> None:
 async def bash(args: Bash, workspace: Workspace) -> str:
     """The tool."""
     shell = shutil.which("bash") or "/bin/sh"
-    ran = await run_program([shell, "-c", args.command], workspace.group, args.timeout_s)
-    output = ran.output.rstrip("\n")
+    relay = workspace.relay
+    env = relay.environment(os.environ) if relay else None
+    refused = relay.refused if relay else 0
+    ran = await run_program([shell, "-c", args.command], workspace.group, args.timeout_s, env)
+    # Many programs say "403" and keep the reason to themselves.
+    reasons = [f"[egress refused: {reason}]" for reason in (relay.refused_since(refused) if relay else ())]
+    output = "\n".join(filter(None, (ran.output.rstrip("\n"), *reasons)))
     if ran.timed_out:
         end = f"[ended after {args.timeout_s} s: it took too long]"
     elif ran.exit_code < 0:

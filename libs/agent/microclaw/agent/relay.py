@@ -1,0 +1,162 @@
+"""The loopback relay: programs that know HTTP proxies reach egress's door through `127.0.0.1`.
+
+The door is a Unix socket, which curl, pip, git and Node can't be given as their proxy. The relay listens on the
+sandbox's own loopback device and carries bytes to the door and back, unread but for the reason of a refusal. It adds no
+right: whatever runs in here can open the door itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+#: Where it listens inside every sandbox (`microclaw.core.worker` names the place for whoever reads the contract).
+HOST = "127.0.0.1"
+PORT = 3128
+#: Connections at the same time, below what one door takes; one more waits in the kernel's queue.
+CONNECTIONS_MAX = 256
+#: Carried at once.
+CHUNK_BYTES = 64 << 10
+#: Reasons remembered, and the characters of one.
+REFUSALS_MAX = 50
+REASON_CHARS_MAX = 300
+#: Certificates of the machine, in the first of these files that is there.
+BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+
+#: Egress names its reason in a header of every refusal; it lets no server outside set it.
+_REASON = re.compile(rb"\AHTTP/1\.1 (\d{3}) .*?^x-egress-reason: *([^\r\n]*)", re.IGNORECASE | re.MULTILINE | re.DOTALL)
+_DEAF = (
+    b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n"
+    b"X-Egress-Reason: %s\r\n\r\n"
+)
+
+
+def proxy_environment(port: int, bundle: str = "") -> dict[str, str]:
+    """What tells curl, pip, git, Node, Python and their like to use the relay.
+
+    `bundle`: the file of the certificates to trust, "" = each program's own idea.
+    """
+    proxy = f"http://{HOST}:{port}"
+    found = {
+        name: proxy
+        for upper in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY") for name in (upper, upper.lower())
+    }
+    found |= dict.fromkeys(("NO_PROXY", "no_proxy"), f"localhost,{HOST},::1")
+    found |= {
+        # Node's fetch looks at the above only with this (22.21, 24 and newer).
+        "NODE_USE_ENV_PROXY": "1",
+        # Nobody is there to answer a question, and looking for a newer pip is one more refused host.
+        "GIT_TERMINAL_PROMPT": "0", "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }
+    if bundle:
+        found |= dict.fromkeys(
+            ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT", "REQUESTS_CA_BUNDLE",
+             "NODE_EXTRA_CA_CERTS"), bundle,
+        )
+    return found
+
+
+class Relay:
+    """The relay of one sandbox."""
+
+    def __init__(self, door: Path) -> None:
+        self._door = door
+        self._server: asyncio.Server | None = None
+        self._places = asyncio.Semaphore(CONNECTIONS_MAX)
+        self._visits: set[asyncio.Task[None]] = set()
+        self._refusals: deque[str] = deque(maxlen=REFUSALS_MAX)
+        #: Refusals of egress so far: what `refused_since` counts from.
+        self.refused = 0
+        self.port = 0
+
+    async def start(self, port: int = PORT) -> None:
+        """Listen; port 0 takes any. :raises OSError: somebody else listens there, or there is no loopback device."""
+        self._server = await asyncio.start_server(self._came, HOST, port, limit=CHUNK_BYTES)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Cut all connections."""
+        if self._server is not None:
+            self._server.close()
+        for visit in self._visits:
+            visit.cancel()
+        await asyncio.gather(*self._visits, return_exceptions=True)
+
+    def environment(self, mine: Mapping[str, str]) -> dict[str, str]:
+        """The environment of a program: `mine`, and what leads it here. What is set already stays."""
+        bundle = next((path for path in BUNDLES if Path(path).is_file()), "")
+        return {**proxy_environment(self.port, bundle), **mine}
+
+    def refused_since(self, count: int) -> list[str]:
+        """The reasons of refusals after the first `count`, each once, oldest first."""
+        fresh = list(self._refusals)[-(self.refused - count):] if self.refused > count else []
+        return list(dict.fromkeys(fresh))
+
+    # --- inside -----------------------------------------------------------------------------------------------
+
+    def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        visit = asyncio.get_running_loop().create_task(self._visit(reader, writer))
+        self._visits.add(visit)
+        visit.add_done_callback(self._visits.discard)
+
+    async def _visit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with self._places:
+                await self._through_door(reader, writer)
+        except OSError:
+            pass  # one side is gone, and with it who could be told
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    async def _through_door(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            door = await asyncio.open_unix_connection(str(self._door), limit=CHUNK_BYTES)
+        except OSError as error:
+            reason = f"egress does not answer ({error.strerror}): try again in a moment"
+            self._note(502, reason)
+            body = f'{{"error": {{"type": "egress_error", "message": "{reason}"}}}}'.encode()
+            # What was asked is read first: a socket closed with bytes unread makes the other side forget our answer.
+            await reader.read(CHUNK_BYTES)
+            writer.write(_DEAF % (len(body), reason.encode()) + body)
+            await writer.drain()
+            return
+        try:
+            up = asyncio.ensure_future(_carry(reader, door[1]))
+            down = asyncio.ensure_future(self._back(door[0], writer))
+            try:
+                # The door's end is the connection's end; the program's own is passed on, for it may still listen.
+                await asyncio.wait({down}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (up, down):
+                    task.cancel()
+                await asyncio.gather(up, down, return_exceptions=True)
+        finally:
+            door[1].close()
+
+    async def _back(self, door: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = await door.read(CHUNK_BYTES)
+        if found := _REASON.match(first):
+            self._note(int(found[1]), found[2].decode("ascii", "replace"))
+        writer.write(first)
+        await _carry(door, writer)
+
+    def _note(self, status: int, reason: str) -> None:
+        self.refused += 1
+        self._refusals.append(f"{reason[:REASON_CHARS_MAX]} ({status})")
+
+
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Bytes from one to the other, its end included. An OSError ends it."""
+    with suppress(OSError):
+        await writer.drain()
+        while data := await reader.read(CHUNK_BYTES):
+            writer.write(data)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()

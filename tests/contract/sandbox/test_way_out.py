@@ -1,0 +1,177 @@
+"""Programs that the agent starts reach allowed hosts through the relay, and are told why they don't reach others.
+
+All real: the backend, the agent's program with its `bash` tool, the relay, a door of egress, TLS to a server. Only the
+names are ours: the resolver leads `good.example` to a public address and the dial leads that to the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import http.server
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import zipfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from tests.contract.egress.authority import Authority, make_authority
+from tests.contract.egress.outside import PUBLIC, Outside
+from tests.contract.egress.through_door import gate
+
+from microclaw.core.home import Home, home_from
+from microclaw.core.worker import Setup, Turn, TurnDone, decode_worker_line, encode_line
+from microclaw.egress.gate import Gate
+from microclaw.sandbox.backend import Limits, Mount
+from microclaw.store.migrate import upgrade
+
+#: Generous: pip and git on a busy machine.
+TURN_S_MAX = 90
+#: By which programs are told whom to trust.
+TRUST = (
+    "SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS",
+)
+Bash = Callable[[str], Awaitable[str]]
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return make_authority(tmp_path_factory.mktemp("ca"), ("good.example", "evil.example"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[int]:
+    """The port of an HTTPS server with a page, a package index and a git repository."""
+    root = tmp_path_factory.mktemp("site")
+    (root / "hello.txt").write_text("hello from good.example\n")
+    package = root / "simple" / "tiny"
+    package.mkdir(parents=True)
+    wheel = "tiny-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(package / wheel, "w") as archive:
+        archive.writestr("tiny.py", "x = 1\n")
+        archive.writestr("tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        archive.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("tiny-1.0.dist-info/RECORD", "")
+    (package / "index.html").write_text(f'<!DOCTYPE html><a href="{wheel}">{wheel}</a>')
+    if shutil.which("git"):
+        work = tmp_path_factory.mktemp("repository")
+        (work / "README").write_text("cloned\n")
+        who = ("-c", "user.name=t", "-c", "user.email=t@t.example")
+        for command in (
+            ("init", "-q", "."), ("add", "README"), (*who, "commit", "-q", "-m", "one"),
+            ("clone", "-q", "--bare", ".", str(root / "tiny.git")),
+            ("--git-dir", str(root / "tiny.git"), "update-server-info"),
+        ):
+            subprocess.run(["git", *command], cwd=work, check=True, capture_output=True)
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(_Quiet, directory=str(root))
+    )
+    server.socket = authority.server().wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_address[1]
+    server.shutdown()
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    root = tempfile.mkdtemp(prefix="mc-wo-", dir="/tmp")
+    made = home_from({"MICROCLAW_HOME": root})
+    upgrade(made)
+    yield made
+    shutil.rmtree(root, ignore_errors=True)
+
+
+@asynccontextmanager
+async def agent(backend, new_spec, folders, egress: Gate, ca: Path | None = None) -> AsyncIterator[Bash]:
+    """A worker behind a door of `egress`; gives its bash tool. The servers' authority is in the group's folder."""
+    group, session = folders("group", "session")
+    if ca:
+        shutil.copy(ca, group / "ca.pem")
+        (group / "ca.pem").chmod(0o644)
+    door = await egress.doors.open("w1", "home", now_ms=1)
+    trust = dict.fromkeys(TRUST, "/workspace/group/ca.pem") if ca else {}
+    sandbox = await backend.start(new_spec(
+        backend.agent_argv(), door=door, env={"LANG": "C.UTF-8", **trust}, workdir="/workspace/group",
+        limits=Limits(memory_bytes=1 << 30, pids=200),
+        mounts=[
+            Mount(group, "/workspace/group", writable=True), Mount(session, "/workspace/session", writable=True),
+        ],
+    ))
+    count = 0
+
+    async def bash(command: str) -> str:
+        nonlocal count
+        count += 1
+        await sandbox.send(encode_line(Turn(
+            run_id=f"r{count}", now_ms=1,
+            prompt=f'<messages>\n<message sender="a" time="t">#!bash {command}</message>\n</messages>',
+        )))
+        async with asyncio.timeout(TURN_S_MAX):
+            while (raw := await sandbox.receive()) is not None:
+                line = decode_worker_line(raw)
+                if isinstance(line, TurnDone):
+                    assert line.ok, line
+                    return line.text
+        pytest.fail(f"the worker ended: {await sandbox.wait()}")
+
+    try:
+        await sandbox.send(encode_line(Setup(
+            group="home", chat="console:home", is_main=False, assistant_name="Andy", timezone="UTC",
+            backend="scripted",
+        )))
+        yield bash
+    finally:
+        await sandbox.kill()
+
+
+async def test_programs_inside_reach_an_allowed_host_and_are_told_why_not_another(
+    backend, new_spec, folders, home, site, authority,
+):
+    python = backend.agent_argv()[0]
+    fetch = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=30).read().decode())"
+    commands = {
+        "curl": "curl -sS --max-time 30 https://{}/hello.txt",
+        "urllib": f"{python} -c '{fetch}' https://{{}}/hello.txt",
+        "pip": f"{python} -m pip download -q --retries 0 --no-deps --no-cache-dir -d dl -i https://{{}}/simple tiny "
+               "&& ls dl",
+        "git": "rm -rf c; git clone -q https://{}/tiny.git c && cat c/README",
+    }
+    hello, expected = "hello from good.example", {"pip": "tiny-1.0-py3-none-any.whl", "git": "cloned"}
+    outside = Outside({"good.example": [PUBLIC], "evil.example": [PUBLIC]}, site)
+    async with (
+        gate(home, backend="local", allow=["good.example"], world=outside.world()) as egress,
+        agent(backend, new_spec, folders, egress, authority.ca) as bash,
+    ):
+        tried = []
+        for name, command in commands.items():
+            program = "python3" if "python" in command else name
+            if name == "pip" and "No module" in await bash(f"{python} -m pip --version 2>&1"):
+                continue
+            if "missing" in await bash(f"command -v {program} >/dev/null || echo missing"):
+                continue
+            tried.append(name)
+            got = await bash(command.format("good.example"))
+            assert expected.get(name, hello) in got, (name, got)
+            got = await bash(command.format("evil.example") + " 2>&1")
+            assert hello not in got and "403" in got, (name, got)
+            assert "[egress refused: evil.example:443 is not on the allow-list of group home" in got, (name, got)
+            if name not in ("curl", "urllib"):
+                continue
+            got = await bash(command.replace("https://", "http://").format("good.example"))
+            assert hello not in got and "403" in got, (name, got)
+            assert "[egress refused: good.example:80 is not on the allow-list" in got, (name, got)
+        # On a laptop some may be missing; `.ci/run` installs all that the host's /usr lends to bubblewrap.
+        needed = commands if os.environ.get("MC_REQUIRE_ENGINE") and backend.name == "bubblewrap" else ["urllib"]
+        assert set(needed) <= set(tried), tried
+        assert {address for address, _ in outside.dialled} == {PUBLIC}
+        assert "evil.example" not in outside.resolved
