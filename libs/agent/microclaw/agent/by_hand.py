@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import Sequence
 
 from microclaw.agent.relay import Relay
@@ -25,13 +24,13 @@ async def run_command(argv: Sequence[str], workspace: Workspace) -> int:
         process = await asyncio.create_subprocess_exec(*argv, env=env)
         code = await process.wait()
     except FileNotFoundError:
-        print(f"{argv[0]}: not found", file=sys.stderr)  # noqa: T201 - to the owner's terminal
+        print(f"{argv[0]}: not found")  # noqa: T201 - to the owner's terminal, which sees both streams as one
         return NOT_FOUND
     except OSError as error:
-        print(f"{argv[0]}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        print(f"{argv[0]}: {error.strerror}", flush=True)  # noqa: T201
         return NOT_STARTED
     finally:
         await relay.close()
     for reason in relay.refused_since(0):
-        print(f"[egress refused: {reason}]", file=sys.stderr)  # noqa: T201
+        print(f"[egress refused: {reason}]", flush=True)  # noqa: T201
     return code if code >= 0 else 128 - code
