@@ -137,9 +137,9 @@ async def ask(bus: Bus, service: str, question: msgspec.Struct, answer: type[Ans
                 await asyncio.sleep(0.05)
 
 
-async def until(condition: Callable[[], Awaitable[bool] | bool]) -> None:
+async def until(condition: Callable[[], Awaitable[bool] | bool], deadline_s: float = DEADLINE_S) -> None:
     """Wait until the condition holds."""
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(deadline_s):
         while True:
             held = condition()
             if held is True or (not isinstance(held, bool) and await held):

@@ -18,11 +18,8 @@ from microclaw.core.dispatch import (
     Ended,
     Event,
     Finished,
-    Fire,
     Grant,
     Ignored,
-    Item,
-    LaneState,
     LateDone,
     LeaseOver,
     Notice,
@@ -34,6 +31,7 @@ from microclaw.core.dispatch import (
 from microclaw.core.groups import is_folder
 from microclaw.core.ids import derived_id, id_from_text, id_text, id_time, new_id
 from microclaw.core.kinds import RunFinished
+from microclaw.core.lanes import Fire, Item, LaneState
 from microclaw.core.requests import RunRow
 from microclaw.core.tasks import task_run_id
 from microclaw.queue import store

@@ -8,7 +8,8 @@ import msgspec
 from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from microclaw.core.dispatch import RETRY_MS, Ended, Fire, Item, Lane, LateDone, Outcome, Run
+from microclaw.core.dispatch import RETRY_MS, Ended, LateDone, Outcome
+from microclaw.core.lanes import Fire, Item, Lane, Run
 from microclaw.core.requests import RunRow
 from microclaw.queue.tables import items, lanes, runs
 

@@ -20,9 +20,10 @@ from tests.contract.areas.house_words import chat_of
 from tests.contract.house import Script, house
 from tests.contract.rows import Case, Checked, Phrases, Unmapped, at_most, without
 
-from microclaw.core.dispatch import Dispatch, Ended, Finished, Item, Outcome, Wanted
+from microclaw.core.dispatch import Dispatch, Ended, Finished, Outcome, Wanted
 from microclaw.core.home import Home, home_from
 from microclaw.core.kinds import MessageReceived, RunGranted
+from microclaw.core.lanes import Item
 from microclaw.core.nanoclaw import secrets_in
 from microclaw.core.turns import GRACE_S, Loss, Lost, Sign, Watch, failed, hard_timeout_s
 from microclaw.core.worker import TurnDone, decode_worker_line, encode_line

@@ -6,19 +6,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from microclaw.core.dispatch import (
-    Dispatch,
-    Drain,
-    Event,
-    Finished,
-    Fire,
-    Grant,
-    Item,
-    Notice,
-    Run,
-    TaskDue,
-    Wanted,
-)
+from microclaw.core.dispatch import Dispatch, Drain, Event, Finished, Grant, Notice, TaskDue, Wanted
+from microclaw.core.lanes import Fire, Item, Run
 
 #: How long a run takes of which a scene says that it fails.
 FAILING_MS = 5

@@ -11,9 +11,9 @@ from tests.contract.router.router_play import envelope_of
 from tests.contract.router.test_router import message, register, requests
 
 from microclaw.bus.api import Bus, Delivery, Subscription
-from microclaw.core.dispatch import LaneState
 from microclaw.core.ids import new_id
 from microclaw.core.kinds import ControlRequested, MessageReceived, ReplyRequested, RunRequested
+from microclaw.core.lanes import LaneState
 
 SLOW: list[tuple[str, Any]] = [("sleep", 60), ("done", {"text": "late"})]
 QUICK: list[tuple[str, Any]] = [("done", {"text": "ok"})]

@@ -12,28 +12,24 @@ from hypothesis import strategies as st
 
 from microclaw.core.dispatch import (
     RETRY_MS,
-    RUN_MESSAGES_MAX,
     Command,
     Dispatch,
     Drain,
     Ended,
     Event,
     Finished,
-    Fire,
     Grant,
     Ignored,
     IllegalTransition,
-    Item,
-    LaneState,
     LateDone,
     LeaseOver,
     Notice,
     Outcome,
     Resume,
-    Run,
     TaskDue,
     Wanted,
 )
+from microclaw.core.lanes import FIRES_IN_A_ROW_MAX, RUN_MESSAGES_MAX, Fire, Item, LaneState, Run
 
 
 class Desk:
@@ -145,6 +141,22 @@ def test_tasks_come_before_messages_of_a_group() -> None:
     for _ in range(3):
         desk.ends("a")
     assert desk.started == ["M:a", "T:t1", "T:t2", "M:a"]
+
+
+def test_tasks_that_never_end_do_not_keep_messages_waiting_for_ever() -> None:
+    desk = Desk()
+    desk.message("a")
+    desk.message("a")
+    for number in range(3 * FIRES_IN_A_ROW_MAX):
+        desk.task("a", f"t{number}")
+    for _ in range(2 * FIRES_IN_A_ROW_MAX):
+        desk.ends("a")
+    assert [name for name in desk.started[1:] if name == "M:a"] == ["M:a"]
+    assert desk.started.index("M:a", 1) == 1 + FIRES_IN_A_ROW_MAX
+    desk.until(600_000)
+    while desk.dispatch.running:
+        desk.ends("a")
+    assert desk.started.count("M:a") == 2, "without a message that waits, tasks are not counted"
 
 
 def test_a_waiting_group_runs_its_task_before_its_messages() -> None:

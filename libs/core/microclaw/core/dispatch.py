@@ -7,7 +7,7 @@ The rules:
 
 - one run of a group at a time, `max_concurrent` in all;
 - groups wait in order of arrival and stand in line once; a group whose run ended goes behind those who wait;
-- within a group tasks come before messages; one fire of a task (task, due time) is one run;
+- within a group tasks come before messages (`core.lanes`); one fire of a task (task, due time) is one run;
 - a run of messages takes all that the group has, up to `RUN_BYTES_MAX` (the rest is the next run's);
 - a failed run's messages go back in front and are tried again after 5·2ⁿ s, five times; then the chat gets a notice and
   the messages are kept for the next message, when counting starts anew. A success resets the count;
@@ -16,37 +16,25 @@ The rules:
 - what can't get better by itself (a bad key, no engine) is told at once and kept;
 - a run of which something is already visible in the chat is never tried again, nor is a task.
 
+**Nobody starves**: a group in line starts before any other group starts twice. With G groups it sees at most G-1 other
+runs start; with C places, each busy at most L, the group behind k others waits at most (⌊k/C⌋ + 1) · L.
+
 **Fencing**: only the run that was granted last counts. What an older one says later is ignored, with one exception: it
 went well (or was seen in the chat) and its messages were not granted again yet; then they count as done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from microclaw.core.lanes import Fire, Item, Lane, LaneState, Run, RunIds
 
 #: Pause before retry number 1, 2, …, in ms: runs start at 0, 5, 15, 35, 75 and 155 s.
 RETRY_MS = (5_000, 10_000, 20_000, 40_000, 80_000)
 #: Text of one run's messages, encoded, at most: half of what an envelope carries.
 RUN_BYTES_MAX = 512 * 1024
-#: Messages in one run, at most.
-RUN_MESSAGES_MAX = 1_000
-
-
-class LaneState(StrEnum):
-    """What a group is doing."""
-
-    #: Nothing to do.
-    IDLE = "idle"
-    #: In line for a place.
-    WAITING = "waiting"
-    #: Its run is under way.
-    RUNNING = "running"
-    #: Its messages are tried again at a known time.
-    BACKING_OFF = "backing off"
-    #: Its messages wait for the next message.
-    KEPT = "kept"
 
 
 class Outcome(StrEnum):
@@ -69,49 +57,6 @@ class IllegalTransition(Exception):
         self.expected = expected
         self.got = got
         super().__init__(f"{event} for {group}: expected {expected}, got {got}")
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One message that a group has to answer."""
-
-    #: Its place in the order of arrival, unique.
-    number: int
-    chat: str
-    is_main: bool = False
-    size_bytes: int = 0
-    #: The run that had it last, "" = none yet.
-    last_run: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Fire:
-    """One due time of a task."""
-
-    number: int
-    chat: str
-    task_id: str
-    due_ms: int
-    is_main: bool = False
-
-    @property
-    def key(self) -> tuple[str, int]:
-        return (self.task_id, self.due_ms)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A granted run: of messages (`items`) or of one task (`fire`)."""
-
-    run_id: str
-    group: str
-    chat: str
-    is_main: bool
-    #: 1 for the first try of these messages.
-    attempt: int
-    granted_ms: int
-    items: tuple[Item, ...] = ()
-    fire: Fire | None = None
 
 
 # --- events ------------------------------------------------------------------------------------------------
@@ -171,9 +116,6 @@ class Resume:
     """We started (again): those in line may run."""
 
 
-#: Names the next run of a group, of this task fire or (None) of its messages. Runs of messages never share a name.
-RunIds = Callable[[str, "Fire | None"], str]
-
 Event = Wanted | TaskDue | Finished | RetryDue | LeaseOver | Drain | Resume
 
 
@@ -226,44 +168,6 @@ Command = Grant | Ended | LateDone | Notice | Ignored
 
 
 # --- the machine -------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Lane:
-    """What one group has to do."""
-
-    group: str
-    #: Waiting messages, in order of arrival.
-    items: list[Item] = field(default_factory=list)
-    #: Waiting task fires, in order of arrival.
-    fires: list[Fire] = field(default_factory=list)
-    run: Run | None = None
-    #: The messages are to run as soon as there is a place.
-    wanted: bool = False
-    #: Runs of messages that failed since the last success or notice.
-    tries: int = 0
-    #: Retries used up.
-    retries: int = 0
-    #: When the messages are tried again; None = no retry is set.
-    retry_ms: int | None = None
-    #: Place in line, None = not in line. Smaller comes first.
-    ticket: int | None = None
-    #: Of the last failed run.
-    error: str = ""
-
-    @property
-    def has_work(self) -> bool:
-        return bool(self.fires) or (self.wanted and bool(self.items))
-
-    @property
-    def state(self) -> LaneState:
-        if self.run is not None:
-            return LaneState.RUNNING
-        if self.ticket is not None:
-            return LaneState.WAITING
-        if self.items:
-            return LaneState.BACKING_OFF if self.retry_ms is not None else LaneState.KEPT
-        return LaneState.IDLE
 
 
 class Dispatch:
@@ -374,14 +278,14 @@ class Dispatch:
             done = tuple(item for item in lane.items if item.last_run == event.run_id)
             if done:
                 lane.items = [item for item in lane.items if item.last_run != event.run_id]
-                self._settle(lane)
+                lane.settle()
                 return [LateDone(event.run_id, done)]
         return [Ignored(f"run {event.run_id} is not the one that {lane.group} has now")]
 
     def _succeeded(self, lane: Lane) -> list[Command]:
         run = self._take_run(lane)
         if run.fire is None:
-            self._settle(lane)
+            lane.settle()
         self._stand_in_line(lane)
         return [Ended(run, Outcome.DONE)]
 
@@ -392,7 +296,7 @@ class Dispatch:
             return [Ended(run, Outcome.FAILED, event.error, lost)]
         lane.error = event.error
         if event.visible:
-            self._settle(lane)
+            lane.settle()
             self._stand_in_line(lane)
             return [Ended(run, Outcome.CUT, event.error, lost)]
         lane.items[:0] = [replace(item, last_run=run.run_id) for item in run.items]
@@ -403,13 +307,13 @@ class Dispatch:
 
     def _give_back(self, lane: Lane, run: Run, event: Finished, now_ms: int, lost: bool) -> list[Command]:
         if not event.retryable:
-            self._give_up(lane)
+            lane.give_up()
             return [Ended(run, Outcome.FAILED, event.error, lost), Notice(run, event.error, again=False)]
         # A run that a new message started during the pause is besides the retries.
         if lane.retry_ms is not None and lane.retry_ms > now_ms:
             return [Ended(run, Outcome.RETRYING, event.error, lost)]
         if lane.retries >= len(RETRY_MS):
-            self._give_up(lane)
+            lane.give_up()
             return [Ended(run, Outcome.FAILED, event.error, lost), Notice(run, event.error, again=True)]
         lane.retry_ms = now_ms + RETRY_MS[lane.retries]
         lane.retries += 1
@@ -445,20 +349,6 @@ class Dispatch:
         run, lane.run = lane.run, None
         return run
 
-    def _settle(self, lane: Lane) -> None:
-        """Messages were answered: counting starts anew; what else the group has may run."""
-        lane.tries = lane.retries = 0
-        lane.retry_ms = None
-        lane.error = ""
-        lane.wanted = bool(lane.items)
-        if not lane.has_work:
-            lane.ticket = None
-
-    def _give_up(self, lane: Lane) -> None:
-        """Messages stay for the next message. `wanted` stays too: set, if one came while the run was under way."""
-        lane.tries = lane.retries = 0
-        lane.retry_ms = None
-
     def _stand_in_line(self, lane: Lane) -> None:
         if lane.run is None and lane.ticket is None and lane.has_work:
             self._tickets += 1
@@ -470,29 +360,6 @@ class Dispatch:
         for group in self.line:
             if self.draining or free <= 0:
                 break
-            commands.append(Grant(self._start(self._lane(group), now_ms, run_ids)))
+            commands.append(Grant(self._lane(group).begin(run_ids, now_ms, self.run_bytes_max)))
             free -= 1
         return commands
-
-    def _start(self, lane: Lane, now_ms: int, run_ids: RunIds) -> Run:
-        lane.ticket = None
-        if lane.fires:
-            fire = lane.fires.pop(0)
-            lane.run = Run(
-                run_ids(lane.group, fire), lane.group, fire.chat, fire.is_main, 1, now_ms, fire=fire,
-            )
-            return lane.run
-        count, size = 1, lane.items[0].size_bytes
-        while count < min(len(lane.items), RUN_MESSAGES_MAX):
-            size += lane.items[count].size_bytes
-            if size > self.run_bytes_max:
-                break
-            count += 1
-        taken, lane.items = lane.items[:count], lane.items[count:]
-        # Only what comes from now on starts a run before the pause is over: else what did not fit would, for ever.
-        lane.wanted = False
-        newest = taken[-1]
-        lane.run = Run(
-            run_ids(lane.group, None), lane.group, newest.chat, newest.is_main, lane.tries + 1, now_ms, tuple(taken),
-        )
-        return lane.run

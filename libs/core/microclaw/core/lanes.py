@@ -1,0 +1,168 @@
+"""What one group has to do, and what it is doing: its lane.
+
+The queue's machine (`core.dispatch`) decides which lane runs when; what the next run of a lane is, is decided here:
+
+- one fire of a task is one run, and tasks come before messages;
+- but not for ever: while messages wait, at most `FIRES_IN_A_ROW_MAX` tasks run before them;
+- a run of messages takes all there are, up to `RUN_MESSAGES_MAX` and a number of bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+#: Messages in one run, at most.
+RUN_MESSAGES_MAX = 1_000
+#: Tasks that run one after another while messages of their group wait. (Not kept: after a restart counting is anew.)
+FIRES_IN_A_ROW_MAX = 8
+
+
+class LaneState(StrEnum):
+    """What a group is doing."""
+
+    #: Nothing to do.
+    IDLE = "idle"
+    #: In line for a place.
+    WAITING = "waiting"
+    #: Its run is under way.
+    RUNNING = "running"
+    #: Its messages are tried again at a known time.
+    BACKING_OFF = "backing off"
+    #: Its messages wait for the next message.
+    KEPT = "kept"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One message that a group has to answer."""
+
+    #: Its place in the order of arrival, unique.
+    number: int
+    chat: str
+    is_main: bool = False
+    size_bytes: int = 0
+    #: The run that had it last, "" = none yet.
+    last_run: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fire:
+    """One due time of a task."""
+
+    number: int
+    chat: str
+    task_id: str
+    due_ms: int
+    is_main: bool = False
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return (self.task_id, self.due_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A granted run: of messages (`items`) or of one task (`fire`)."""
+
+    run_id: str
+    group: str
+    chat: str
+    is_main: bool
+    #: 1 for the first try of these messages.
+    attempt: int
+    granted_ms: int
+    items: tuple[Item, ...] = ()
+    fire: Fire | None = None
+
+
+#: Names the next run of a group, of this task fire or (None) of its messages. Runs of messages never share a name.
+RunIds = Callable[[str, "Fire | None"], str]
+
+
+@dataclass(slots=True)
+class Lane:
+    """What one group has to do."""
+
+    group: str
+    #: Waiting messages, in order of arrival.
+    items: list[Item] = field(default_factory=list)
+    #: Waiting task fires, in order of arrival.
+    fires: list[Fire] = field(default_factory=list)
+    run: Run | None = None
+    #: The messages are to run as soon as there is a place.
+    wanted: bool = False
+    #: Runs of messages that failed since the last success or notice.
+    tries: int = 0
+    #: Retries used up.
+    retries: int = 0
+    #: When the messages are tried again; None = no retry is set.
+    retry_ms: int | None = None
+    #: Place in line, None = not in line. Smaller comes first.
+    ticket: int | None = None
+    #: Of the last failed run.
+    error: str = ""
+    #: Tasks that ran one after another while messages waited.
+    fires_in_a_row: int = 0
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.fires) or self.has_wanted_messages
+
+    @property
+    def state(self) -> LaneState:
+        if self.run is not None:
+            return LaneState.RUNNING
+        if self.ticket is not None:
+            return LaneState.WAITING
+        if self.items:
+            return LaneState.BACKING_OFF if self.retry_ms is not None else LaneState.KEPT
+        return LaneState.IDLE
+
+    @property
+    def has_wanted_messages(self) -> bool:
+        """Messages wait for a place (not for the end of a pause, nor for the next message)."""
+        return self.wanted and bool(self.items)
+
+    def begin(self, name: RunIds, now_ms: int, bytes_max: int) -> Run:
+        """Its next run starts; there is work for one."""
+        self.ticket = None
+        if self.fires and not (self.has_wanted_messages and self.fires_in_a_row >= FIRES_IN_A_ROW_MAX):
+            self.fires_in_a_row = self.fires_in_a_row + 1 if self.has_wanted_messages else 0
+            fire = self.fires.pop(0)
+            self.run = Run(name(self.group, fire), self.group, fire.chat, fire.is_main, 1, now_ms, fire=fire)
+        else:
+            self.fires_in_a_row = 0
+            taken = self._take(bytes_max)
+            newest = taken[-1]
+            self.run = Run(
+                name(self.group, None), self.group, newest.chat, newest.is_main, self.tries + 1, now_ms, taken,
+            )
+        return self.run
+
+    def settle(self) -> None:
+        """Messages were answered: counting starts anew; what else the group has may run."""
+        self.tries = self.retries = 0
+        self.retry_ms = None
+        self.error = ""
+        self.wanted = bool(self.items)
+        if not self.has_work:
+            self.ticket = None
+
+    def give_up(self) -> None:
+        """Messages stay for the next message. `wanted` stays too: set, if one came while the run was under way."""
+        self.tries = self.retries = 0
+        self.retry_ms = None
+
+    def _take(self, bytes_max: int) -> tuple[Item, ...]:
+        count, size = 1, self.items[0].size_bytes
+        while count < min(len(self.items), RUN_MESSAGES_MAX):
+            size += self.items[count].size_bytes
+            if size > bytes_max:
+                break
+            count += 1
+        taken, self.items = tuple(self.items[:count]), self.items[count:]
+        # Only what comes from now on starts a run before the pause is over: else what did not fit would, for ever.
+        self.wanted = False
+        return taken
