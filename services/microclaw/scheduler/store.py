@@ -20,10 +20,14 @@ FIRED = "fired"
 
 _FIELDS = tuple(field.name for field in fields(Task))
 
-# Built once: it is asked at the end of every run, most of which are no task's.
+# Built once: making a statement costs more than running it.
 _OPEN_FIRE = select(fires.c.task_id, fires.c.due_ms).where(
     fires.c.run_id == bindparam("run_id"), fires.c.status == FIRED
 )
+_TASK = select(tasks).where(tasks.c.id == bindparam("task_id"))
+_KEEP_TASK = update(tasks).where(tasks.c.id == bindparam("known"))
+_CLAIM = upsert(fires).on_conflict_do_nothing()
+_END_FIRE = update(fires).where(fires.c.run_id == bindparam("known"))
 
 
 def _task(row: Row[Any]) -> Task:
@@ -43,12 +47,12 @@ def add_task(db: Connection, task: Task) -> None:
 
 
 def task_of(db: Connection, task_id: str) -> Task | None:
-    row = db.execute(select(tasks).where(tasks.c.id == task_id)).first()
+    row = db.execute(_TASK, {"task_id": task_id}).first()
     return None if row is None else _task(row)
 
 
 def keep_task(db: Connection, task: Task) -> None:
-    db.execute(update(tasks).where(tasks.c.id == task.id).values(**_values(task)))
+    db.execute(_KEEP_TASK, {"known": task.id, **_values(task)})
 
 
 def drop_task(db: Connection, task_id: str) -> None:
@@ -96,12 +100,10 @@ def overdue_runs(engine: Engine, now_ms: int) -> list[Task]:
 
 def claim(db: Connection, task_id: str, due_ms: int, now_ms: int, *, status: str = FIRED, result: str = "") -> bool:
     """Take this due time. False: it was taken before."""
-    made = db.execute(
-        upsert(fires).values(
-            task_id=task_id, due_ms=due_ms, run_id=task_run_id(task_id, due_ms), fired_ms=now_ms,
-            ended_ms=None if status == FIRED else now_ms, status=status, result=result,
-        ).on_conflict_do_nothing()
-    )
+    made = db.execute(_CLAIM, {
+        "task_id": task_id, "due_ms": due_ms, "run_id": task_run_id(task_id, due_ms), "fired_ms": now_ms,
+        "ended_ms": None if status == FIRED else now_ms, "status": status, "result": result,
+    })
     return made.rowcount == 1
 
 
@@ -112,7 +114,7 @@ def open_fire(db: Connection, run_id: str) -> tuple[str, int] | None:
 
 
 def end_fire(db: Connection, run_id: str, status: str, result: str, now_ms: int) -> None:
-    db.execute(update(fires).where(fires.c.run_id == run_id).values(status=status, result=result, ended_ms=now_ms))
+    db.execute(_END_FIRE, {"known": run_id, "status": status, "result": result, "ended_ms": now_ms})
 
 
 def log_of(engine: Engine, task_id: str, limit: int = 50) -> list[Row[Any]]:

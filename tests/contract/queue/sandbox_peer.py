@@ -58,7 +58,6 @@ class SandboxPeer:
     deliveries: int = 0
     #: What must never be.
     faults: list[str] = field(default_factory=list)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
     _given: dict[str, Delivery] = field(default_factory=dict)
     _ends: dict[str, Draft] = field(default_factory=dict)
     _active: dict[str, str] = field(default_factory=dict)
@@ -74,6 +73,11 @@ class SandboxPeer:
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    @property
+    def settled(self) -> int:
+        """Messages that no run will have any more."""
+        return sum(map(len, self.done.values()))
 
     def said(self, group: str, text: str) -> None:
         """A message of this group is on the bus."""
@@ -122,7 +126,6 @@ class SandboxPeer:
         self.events.append(Event("ended", grant.group, tuple(texts), end))
         if end in ("ok", "cut"):
             self.done.setdefault(grant.group, []).extend(texts)
-        self.changed.set()
 
 
 def fates_of(seed: int, last: Callable[[str], str], *, deaths_in_a_row: int, longest_s: float) -> Fates:
@@ -133,7 +136,7 @@ def fates_of(seed: int, last: Callable[[str], str], *, deaths_in_a_row: int, lon
 
     def fate(grant: RunGranted) -> Fate:
         texts = [message.text for message in grant.messages]
-        chance = random.Random(f"{seed} {grant.group} {texts[0]} {grant.attempt}")
+        chance = random.Random(f"{seed} {texts[0]} {texts[-1]} {grant.attempt}")
         ends = ["ok"] * 14 + ["cut"]
         if grant.attempt <= deaths_in_a_row:
             ends += ["dies"] * 2

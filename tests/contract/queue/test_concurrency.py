@@ -71,6 +71,14 @@ class Trial:
             await console.ack(delivery)
 
 
+def _none_broke(tasks: list[asyncio.Task[None]]) -> bool:
+    """Raises what ended one of them."""
+    for task in tasks:
+        if task.done():
+            task.result()
+    return True
+
+
 async def play(trial: Trial, *, pause_s: float, kill_every_s: float, deadline_s: float) -> None:
     began_s = time.monotonic()
     async with installation("broker", "queue") as made:
@@ -83,7 +91,7 @@ async def play(trial: Trial, *, pause_s: float, kill_every_s: float, deadline_s:
         )]
         async with asyncio.timeout(deadline_s):
             await trial.write(router, peer, pause_s)
-            await until(lambda: sum(map(len, peer.done.values())) >= len(trial.groups) * trial.each, deadline_s)
+            await until(lambda: _none_broke(said) and peer.settled >= len(trial.groups) * trial.each, deadline_s)
             said[1].cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await said[1]

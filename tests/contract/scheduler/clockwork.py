@@ -124,3 +124,23 @@ class Clockwork:
     def log(self, task_id: str) -> list[tuple[int, str, str]]:
         assert self.engine is not None
         return [(row.due_ms, row.status, row.result) for row in store.log_of(self.engine, task_id)]
+
+
+class Killed:
+    """The process dies in its next commit: before it took place or right after."""
+
+    def __init__(self, clock: Clockwork, *, before: bool) -> None:
+        self._engine = clock.engine
+        self._before = before
+
+    def _die(self, _connection: Any) -> None:
+        raise KeyboardInterrupt("killed before the commit")
+
+    def __enter__(self) -> None:
+        if self._before:
+            event.listen(self._engine, "commit", self._die)
+
+    def __exit__(self, kind: type[BaseException] | None, *_rest: Any) -> bool:
+        if self._before:
+            event.remove(self._engine, "commit", self._die)
+        return kind is KeyboardInterrupt

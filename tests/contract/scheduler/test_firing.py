@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import text
 from tests.contract.scheduler.clockwork import Clockwork
 
 from microclaw.core.requests import Failed, TaskAnswer
-from microclaw.core.schedule import next_run
 from microclaw.core.tasks import OPEN_MS_MAX
 
 DAY_MS = 24 * 3600 * 1000
@@ -59,7 +55,7 @@ def test_a_task_still_running_is_not_fired_again_and_then_catches_up_once(clock:
     assert clock.fired() == [(row.id, due), (row.id, due + 5 * 60_000)]
 
 
-def test_a_run_that_nobody_ends_does_not_stop_a_task_for_ever(clock: Clockwork) -> None:
+def test_pain19_a_run_that_nobody_ends_does_not_stop_a_task_for_ever(clock: Clockwork) -> None:
     row = clock.create("interval", "60000")
     due = row.next_run_ms or 0
     clock.now = due
@@ -268,7 +264,7 @@ def test_local_times_are_the_owners(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("catch_up", "days"), [("latest", [5]), ("skip", []), ("all", [1, 2, 3, 4, 5])])
-def test_times_missed_while_down_are_made_up_as_the_task_says(tmp_path: Path, catch_up: str, days: list[int]) -> None:
+def test_pain17_times_missed_while_down_are_made_up_as_the_task_says(tmp_path: Path, catch_up: str, days: list[int]) -> None:
     clock = Clockwork(tmp_path, ms("2026-02-01T08:00:00Z"))
     row = clock.create("cron", "0 9 * * *", catch_up=catch_up)
     clock.now = ms("2026-02-05T20:00:00Z")
@@ -295,69 +291,3 @@ def test_a_clock_set_back_neither_repeats_nor_forgets(tmp_path: Path) -> None:
         clock.firing.clock_went_back()
         clock.tick()
     assert clock.fired()[1:] == [(row.id, ms(f"2026-02-01T{hour:02}:00:00Z")) for hour in range(9, 13)]
-
-
-def _random_year(folder: Path, seed: int) -> list[tuple[str, int]]:
-    """Tasks in two zones over some weeks around changes of the clocks, with kills and pauses of the process."""
-    rng = random.Random(seed)
-    start = ms("2026-03-01T00:00:00Z")
-    clock = Clockwork(folder, start)
-    made = []
-    for number in range(8):
-        zone = rng.choice(["America/New_York", "Europe/Berlin"])
-        expression = rng.choice(["30 2 * * *", "*/45 1-3 * * *", "0 */6 * * *", "15 9 * * 1-5", "0 0 1,15 * 3"])
-        made.append(clock.create("cron", expression, timezone=zone, catch_up="all", command_id=f"{seed}-{number}"))
-    every = clock.create("interval", "5400000", catch_up="all", command_id=f"{seed}-i")
-    end = ms("2026-04-05T00:00:00Z")
-    while clock.now < end:
-        clock.now = min(end, clock.now + rng.choice([60_000, 1_800_000, 3_600_000, 7_200_000, 30 * 3_600_000]))
-        fate = rng.random()
-        if fate < 0.15:
-            with _Killed(clock, before=rng.random() < 0.5):
-                clock.firing.fire(clock.firing.due(), clock.folders)
-            clock.start()
-        elif fate < 0.3:
-            clock.start()
-        clock.tick()
-        if rng.random() < 0.5:
-            clock.finish_all()
-    expected = []
-    for row in made:
-        moment: int | None = start
-        while (moment := next_run("cron", row.value, ZoneInfo(row.timezone), moment or 0, moment or 0)) is not None:
-            if moment > end:
-                break
-            expected.append((row.id, moment))
-    expected += [(every.id, due) for due in range(start + 5_400_000, end + 1, 5_400_000)]
-    assert sorted(clock.fired()) == sorted(expected)
-    return clock.fired()
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_every_due_time_fires_once_and_a_second_pass_is_equal(seed: int, tmp_path: Path) -> None:
-    runs = []
-    for name in ("first", "second"):
-        folder = tmp_path / name
-        folder.mkdir()
-        runs.append(_random_year(folder, seed))
-    assert runs[0] == runs[1]
-
-
-class _Killed:
-    """The process dies in its next commit: before it took place or right after."""
-
-    def __init__(self, clock: Clockwork, *, before: bool) -> None:
-        self._engine = clock.engine
-        self._before = before
-
-    def _die(self, _connection: Any) -> None:
-        raise KeyboardInterrupt("killed before the commit")
-
-    def __enter__(self) -> None:
-        if self._before:
-            sqlalchemy_event.listen(self._engine, "commit", self._die)
-
-    def __exit__(self, kind: type[BaseException] | None, *_rest: Any) -> bool:
-        if self._before:
-            sqlalchemy_event.remove(self._engine, "commit", self._die)
-        return kind is KeyboardInterrupt
