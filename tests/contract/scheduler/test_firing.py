@@ -264,7 +264,7 @@ def test_local_times_are_the_owners(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("catch_up", "days"), [("latest", [5]), ("skip", []), ("all", [1, 2, 3, 4, 5])])
-def test_pain17_times_missed_while_down_are_made_up_as_the_task_says(tmp_path: Path, catch_up: str, days: list[int]) -> None:
+def test_pain17_times_missed_are_made_up_as_the_task_says(tmp_path: Path, catch_up: str, days: list[int]) -> None:
     clock = Clockwork(tmp_path, ms("2026-02-01T08:00:00Z"))
     row = clock.create("cron", "0 9 * * *", catch_up=catch_up)
     clock.now = ms("2026-02-05T20:00:00Z")

@@ -169,7 +169,7 @@ def a_year(folder: Path, seed: int, *, dense: bool) -> tuple[Year, list[tuple[st
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_pain18_a_year_of_two_hundred_tasks_fires_each_due_time_once_and_the_same_again(seed: int, tmp_path: Path) -> None:
+def test_pain18_in_a_year_of_two_hundred_tasks_each_due_time_fires_once(seed: int, tmp_path: Path) -> None:
     check_years(seed, tmp_path, dense=False)
 
 
