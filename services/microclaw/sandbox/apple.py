@@ -21,6 +21,7 @@ from microclaw.sandbox import apple_command as command
 from microclaw.sandbox import image, inside, pipes
 from microclaw.sandbox.backend import Ended, EngineMissing, ProbeResult, RunSpec, SandboxError, SpecRefused
 from microclaw.sandbox.docker_spec import LABEL, container_name
+from microclaw.sandbox.giving_up import or_undo
 from microclaw.sandbox.image_content import OFFICIAL_BASE, OWN_IMAGE, Stage, stages
 from microclaw.sandbox.output import Output
 from microclaw.sandbox.spec import admit
@@ -85,10 +86,10 @@ class AppleContainer:
         if not self._image:
             await self.prepare()
         argv = command.run(spec, self._image, os.getuid() or inside.UID, os.getgid() or inside.GID)
-        process = await asyncio.create_subprocess_exec(
+        process = await or_undo(asyncio.create_subprocess_exec(
             self._found(), *argv, limit=pipes.CHUNK_BYTES,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+        ), lambda process: AppleSandbox(self, spec, process).kill())  # fmt: skip
         return AppleSandbox(self, spec, process)
 
     async def reap(self, installation: str) -> int:

@@ -21,6 +21,7 @@ from microclaw.sandbox import cgroups, inside, pipes, seccomp
 from microclaw.sandbox.backend import Ended, EngineMissing, ProbeResult, RunSpec, SandboxError
 from microclaw.sandbox.bubblewrap_root import ETC, root_options
 from microclaw.sandbox.descriptors import Descriptors
+from microclaw.sandbox.giving_up import or_undo
 from microclaw.sandbox.namespaces import explain, switches
 from microclaw.sandbox.output import Output
 from microclaw.sandbox.owner import hand_over
@@ -145,7 +146,8 @@ class Bubblewrap:
             ]  # fmt: skip
             # By file, not by argument: /proc/1/cmdline inside would show the host's paths.
             args_fd = ours.memory(b"".join(option.encode() + b"\0" for option in options))
-            process = await asyncio.create_subprocess_exec(
+            # Not given up half-way: asyncio would wait for ever for a process whose pipes are not connected yet.
+            process = await or_undo(asyncio.create_subprocess_exec(
                 "bwrap", "--args", str(args_fd), "--", *spec.argv,
                 executable=str(self.program()),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -154,7 +156,7 @@ class Bubblewrap:
                 start_new_session=True,
                 # bubblewrap closes these before it starts our command.
                 pass_fds=(args_fd, filter_fd, info_w, block_r, *files.values()),
-            )  # fmt: skip
+            ), _abandoned)  # fmt: skip
             ours.close(info_w)
             try:
                 child = await asyncio.wait_for(_child_pid(info_r), START_WAIT_S)
@@ -256,6 +258,11 @@ def _abandon(pid: int) -> None:
     and does not yet die with it, is in the same process group until then."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
+
+
+async def _abandoned(process: asyncio.subprocess.Process) -> None:
+    _abandon(process.pid)
+    await process.communicate()
 
 
 async def _until_gone(handle: int) -> None:

@@ -24,6 +24,7 @@ from microclaw.sandbox.backend import Ended, EngineMissing, ProbeResult, RunSpec
 from microclaw.sandbox.docker_spec import LABEL, container_name, container_settings
 from microclaw.sandbox.engine_quirks import DOCKER, PODMAN, Quirks, quirks_of
 from microclaw.sandbox.engine_sockets import sockets
+from microclaw.sandbox.giving_up import or_undo
 from microclaw.sandbox.image_content import OWN_IMAGE
 from microclaw.sandbox.output import Output
 from microclaw.sandbox.owner import hand_over
@@ -121,7 +122,13 @@ class DockerEngine:
             if mount.writable:
                 hand_over(mount.source, uid, gid)
         settings = container_settings(spec, self._image, f"{uid}:{gid}", self._quirks, self._profile())
-        container, stream = await self.call(lambda: _start(client, container_name(spec), settings))
+
+        async def undo(made: tuple[str, socket.socket]) -> None:
+            made[1].close()
+            await self.call(lambda: _remove(client, made[0]))
+
+        starting = self.call(lambda: _start(client, container_name(spec), settings))
+        container, stream = await or_undo(starting, undo)
         reader, writer = await asyncio.open_connection(sock=stream, limit=CHUNK_BYTES)
         return DockerSandbox(self, spec, container, reader, writer)
 

@@ -1,4 +1,9 @@
-"""The live workers: one a group, kept warm between turns, ended when idle for long or when others need the room."""
+"""The live workers: one a group, kept warm between turns, ended when idle for long or when others need the room.
+
+A group that was used lately and whose worker has ended gets a *spare*: a worker started ahead, so that its next turn
+finds one ready. A spare takes only room that nobody wants, and is the first to give way. Each is owed to a use of the
+group, so one that dies by itself is not started again and again.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +28,7 @@ from microclaw.sandbox.backend import Backend, Limits, Mount, RunSpec, SandboxEr
 from microclaw.sandbox.doors import Doors
 from microclaw.sandbox.extra_mounts import extra_mounts
 from microclaw.sandbox.mounts import group_mounts
-from microclaw.sandbox.worker import Worker
+from microclaw.sandbox.worker import Worker, WorkerLost
 
 #: From asking for a worker to having one, at most: well below what the queue gives a grant to begin.
 LEASE_WAIT_S_MAX = 540.0
@@ -56,13 +61,26 @@ class _Place:
     #: Held while somebody has the worker, or it is being started or ended.
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     worker: Worker | None = None
+    #: Whom the worker was started for, and what it sees.
+    made_for: Tenant | None = None
+    mounts: tuple[Mount, ...] = ()
     #: By the loop's clock.
     idle_since_s: float = 0.0
     timer: asyncio.TimerHandle | None = None
+    #: Who used it last, and when by the loop's clock; None = nobody since the last spare was started.
+    used_by: Tenant | None = None
+    used_s: float = 0.0
+    #: Starts a spare.
+    sparing: asyncio.Task[None] | None = None
 
     @property
     def is_idle(self) -> bool:
         return self.worker is not None and not self.lock.locked()
+
+    @property
+    def is_spare(self) -> bool:
+        """It has a worker that has not had a turn yet, and nobody has it."""
+        return self.is_idle and self.worker is not None and not self.worker.turns
 
 
 class Pool:
@@ -95,8 +113,9 @@ class Pool:
         self._own = own
         self._trouble = trouble
         self._places: dict[str, _Place] = {}
-        #: Sandboxes that are there or about to be.
+        #: Sandboxes that are there or about to be, and who waits until there may be one more.
         self._taken = 0
+        self._waiting = 0
         self._started = 0
         self._freed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,8 +124,9 @@ class Pool:
 
     @property
     def facts(self) -> dict[str, int]:
-        """For `status --deep`: how many live now, and how many were started in this life."""
-        return {"workers": self._taken, "workers_started": self._started}
+        """For `status --deep`: how many live now, how many of them are spares, how many were started in this life."""
+        spares = sum(place.is_spare for place in self._places.values())
+        return {"workers": self._taken, "workers_spare": spares, "workers_started": self._started}
 
     @property
     def live(self) -> frozenset[str]:
@@ -130,33 +150,33 @@ class Pool:
                 raise SandboxError(
                     f"no worker could be had within {LEASE_WAIT_S_MAX:.0f} s; look at `microclaw status`"
                 ) from None
+            place.used_by, place.used_s = tenant, asyncio.get_running_loop().time()
             try:
                 yield worker
             finally:
                 if self.closing or worker.is_over or worker.is_spent:
                     await self._end(place)
+                    self._spare_soon(place)
                 else:
                     self._rest(place)
 
-    async def mounts(self, tenant: Tenant) -> list[Mount]:
+    async def mounts(self, tenant: Tenant, trouble: Callable[[str], None] | None = None) -> list[Mount]:
         """What this group's sandboxes see. :raises SpecRefused: that is no group's name."""
         own = await self._own(tenant.group)
         return [
             *group_mounts(self._home, tenant.group, is_main=tenant.is_main, project=self._project),
-            *extra_mounts(self._home, own.mounts, is_main=tenant.is_main, trouble=self._trouble),
+            *extra_mounts(self._home, own.mounts, is_main=tenant.is_main, trouble=trouble or self._trouble),
         ]
 
     async def warm(self, tenant: Tenant) -> None:
-        """Have a worker ready before it is needed."""
-        async with self.lease(tenant):
-            pass
+        """Have a worker ready before it is needed.
 
-    async def end(self, group: str) -> None:
-        """End the group's worker if it is idle."""
-        place = self._places.get(group)
-        if place is not None and place.is_idle:
-            async with place.lock:
-                await self._end(place)
+        :raises SandboxError: there is none to be had. :raises WorkerLost: it ended before it was ready.
+        """
+        place = self._places.setdefault(tenant.group, _Place())
+        async with place.lock:
+            await self._worker(place, tenant)
+            self._rest(place)
 
     async def stop(self, group: str) -> None:
         """End the group's worker in the middle of what it does, by the owner's word."""
@@ -170,20 +190,24 @@ class Pool:
         async with place.lock:
             await self._end(place)
             set_aside()
+        self._spare_soon(place)
 
     async def end_idle(self) -> None:
-        """End all that are idle."""
-        for group in list(self._places):
-            await self.end(group)
+        """End all that are idle, and have no others in their place."""
+        for place in list(self._places.values()):
+            if place.is_idle:
+                async with place.lock:
+                    await self._end(place)
 
     async def close(self) -> None:
         """Kill all workers, also those in the middle of a turn. No new ones are started."""
         self.closing = True
-        ending = [place.worker.kill() for place in self._places.values() if place.worker is not None]
-        await asyncio.gather(*ending, return_exceptions=True)
+        # First what starts workers: one that is there afterwards is in its place.
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        ending = [place.worker.kill() for place in self._places.values() if place.worker is not None]
+        await asyncio.gather(*ending, return_exceptions=True)
 
     # --- inside -----------------------------------------------------------------------------------------------
 
@@ -191,27 +215,41 @@ class Pool:
         if place.timer is not None:
             place.timer.cancel()
             place.timer = None
-        if place.worker is not None and place.worker.is_over:
+        if place.worker is not None and not await self._still_fits(place, tenant):
             await self._end(place)
         if place.worker is None:
             await self._room()
-            self._taken += 1
-            try:
-                place.worker = await self._start(tenant)
-            except BaseException:
-                self._left()
-                raise
-            place.worker.ended.add_done_callback(lambda _ended: self._on_death(place))
+            return await self._take(place, tenant)
         return place.worker
 
-    async def _start(self, tenant: Tenant) -> Worker:
+    async def _still_fits(self, place: _Place, tenant: Tenant) -> bool:
+        """Its worker takes turns, is for exactly this tenant, and sees what a new one would see: a folder that was
+        taken back is taken back from a warm worker too."""
+        if place.worker is None or place.worker.is_over or place.made_for != tenant:
+            return False
+        # What is not mounted was told when the worker was started.
+        return place.mounts == tuple(await self.mounts(tenant, trouble=log.debug))
+
+    async def _take(self, place: _Place, tenant: Tenant) -> Worker:
+        """A new worker for the place, whose lock is held; there is room."""
+        self._taken += 1
+        try:
+            mounts = await self.mounts(tenant)
+            worker = await self._start(tenant, mounts)
+        except BaseException:
+            self._left()
+            raise
+        place.worker, place.made_for, place.mounts = worker, tenant, tuple(mounts)
+        worker.ended.add_done_callback(lambda _ended: self._on_death(place))
+        return worker
+
+    async def _start(self, tenant: Tenant, mounts: list[Mount]) -> Worker:
         if self.closing:
             raise SandboxError("the sandbox service is stopping")
         began_s = time.monotonic()
         worker_id = worker_id_for(tenant.group, os.urandom(4))
         settings = self._settings
         backend = await self._backend()
-        mounts = await self.mounts(tenant)
         try:
             door = await self._doors.open(worker_id, tenant.group)
             sandbox = await backend.start(RunSpec(
@@ -247,21 +285,52 @@ class Pool:
         return worker
 
     async def _room(self) -> None:
-        """Until there is room for one more; the worker that has been idle the longest gives way."""
-        while self._taken >= self._settings.sandbox.max_workers:
-            idle = [place for place in self._places.values() if place.is_idle]
-            if idle:
-                longest = min(idle, key=lambda place: place.idle_since_s)
-                async with longest.lock:
-                    await self._end(longest)
-            else:
-                self._freed.clear()
-                await self._freed.wait()
+        """Until there is room for one more. A spare gives way, else the worker that has been idle the longest."""
+        self._waiting += 1
+        try:
+            while self._taken >= self._settings.sandbox.max_workers:
+                idle = [place for place in self._places.values() if place.is_idle]
+                sparing = [place.sparing for place in self._places.values() if place.sparing is not None]
+                if idle:
+                    longest = min(idle, key=lambda place: (not place.is_spare, place.idle_since_s))
+                    async with longest.lock:
+                        await self._end(longest)
+                elif sparing:
+                    sparing[0].cancel()
+                    await asyncio.wait({sparing[0]})
+                else:
+                    self._freed.clear()
+                    await self._freed.wait()
+        finally:
+            self._waiting -= 1
 
-    def _rest(self, place: _Place) -> None:
+    def _spare_soon(self, place: _Place) -> None:
+        """Its worker has ended: have another one ready if the group is hot."""
+        if place.used_by is not None and place.sparing is None and not self.closing:
+            place.sparing = self._spawn(self._spare(place))
+
+    async def _spare(self, place: _Place) -> None:
+        try:
+            async with place.lock:
+                tenant, place.used_by = place.used_by, None
+                left_s = place.used_s + self._settings.sandbox.spare_s - asyncio.get_running_loop().time()
+                is_room = not self._waiting and self._taken < self._settings.sandbox.max_workers
+                if tenant is None or place.worker is not None or left_s <= 0 or not is_room:
+                    return
+                await self._take(place, tenant)
+                self._rest(place, left_s)
+        except (SandboxError, WorkerLost, OSError) as error:
+            # The group's next turn meets the same, and tells.
+            log.warning("no spare worker could be started", extra={"why": str(error)})
+        finally:
+            place.sparing = None
+
+    def _rest(self, place: _Place, ends_in_s: float | None = None) -> None:
+        """Its worker is idle from now on; ended after this time, else that of the settings."""
         loop = asyncio.get_running_loop()
         place.idle_since_s = loop.time()
-        place.timer = loop.call_later(self._settings.sandbox.idle_timeout_s, self._spawn_end, place, place.worker)
+        ends_in_s = self._settings.sandbox.idle_timeout_s if ends_in_s is None else ends_in_s
+        place.timer = loop.call_later(ends_in_s, self._spawn_end, place, place.worker)
         # Whoever waits for room may have it now.
         self._freed.set()
         self._on_change()
@@ -276,6 +345,7 @@ class Pool:
             async with place.lock:
                 if place.worker is worker:
                     await self._end(place)
+                    self._spare_soon(place)
 
         # Somebody who has just taken it again keeps it.
         if place.is_idle:
@@ -299,10 +369,11 @@ class Pool:
         self._freed.set()
         self._on_change()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def worker_id_for(group: str, randomness: bytes) -> str:

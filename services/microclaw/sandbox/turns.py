@@ -111,9 +111,7 @@ class Turns:
                 self._stopped.add(run_id)
                 await self._pool.stop(wanted.group)
         else:
-            await self._pool.begin_anew(
-                wanted.group, lambda: set_session_aside(self._home, wanted.group, self._clock_ms())
-            )
+            await self._begin_anew(wanted.group)
         return []
 
     async def on_sessions(self, _question: SessionsAsked, _asker: str) -> Sessions:
@@ -162,8 +160,7 @@ class Turns:
                 self._give_back_if_closing()
                 return self._failed(grant, str(error), retryable=True)
             if done.error_code == "stale_session":
-                await self._pool.end(grant.group)
-                set_session_aside(self._home, grant.group, self._clock_ms())
+                await self._begin_anew(grant.group)
             visible = not done.ok and self._notes.is_visible(grant.run_id)
             return ended(grant, done, visible=visible, key=self._settings.model.key)
 
@@ -184,6 +181,9 @@ class Turns:
                 deadline_s=watch.left_s(time.monotonic()),
             )
             return await worker.turn(turn, on_call, watch)
+
+    async def _begin_anew(self, group: str) -> None:
+        await self._pool.begin_anew(group, lambda: set_session_aside(self._home, group, self._clock_ms()))
 
     async def _watch(self, group: str) -> Watch:
         wanted = self._settings.sandbox

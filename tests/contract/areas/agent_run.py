@@ -70,7 +70,7 @@ async def _plain(case: Case) -> dict[str, Any]:
         }
         if "next_run_resumes" in case.asked:
             # Even by a new worker.
-            await made.pool.end(_GROUP)
+            await made.pool.end_idle()
             await _says(made, 2)
             await made.run_next()
             facts["next_run_resumes"] = made.prompts(_GROUP)[-1]["resumed"]

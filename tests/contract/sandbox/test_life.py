@@ -85,6 +85,21 @@ async def test_the_agents_program_starts(backend, new_spec):
         await sandbox.kill()
 
 
+async def test_a_start_that_is_given_up_leaves_nothing(backend, new_spec):
+    """Engines go on with what they were asked: what comes of it must not stay."""
+    mark = f"given-up-{os.getpid()}"
+    for wait_s in (0.0, 0.02, 0.1, 0.3):
+        spec = replace(new_spec(["/bin/sh", "-c", "read line"]), installation=mark)
+        starting = asyncio.create_task(backend.start(spec))
+        await asyncio.sleep(wait_s)
+        if starting.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(starting, WAIT_S)
+        else:
+            await (await starting).kill()
+    assert await backend.reap(mark) == 0
+
+
 async def test_the_reaper_takes_only_what_is_ours(backend, new_spec):
     ours, theirs = f"ours-{os.getpid()}", f"theirs-{os.getpid()}"
     first, second, other = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from tests.contract.processes import until
@@ -136,7 +137,7 @@ async def test_more_groups_than_workers_take_turns() -> None:
 
 
 async def test_an_idle_worker_ends_and_its_door_is_closed() -> None:
-    async with Desk.opened(sandbox="idle_timeout_s = 1") as desk:
+    async with Desk.opened(sandbox="idle_timeout_s = 1\nspare_s = 0") as desk:
         assert (await desk.run("hello")).ok
         await until(lambda: '"worker ended"' in desk.made.log("sandbox"))
         await until(lambda: not any((desk.made.home.run / "egress").iterdir()))
@@ -174,6 +175,18 @@ async def test_an_idle_worker_that_is_killed_is_replaced(desk: Desk) -> None:
     assert (await desk.run("hello")).ok
     os.kill(children_of(desk.made.pid("sandbox"))[0], signal.SIGKILL)
     await until(lambda: '"worker ended"' in desk.made.log("sandbox"))
+    assert (await desk.run("hello again")).ok
+
+
+async def test_ac45_a_spare_does_not_outlive_a_killed_service_and_the_next_life_goes_on(desk: Desk) -> None:
+    assert (await desk.run("hello")).ok
+    os.kill(children_of(desk.made.pid("sandbox"))[0], signal.SIGKILL)
+    await until(lambda: desk.made.log("sandbox").count('"worker started"') == 2)
+    spare = children_of(desk.made.pid("sandbox"))
+    assert spare
+    desk.made.kill("sandbox")
+    await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in spare))
+    desk.made.start("sandbox")
     assert (await desk.run("hello again")).ok
 
 

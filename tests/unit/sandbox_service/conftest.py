@@ -5,27 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.sandbox_service.plain import ECHO, PlainBackend
+from tests.unit.sandbox_service.plain import ECHO, OpenDoors, PlainBackend
 
+from microclaw.core.container import Container
 from microclaw.core.home import Home, home_from
-from microclaw.core.requests import Door
 from microclaw.core.settings import Sandbox, Settings
 from microclaw.sandbox.pool import Pool
-
-
-class OpenDoors:
-    """Doors that lead nowhere; who has one."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.open_now: set[str] = set()
-
-    async def open(self, worker_id: str, group: str) -> Door:
-        self.open_now.add(worker_id)
-        return Door(directory=str(self.folder))
-
-    def close(self, worker_id: str) -> None:
-        self.open_now.discard(worker_id)
 
 
 class Rig:
@@ -33,14 +18,23 @@ class Rig:
 
     def __init__(self, home: Home, program: str, **sandbox: Any) -> None:
         self.home = home
-        self.settings = Settings(sandbox=Sandbox(**sandbox))
+        # Without spares, unless a test is about them.
+        self.settings = Settings(sandbox=Sandbox(**{"spare_s": 0, **sandbox}))
         self.backend = PlainBackend(program)
         self.doors = OpenDoors(home.data)
+
+        #: What every group has of its own.
+        self.container = Container()
 
         async def backend() -> PlainBackend:
             return self.backend
 
-        self.pool = Pool(backend, self.doors, home, self.settings, installation="test")  # type: ignore[arg-type]
+        async def own(_group: str) -> Container:
+            return self.container
+
+        self.pool = Pool(
+            backend, self.doors, home, self.settings, installation="test", own=own,  # type: ignore[arg-type]
+        )
 
 
 @pytest.fixture

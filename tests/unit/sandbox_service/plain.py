@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+from microclaw.core.requests import Door
 from microclaw.sandbox.backend import Ended, ProbeResult, RunSpec, SandboxError
 from microclaw.sandbox.output import Output
 
@@ -30,6 +31,23 @@ while True:
     turn = hear()
     say(type="turn_done", run_id=turn["run_id"], ok=True, text=turn["prompt"])
 """
+
+
+class OpenDoors:
+    """Doors that lead nowhere; who has one."""
+
+    def __init__(self, folder: Path, backend: str = "") -> None:
+        """:param backend: what workers are told to think with."""
+        self.folder = folder
+        self.open_now: set[str] = set()
+        self._backend = backend
+
+    async def open(self, worker_id: str, group: str) -> Door:
+        self.open_now.add(worker_id)
+        return Door(directory=str(self.folder), backend=self._backend)
+
+    def close(self, worker_id: str) -> None:
+        self.open_now.discard(worker_id)
 
 
 class PlainSandbox:

@@ -96,6 +96,14 @@ class Sandbox(Section, frozen=True, kw_only=True):
     idle_timeout_s: Annotated[
         int, Meta(ge=1, le=7 * 86400, description="A worker without work is ended after this, seconds.")
     ] = 1800
+    spare_s: Annotated[
+        int,
+        Meta(
+            ge=0, le=7 * 86400,
+            description="A group used within this time gets a new worker ahead when its own has ended, seconds; "
+                        "0 = none. A spare gives way to work.",
+        ),
+    ] = 7200
     run_timeout_s: Annotated[
         int, Meta(ge=1, le=7 * 86400, description="A turn without a result is ended after this, seconds.")
     ] = 1800
