@@ -31,7 +31,8 @@ def group_mounts(home: Home, group: str, *, is_main: bool, project: Sequence[Pat
         mounts.append(Mount(folder, target, writable=True))
     shared = home.groups / "global"
     if shared.is_dir():
-        mounts.append(Mount(shared, SHARED))
+        # What every group is told is the owner's to change, and so the main group's.
+        mounts.append(Mount(shared, SHARED, writable=is_main))
     if is_main:
         mounts += [Mount(part, f"{PROJECT}/{part.name}") for part in project]
     return mounts

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.fakes.agent_host import setup
 
 from microclaw.agent.context import (
     LEFT_OUT,
@@ -18,9 +17,7 @@ from microclaw.agent.context import (
     to_keep,
 )
 from microclaw.agent.conversation import Call, Outcome, Result, Said, Step, TurnLog
-from microclaw.agent.system_prompt import MEMORY_BYTES_MAX, system_prompt
 from microclaw.agent.transcript import Transcript
-from microclaw.agent.workspace import Workspace
 
 
 def turn(run_id: str, size: int, *, ok: bool = True, calls: int = 0) -> TurnLog:
@@ -88,25 +85,3 @@ def test_forgetting_keeps_the_ends_and_survives_a_restart(tmp_path_factory: obje
             assert log.steps[0].started
         reader.close()
     assert [file.name for file in path.parent.iterdir()] == ["group.jsonl"]
-
-
-def test_the_system_prompt_tells_who_where_and_what_is_remembered(workspace: Workspace) -> None:
-    (workspace.shared / "CLAUDE.md").write_text("Everybody likes tea.")
-    (workspace.group / "AGENTS.md").write_text("Ana is allergic to nuts.")
-    text = system_prompt(setup("anthropic", group="family", is_main=False), workspace)
-    assert "You are Andy" in text and '"family"' in text and "Europe/Berlin" in text and "<internal>" in text
-    assert text.index("Everybody likes tea.") < text.index("Ana is allergic to nuts.")
-    assert "register" not in text
-    assert "register" in system_prompt(setup("anthropic"), workspace)
-
-
-def test_memory_is_bounded_and_no_pipe_or_link_stops_it(workspace: Workspace) -> None:
-    import os
-
-    (workspace.group / "CLAUDE.md").write_text("m" * (MEMORY_BYTES_MAX + 5))
-    os.mkfifo(workspace.group / "AGENTS.md")
-    (workspace.session / "x").write_text("secret")
-    (workspace.shared / "CLAUDE.md").symlink_to(workspace.session / "x")
-    text = system_prompt(setup(), workspace)
-    assert f"[only the first {MEMORY_BYTES_MAX} bytes]" in text
-    assert "secret" not in text

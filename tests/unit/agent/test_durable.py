@@ -131,7 +131,7 @@ def loop_for(world: World, plan: list[list[str]], workspace: Workspace) -> Loop:
     }
     return Loop(
         Fickle(world, plan), Toolbox(workspace, ask_host, extra), (), Bounds(steps=20, tokens=10**6),
-        system=lambda: "", doing=lambda _: None,
+        system=lambda _now_ms: "", doing=lambda _: None,
     )
 
 

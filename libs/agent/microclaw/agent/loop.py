@@ -56,7 +56,7 @@ class Loop:
         toolbox: Toolbox,
         tools: tuple[ToolSpec, ...],
         bounds: Bounds,
-        system: Callable[[], str],
+        system: Callable[[int], str],
         doing: Callable[[str], None],
         first_wait_s: float = MODEL_WAIT_S,
     ) -> None:
@@ -127,7 +127,7 @@ class Loop:
         while True:
             tries += 1
             ask = Ask(
-                system=self._system(), turns=fits(turns), tools=self._tools, no_more_calls=no_more_calls
+                system=self._system(log.now_ms), turns=fits(turns), tools=self._tools, no_more_calls=no_more_calls
             )
             try:
                 return await self._model.say(ask)

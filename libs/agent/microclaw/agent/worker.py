@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 
 from microclaw.agent.conversation import Call, Outcome, Result
@@ -41,6 +42,7 @@ class Worker:
         model: Model | None = None,
         first_wait_s: float = MODEL_WAIT_S,
     ) -> None:
+        workspace = dataclasses.replace(workspace, shared_is_writable=setup.is_main)
         self._send = send
         self._sessions = Sessions(workspace.session)
         self._model = model or open_model(setup, workspace)
@@ -57,7 +59,7 @@ class Worker:
             Toolbox(workspace, self._ask_host, extra),
             offered(setup.is_main),
             Bounds(steps=setup.max_steps, tokens=setup.turn_tokens_max),
-            system=lambda: system_prompt(setup, workspace),
+            system=lambda now_ms: system_prompt(setup, workspace, now_ms),
             doing=self._now_doing,
             first_wait_s=first_wait_s,
         )

@@ -26,6 +26,8 @@ class Workspace:
     relay_port: int = PORT
     #: The programs' way to the door, once it is there.
     relay: Relay | None = None
+    #: The main group may change what every group is told.
+    shared_is_writable: bool = False
 
     @property
     def group(self) -> Path:
@@ -49,7 +51,7 @@ class Workspace:
 
     def writable(self, name: str) -> Path:
         """The real path of a file that may be written. Raises ToolError."""
-        return self._inside(name, (self.group,))
+        return self._inside(name, (self.group, self.shared) if self.shared_is_writable else (self.group,))
 
     def shown(self, path: Path) -> str:
         """A path as the agent sees it: relative to the group's folder where it is in there."""
@@ -76,11 +78,21 @@ def workspace_from(env: Mapping[str, str]) -> Workspace:
     )
 
 
-def read_text(path: Path, bytes_max: int) -> tuple[str, bool]:
-    """The text of a regular file and whether it was cut at `bytes_max`. Raises OSError; never blocks on a pipe."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+def read_text(
+    path: Path, bytes_max: int, *, folder: int | None = None, from_end: bool = False
+) -> tuple[str, bool]:
+    """The text of a regular file and whether it was cut to `bytes_max`. Raises OSError; never blocks on a pipe.
+
+    `folder` is the open folder that `path` is in, where the way there must not be followed anew. `from_end`: the last
+    bytes instead of the first.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        facts = os.fstat(fd)
+        if not stat.S_ISREG(facts.st_mode):
             raise OSError(f"{path.name} is not a regular file")
+        if from_end:
+            file.seek(max(0, facts.st_size - bytes_max))
+            return file.read(bytes_max).decode("utf-8", "ignore"), facts.st_size > bytes_max
         raw = file.read(bytes_max + 1)
     return raw[:bytes_max].decode("utf-8", "replace"), len(raw) > bytes_max

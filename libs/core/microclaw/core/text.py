@@ -23,6 +23,7 @@ _FITTING = (
     f"|{_SEEN_NOT_ASCII}[\u200c\u200d](?={_SEEN_NOT_ASCII})"
     f"|{_SEEN_NOT_ASCII}[\u061c\u200e\u200f](?![{_HIDDEN}])"
 )
+_ANY_HIDDEN = re.compile(f"[{_HIDDEN}]")
 _HIDING = re.compile(f"(?P<fits>{_FITTING})|(?P<hidden>[{_HIDDEN}]+)")
 
 
@@ -31,8 +32,8 @@ def visible(text: str) -> str:
 
     A joiner inside an emoji, a variant selector and the like stay: they are part of what is seen.
     """
-    if text.isascii() and text.isprintable():
-        return text
+    if _ANY_HIDDEN.search(text) is None:
+        return text  # nearly always, and quick to see
     return _HIDING.sub(_note, text)
 
 

@@ -6,8 +6,8 @@ so a turn that is given again under the same `run_id` after a crash goes on wher
 the same, which lets the host recognise repeats.
 
 Paths inside every sandbox: `/workspace/group` (the group's folder, writable), `/workspace/session` (transcripts,
-writable), `/workspace/global` (shared memory, read-only, may be absent), `/workspace/project` (main group only,
-read-only), `/run/egress/egress.sock` (the only door out), `/tmp` (small tmpfs).
+writable), `/workspace/global` (shared memory, writable for the main group alone, may be absent), `/workspace/project`
+(main group only, read-only), `/run/egress/egress.sock` (the only door out), `/tmp` (small tmpfs).
 """
 
 from __future__ import annotations

@@ -18,7 +18,9 @@ class Args(msgspec.Struct, frozen=True, kw_only=True):
     """Arguments of a tool."""
 
 
-PathIn = Annotated[str, Meta(description="Relative to the group's folder; /workspace/global may be read too.")]
+PathIn = Annotated[str, Meta(
+    description="Relative to the group's folder; /workspace/global may be read too (main: and written)."
+)]
 
 
 class Bash(Args, frozen=True):
