@@ -80,6 +80,11 @@ while True:
             say(type="tool_call", run_id=turn["run_id"], call_id="c%d" % calls, name="send_message",
                 args={"text": value})
             hear()
+        elif act == "call":
+            calls += 1
+            say(type="tool_call", run_id=turn["run_id"], call_id="c%d" % calls, name=value[0], args=value[1])
+            answer = hear()
+            with open("answers.jsonl", "a") as log: log.write(json.dumps(answer["text"]) + "\\n")
         elif act == "done":
             say(**({"type": "turn_done", "run_id": turn["run_id"], "ok": True} | value))
         elif act == "stale":
@@ -326,6 +331,11 @@ class House:
         if not path.exists():
             return []
         return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+
+    def answers(self, group: str) -> list[str]:
+        """What the group's workers were told by the host's tools (the act `call`)."""
+        path = self.home.groups / group / "answers.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def waiting(self, group: str) -> int:
         """How many messages the queue holds for it."""

@@ -38,7 +38,7 @@ from microclaw.core.requests import (
 )
 from microclaw.core.tasks import TOOL_CONTEXT
 from microclaw.core.text import strip_internal, visible
-from microclaw.core.turns import REPLY_BYTES_MAX
+from microclaw.core.turns import REPLY_BYTES_MAX, cause_of
 from microclaw.core.worker import ToolCall, ToolReply
 from microclaw.sandbox.host_tool_args import (
     ARGS,
@@ -80,6 +80,11 @@ class Caller:
     def id_for(self, call_id: str, what: str) -> bytes:
         """The id of what a call causes: the same, however often the call is made."""
         return derived_id(id_time(self.grant_id), self.grant.run_id, call_id, what)
+
+    def id_in_answer(self, what: str, *content: str) -> bytes:
+        """The id of something made in answer to these messages: the same in every try, for a run that failed after it
+        is tried again under another name. So one thing is made once, however often it is asked for."""
+        return derived_id(0, cause_of(self.grant), what, *content)
 
 
 class HostTools:
@@ -221,10 +226,13 @@ class HostTools:
                 )
         else:
             self._allow(who, "schedule_task", group)
+        context = args.context_mode or cast(Literal["group"], TOOL_CONTEXT)
+        command_id = who.id_in_answer(
+            "schedule_task", group, args.prompt, args.schedule_type, args.schedule_value, context,
+        )
         created = await self._ask("scheduler", CreateTask(
-            command_id=id_text(who.id_for(call_id, "schedule_task")), group=group, chat=chat, is_main=is_main,
-            prompt=args.prompt, schedule=args.schedule_type, value=args.schedule_value,
-            context=args.context_mode or cast(Literal["group"], TOOL_CONTEXT),
+            command_id=id_text(command_id), group=group, chat=chat, is_main=is_main,
+            prompt=args.prompt, schedule=args.schedule_type, value=args.schedule_value, context=context,
         ), TaskAnswer)
         task = created.task
         return f"Task {task.id} is scheduled ({task.schedule} {task.value}, {task.timezone})."

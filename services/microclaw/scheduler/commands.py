@@ -44,7 +44,16 @@ class Commands:
         self._owner_zone = owner_zone
 
     def create(self, command: CreateTask) -> Answer:
-        return self._once(command.command_id, lambda db: self._create(db, command))
+        answer = self._once(command.command_id, lambda db: self._create(db, command))
+        if isinstance(answer, TaskAnswer):
+            with self._engine.begin() as db:
+                if store.task_of(db, answer.task.id) is None:
+                    return Failed(
+                        reason=f"task {answer.task.id} was made by this request and cancelled since: "
+                               "ask anew, or in other words",
+                        code="conflict",
+                    )
+        return answer
 
     def change(self, command: ChangeTask) -> Answer:
         return self._once(command.command_id, lambda db: self._change(db, command))

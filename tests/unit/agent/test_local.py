@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -29,6 +30,8 @@ class Chat:
         self.tasks: list[dict[str, Any]] = []
         self.calls: list[ToolCall] = []
         self.refuse = ""
+        #: A tool that the host never answers.
+        self.silent = ""
         self._ends: list[TurnDone] = []
 
     def _hear(self, line: WorkerLine) -> None:
@@ -36,6 +39,8 @@ class Chat:
             self._ends.append(line)
         if isinstance(line, ToolCall):
             self.calls.append(line)
+            if line.name == self.silent:
+                return
             ok, text = (False, self.refuse) if self.refuse else (True, self._host(line))
             self.worker.replied(ToolReply(run_id=line.run_id, call_id=line.call_id, ok=ok, text=text))
 
@@ -100,6 +105,25 @@ async def test_the_reminder_of_the_readme_is_scheduled_and_confirmed(chat: Chat)
 async def test_reminders_in_plain_words(chat: Chat, text: str, kind: str, value: str, answer: str) -> None:
     assert await chat.say(text) == answer
     assert (chat.calls[0].args["schedule_type"], chat.calls[0].args["schedule_value"]) == (kind, value)
+
+
+async def test_a_reminder_of_a_try_that_failed_means_the_same_moment_in_the_next_one(chat: Chat) -> None:
+    prompt = format_messages([
+        PromptMessage(id=text, sender_name="Ana", sent_ms=NOW_MS, text=text)
+        for text in ("remind me in 10 seconds to stretch", "list my reminders")
+    ])
+    chat.silent = "list_tasks"
+    first = asyncio.create_task(chat.worker.turn(Turn(run_id="first", prompt=prompt, now_ms=NOW_MS)))
+    while len(chat.calls) < 2:
+        await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    chat.silent = ""
+    for number, run_id in enumerate(("second", "third"), 1):
+        await chat.worker.turn(Turn(run_id=run_id, prompt=prompt, now_ms=NOW_MS + number * 60_000))
+    made = [call.args for call in chat.calls if call.name == "schedule_task"]
+    assert made[1] == made[0], "the same messages again, after a try that failed"
+    assert made[2] == made[0], "however many tries it takes"
 
 
 async def test_what_the_host_refuses_is_told(chat: Chat) -> None:

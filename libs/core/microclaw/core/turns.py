@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
+from microclaw.core.ids import derived_id
 from microclaw.core.kinds import RunFinished, RunGranted
 from microclaw.core.prompt import format_messages, format_task, split
 from microclaw.core.tasks import RESULT_CHARS_MAX
@@ -158,6 +159,15 @@ def prompt_of(grant: RunGranted, timezone: str) -> str:
     missing = len(grant.messages) - len(newest)
     note = f"[{missing} earlier messages are left out: together they are too long]\n" if missing else ""
     return note + format_messages(newest, timezone=timezone)
+
+
+def cause_of(grant: RunGranted) -> bytes:
+    """What a run answers, as an id that all its tries have: they differ in `run_id`, and later ones may bring newer
+    messages along, but the oldest message stays the first."""
+    if grant.task is not None or not grant.messages:
+        return derived_id(0, "run", grant.run_id)
+    # The whole message: an edited one is another request.
+    return derived_id(0, "messages", grant.group, msgspec.msgpack.encode(grant.messages[0]))
 
 
 def may_resume(lost: Lost, resumed: int) -> bool:

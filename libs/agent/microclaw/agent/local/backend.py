@@ -10,7 +10,7 @@ from microclaw.agent.conversation import Said, TurnLog
 from microclaw.agent.local.skills import Asked, answer
 from microclaw.agent.models import Ask
 from microclaw.agent.plan import Plan, next_message
-from microclaw.agent.reading import Message, read_prompt
+from microclaw.agent.reading import Message, Prompt, read_prompt
 from microclaw.core.worker import Setup
 
 
@@ -29,12 +29,12 @@ class LocalModel:
         return
 
     async def say(self, ask: Ask) -> Said:
-        return next_message(self._plan(ask.turn), ask.turn)
+        return next_message(self._plan(ask.turn, ask.turns[:-1]), ask.turn)
 
-    def _plan(self, turn: TurnLog) -> Plan:
+    def _plan(self, turn: TurnLog, earlier: tuple[TurnLog, ...]) -> Plan:
         prompt = read_prompt(turn.prompt)
         is_task = prompt.is_task or turn.is_task
-        now = datetime.fromtimestamp(turn.now_ms / 1000, self._zone)
+        now = datetime.fromtimestamp(first_asked_ms(turn, prompt, earlier) / 1000, self._zone)
         lines: list[str] = []
         for message in prompt.messages if is_task else self._addressed(prompt.messages):
             asked = Asked(
@@ -58,3 +58,14 @@ class LocalModel:
 
     def _without_name(self, text: str) -> str:
         return self._name().sub("", text).strip()
+
+
+def first_asked_ms(turn: TurnLog, prompt: Prompt, earlier: tuple[TurnLog, ...]) -> int:
+    """When these messages were first worked on. A turn that failed is tried again with the same messages, and "in ten
+    minutes" means then the same moment: what was scheduled is recognised, and not scheduled a second time."""
+    tries = [
+        each.now_ms for each in earlier
+        if (each.outcome is None or not each.outcome.ok)
+        and read_prompt(each.prompt).messages[:1] == prompt.messages[:1]
+    ]
+    return min(tries, default=turn.now_ms)

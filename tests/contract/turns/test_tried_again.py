@@ -1,0 +1,86 @@
+"""What a run that failed had done is not done again by the next try, which has another name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from tests.contract.house import House, house
+
+from microclaw.core.dispatch import RETRY_MS
+from microclaw.core.kinds import MessageReceived, PromptMessage, RunGranted
+from microclaw.core.turns import cause_of
+
+TASK = {"prompt": "stretch", "schedule_type": "once", "schedule_value": "2030-01-01T09:00:00Z"}
+CALL = ("call", ("schedule_task", TASK))
+DOWN = ("done", {"ok": False, "error": "gone", "error_code": "model_down"})
+DONE = ("done", {"text": "ok"})
+
+
+async def says(made: House, number: int, text: str = "remind me", chat: str = "test:fam") -> None:
+    await made.hears(MessageReceived(
+        chat=chat, platform_id=f"m{number}", sender="ann", sender_name="Ann", text=text, sent_ms=1_700_000_000_000,
+    ))
+
+
+async def tries(made: House, count: int) -> None:
+    for number in range(count):
+        await made.run_next()
+        made.pass_time(RETRY_MS[number])
+
+
+@pytest.mark.parametrize("end", [DOWN, ("exit", 1)])
+async def test_a_task_made_by_a_run_that_failed_is_not_made_again_by_its_retry(end: tuple[str, Any]) -> None:
+    async with house([[CALL, end]] * 4 + [[CALL, DONE]]) as made:
+        await made.register("test:fam", "fam", requires_trigger=False)
+        await says(made, 1)
+        await made.run_next()
+        # A newer message comes along in the next try.
+        await says(made, 2, "and do hurry")
+        made.pass_time(RETRY_MS[0])
+        while made.grants and not made.ends[-1].ok:
+            await made.run_next()
+            made.pass_time(max(RETRY_MS))
+        assert made.ends[-1].ok
+        assert len({end.run_id for end in made.ends}) > 1
+        assert len(made.clock.rows()) == 1
+        assert len(set(made.answers("fam"))) == 1
+
+
+async def test_another_task_of_the_next_try_and_the_same_of_another_message_are_made() -> None:
+    other = ("call", ("schedule_task", TASK | {"prompt": "breathe"}))
+    async with house([[CALL, DOWN], [other, DONE], [CALL, DONE]]) as made:
+        await made.register("test:fam", "fam", requires_trigger=False)
+        await says(made, 1)
+        await tries(made, 2)
+        assert sorted(row.prompt for row in made.clock.rows()) == ["breathe", "stretch"]
+        await says(made, 2)
+        await made.run_next()
+        assert sorted(row.prompt for row in made.clock.rows()) == ["breathe", "stretch", "stretch"]
+
+
+def test_an_edited_message_is_another_request_and_a_newer_one_beside_it_is_not() -> None:
+    first = PromptMessage(id="m1", sender_name="Ann", sent_ms=1, text="remind me")
+    edited = msgspec.structs.replace(first, text="remind me at 9")
+    newer = msgspec.structs.replace(first, id="m2")
+    grants = [
+        RunGranted(run_id=f"r{number}", attempt=1, group="fam", chat="test:fam", messages=messages)
+        for number, messages in enumerate([(first,), (first, newer), (edited,)])
+    ]
+    causes = [cause_of(grant) for grant in grants]
+    assert causes[0] == causes[1]
+    assert causes[0] != causes[2]
+
+
+async def test_a_task_cancelled_meanwhile_is_not_said_to_be_scheduled() -> None:
+    async with house([[CALL, DOWN], [CALL, DONE]]) as made:
+        await made.register("test:fam", "fam", requires_trigger=False)
+        await says(made, 1)
+        await made.run_next()
+        (row,) = made.clock.rows()
+        made.clock.change(row.id, "cancel")
+        made.pass_time(RETRY_MS[0])
+        await made.run_next()
+        assert made.clock.rows() == []
+        assert made.answers("fam")[-1].startswith("error: task ")
