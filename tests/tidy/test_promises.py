@@ -21,7 +21,8 @@ NOT_SERVICES = {"cli"}
 
 
 COMMAND = re.compile(r"(?:`|^\s*(?:\$ )?)(?:\./|\.venv/bin/)?microclaw ([a-z][^`#\n]*)", re.MULTILINE)
-LOCKS = ("requirements.lock", "requirements/dev.lock", "requirements/telegram.lock", "requirements/email.lock")
+CHANNELS = ("telegram", "discord", "email", "imessage")
+LOCKS = ("requirements.lock", "requirements/dev.lock", *(f"requirements/{name}.lock" for name in CHANNELS))
 
 
 def services() -> set[str]:
@@ -104,9 +105,10 @@ def test_the_locks_hold_every_dependency_with_hashes(lock: str) -> None:
     wanted = list(PYPROJECT["project"]["dependencies"])
     extras = PYPROJECT["project"]["optional-dependencies"]
     wanted += extras["agent"] + extras.get(lock.split("/")[-1].removesuffix(".lock"), [])
+    wanted += extras["channel"] if lock.split("/")[-1].removesuffix(".lock") in CHANNELS else []
     if lock.endswith("dev.lock"):
         wanted += PYPROJECT["dependency-groups"]["dev"]
-    names = {re.split(r"[\s>=<;\[]", each, maxsplit=1)[0].lower().replace("_", "-") for each in wanted}
+    names = {re.split(r"[\s>=<;\[]", each, maxsplit=1)[0].lower().replace("_", "-") for each in wanted} - {"microclaw"}
     assert names - locked == set()
     packages = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]
     assert [package.split("==")[0] for package in packages if "--hash=sha256:" not in package] == []

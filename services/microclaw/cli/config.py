@@ -14,6 +14,7 @@ from microclaw.cli.context import Context
 from microclaw.core.errors import UsageError
 from microclaw.core.settings import Settings, default_text, load, parse, schema
 from microclaw.core.settings_errors import line_of, nearest
+from microclaw.core.settings_section import Section
 from microclaw.core.settings_text import toml
 
 
@@ -62,17 +63,30 @@ def _show(context: Context) -> None:
         context.dump(settings)
         return
     for table, keys in settings.items():
-        print(f"[{table}]")
-        for key, value in keys.items():
+        _show_table(table, keys)
+
+
+def _show_table(table: str, keys: dict[str, object]) -> None:
+    print(f"[{table}]")
+    inner = {key: value for key, value in keys.items() if isinstance(value, dict)}
+    for key, value in keys.items():
+        if key not in inner:
             print(f"{key} = {toml(value)}")
+    for key, value in inner.items():
+        _show_table(f"{table}.{key}", value)
+
+
+def _values(section: Section, path: str = "") -> dict[str, object]:
+    """Every key with its whole name, and what it is."""
+    found: dict[str, object] = {}
+    for field in msgspec.structs.fields(type(section)):
+        value, name = getattr(section, field.name), f"{path}{field.name}"
+        found |= _values(value, f"{name}.") if isinstance(value, Section) else {name: value}
+    return found
 
 
 def _value(settings: Settings, key: str) -> object:
-    known = {
-        f"{table.name}.{field.name}": getattr(getattr(settings, table.name), field.name)
-        for table in msgspec.structs.fields(Settings)
-        for field in msgspec.structs.fields(table.type)
-    }
+    known = _values(settings)
     if key not in known:
         raise UsageError(f"{key} is not a known key{nearest(key, known)}")
     return known[key]
@@ -106,14 +120,14 @@ def toml_value(value: str, *, text: bool) -> str:
 
 def changed(text: str, key: str, value: str) -> str:
     """The file's text with `key` set to `value` (TOML), comments and the rest as they were."""
-    table, name = key.split(".", 1)
+    table, name = key.rsplit(".", 1)
     lines = text.splitlines()
-    number = line_of(text, (table, name))
+    number = line_of(text, (*table.split("."), name))
     if number is not None and re.match(r"\s*\[", lines[number - 1]) is None:
         if not _whole(lines[number - 1]):
             raise UsageError(f"{key} stretches over several lines in the file; change it with an editor")
         lines[number - 1] = re.sub(r"=.*", lambda _found: f"= {value}", lines[number - 1], count=1)
-    elif number is not None:
+    elif number is not None and number == line_of(text, tuple(table.split("."))):
         end = next((at for at in range(number, len(lines)) if re.match(r"\s*\[", lines[at])), len(lines))
         commented = next((at for at in range(number, end) if re.match(rf"\s*#\s*{name}\s*=", lines[at])), None)
         if commented is not None:

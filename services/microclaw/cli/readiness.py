@@ -10,6 +10,7 @@ from pathlib import Path
 
 from microclaw.bus.supervisor import Process, Supervisor
 from microclaw.cli.context import Context
+from microclaw.core.channel_settings import CONNECTORS
 from microclaw.core.errors import NotRunningError, UnhealthyError
 
 #: From the start to the last service's "ready".
@@ -19,6 +20,11 @@ POLL_S = 0.04
 TAIL_LINES = 5
 #: `watch` is supervisord's listener and not on the bus.
 NOT_ON_BUS = frozenset({"watch"})
+
+
+def is_off(process: Process) -> bool:
+    """Whether it is a connector that nobody asked to run: that is no trouble."""
+    return process.name in CONNECTORS and process.state == "STOPPED" and not process.since_s
 
 
 def wait(context: Context, started: subprocess.Popen[bytes] | None, timeout_s: float = READY_WAIT_S) -> float:
@@ -35,7 +41,7 @@ async def ready(
     """`wait`, inside an event loop."""
     begin = time.monotonic()
     processes = await _programs(context, started, begin + timeout_s)
-    waiting = [process.name for process in processes if process.name not in NOT_ON_BUS]
+    waiting = [process.name for process in processes if process.name not in NOT_ON_BUS and not is_off(process)]
     total = len(waiting)
     show = _Progress(context, total)
     try:

@@ -11,7 +11,7 @@ import msgspec
 
 from microclaw.bus.supervisor import Process, Supervisor
 from microclaw.cli.context import Context, duration
-from microclaw.cli.readiness import NOT_ON_BUS
+from microclaw.cli.readiness import NOT_ON_BUS, is_off
 from microclaw.core.alarms import AGE_S_MAX, Alarm, read_alarms
 from microclaw.core.requests import Failed, RunRow, Runs, RunsAsked, ServiceStatus, StatusAsked
 
@@ -41,6 +41,8 @@ class Seen:
 
     def trouble(self, process: Process) -> str:
         """What is wrong with this service, "" = nothing."""
+        if is_off(process):
+            return ""
         if process.state != "RUNNING":
             return _DOWN.get(process.state, process.state.lower())
         if process.name in NOT_ON_BUS:
@@ -146,6 +148,8 @@ def show(context: Context, seen: Seen, *, deep: bool) -> None:
     """For people."""
     rows, colours = [], []
     for process in seen.processes:
+        if is_off(process):
+            continue
         trouble = seen.trouble(process)
         up = process.state == "RUNNING"
         since = duration(seen.now_s - process.since_s) if process.since_s else "-"

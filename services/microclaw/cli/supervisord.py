@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import NoReturn
 
 from microclaw.bus.supervisor import Supervisor
+from microclaw.core.channel_settings import CONNECTORS
 from microclaw.core.errors import MicroclawError, NotRunningError, UnhealthyError
 from microclaw.core.home import Home
 
@@ -38,9 +40,11 @@ def configuration() -> Path:
     )
 
 
-def environment(home: Home, env: dict[str, str]) -> dict[str, str]:
-    """What supervisord and the services need to know."""
+def environment(home: Home, env: dict[str, str], channels: Collection[str] = ()) -> dict[str, str]:
+    """What supervisord and the services need to know. `channels`: connectors that start with the rest."""
     return env | {
+        f"MICROCLAW_AUTOSTART_{name.upper()}": str(name in channels).lower() for name in CONNECTORS
+    } | {
         "MICROCLAW_STATE": str(home.state), "MICROCLAW_RUN": str(home.run), "MICROCLAW_LOGS": str(home.logs),
         "MICROCLAW_PYTHON": sys.executable, "MICROCLAW_CONFIG": str(home.config),
     }
@@ -51,17 +55,17 @@ def command() -> list[str]:
     return [sys.executable, "-P", "-m", "supervisor.supervisord", "-n", "-c", str(configuration())]
 
 
-def become(home: Home, env: dict[str, str]) -> NoReturn:
+def become(home: Home, env: dict[str, str], channels: Collection[str]) -> NoReturn:
     """Turn this process into supervisord. Raises AlreadyRunning."""
     lock = hold_lock(home)
     os.dup2(lock, LOCK_FD)
     # By itself: dup2 onto the same number changes nothing.
     os.set_inheritable(LOCK_FD, True)
-    own = environment(home, env) | {SUPERVISOR: str(os.getpid())}
+    own = environment(home, env, channels) | {SUPERVISOR: str(os.getpid())}
     os.execve(sys.executable, command(), own)  # noqa: S606 - no shell is wanted
 
 
-def spawn(home: Home, env: dict[str, str]) -> subprocess.Popen[bytes]:
+def spawn(home: Home, env: dict[str, str], channels: Collection[str]) -> subprocess.Popen[bytes]:
     """Start supervisord in a session of its own, so that it outlives this terminal. Raises AlreadyRunning."""
     lock = hold_lock(home)
     try:
@@ -70,7 +74,7 @@ def spawn(home: Home, env: dict[str, str]) -> subprocess.Popen[bytes]:
                 # The shell puts the lock where supervisord leaves it open, and becomes supervisord.
                 ["/bin/sh", "-c", f'lock=$1; shift; export {SUPERVISOR}=$$; exec "$@" {LOCK_FD}<&"$lock"', "sh",
                  str(lock), *command(), "-s"],
-                env=environment(home, env), pass_fds=(lock,), start_new_session=True,
+                env=environment(home, env, channels), pass_fds=(lock,), start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             )
     finally:

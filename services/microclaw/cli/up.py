@@ -22,7 +22,7 @@ def run(context: Context, options: argparse.Namespace) -> int:
     prepare(context)
     if not options.detach:
         context.say(f"MicroClaw starts; its logs are in {context.home.logs}; Ctrl-C stops it")
-        supervisord.become(context.home, context.env)
+        supervisord.become(context.home, context.env, context.settings.channels.enabled())
     took_s = start(context, wait=not options.no_wait, timeout_s=options.timeout)
     if context.json:
         context.dump({"started": True, "ready_s": took_s and round(took_s, 3)})
@@ -55,5 +55,5 @@ def start(context: Context, *, wait: bool = True, timeout_s: float = readiness.R
 
     :raises AlreadyRunning: it runs. :raises UnhealthyError: it did not become ready.
     """
-    process = supervisord.spawn(context.home, context.env)
+    process = supervisord.spawn(context.home, context.env, context.settings.channels.enabled())
     return readiness.wait(context, process, timeout_s) if wait else None

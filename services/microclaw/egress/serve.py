@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from microclaw.bus.api import Delivery, Draft, Subscription
-from microclaw.bus.service import Service
+from microclaw.bus.service import Answerer, Service
 from microclaw.core.egress_rules import parse_authority
 from microclaw.core.kinds import ApprovalAnswered, AuditEntry
 from microclaw.core.requests import (
@@ -36,6 +36,7 @@ from microclaw.core.requests import (
     OpenDoor,
     RemoveSecret,
     SecretAnswer,
+    SecretAsked,
     SecretRow,
     Secrets,
     SecretsAsked,
@@ -45,6 +46,7 @@ from microclaw.core.requests import (
     UsageRows,
     VerifyAudit,
 )
+from microclaw.egress.connector_secrets import ConnectorSecrets
 from microclaw.egress.dial import resolved
 from microclaw.egress.gate import Gate
 from microclaw.egress.privacy import hide_in_logs, hold_many_sockets, keep_memory_private
@@ -55,6 +57,8 @@ AUDIT_ROWS_MAX = 500
 ANSWER_BYTES_MAX = 512 << 10
 #: Who may change what protects the owner: nobody but the owner, whose commands come by this name.
 OWNER = "cli"
+#: Who else may ask anything here; a connector may only ask for its own secret.
+HOUSE = frozenset({OWNER, "router", "queue", "scheduler", "sandbox", "gateway"})
 #: How often the numbers in `status` are renewed.
 FACTS_S = 5.0
 
@@ -143,7 +147,8 @@ class Answers:
             SetBudget: self.set_budget, BudgetAsked: self.read_budget,
         }
         for question, handler in answers.items():
-            self._service.answer(question, handler)
+            self._service.answer(question, _for_the_house(handler))
+        self._service.answer(SecretAsked, ConnectorSecrets(self._gate).on_ask)
 
     async def open_door(self, question: OpenDoor, asker: str) -> Door:
         """A worker's way out."""
@@ -272,6 +277,15 @@ class Answers:
     async def list_approvals(self, question: ApprovalsAsked, _asker: str) -> Approvals:
         """As they stand."""
         return Approvals(rows=self._gate.approvals.rows(everything=question.all))
+
+
+def _for_the_house(handler: Answerer) -> Answerer:
+    async def answer(question: Any, asker: str) -> msgspec.Struct:
+        if asker not in HOUSE:
+            return Failed(reason=f"{asker} may ask egress for nothing but its own secret", code="denied")
+        return await handler(question, asker)
+
+    return answer
 
 
 def _not_yours(what: str, asker: str) -> Failed:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from microclaw.core.errors import UsageError
 from microclaw.core.settings import Settings, default_text, load, parse, schema
+from microclaw.core.settings_section import Section
 
 
 def refused(text: str, env: dict[str, str] | None = None) -> str:
@@ -132,11 +133,32 @@ def test_a_folder_and_text_that_is_not_utf8_are_refused(tmp_path: Path) -> None:
 def test_the_schema_describes_every_key() -> None:
     definitions = schema()["$defs"]
     assert isinstance(definitions, dict)
-    for table in msgspec.structs.fields(Settings):
-        properties = definitions[table.type.__name__]["properties"]
-        assert set(properties) == {field.name for field in msgspec.structs.fields(table.type)}
-        for name, facts in properties.items():
-            assert facts.get("description"), f"{table.name}.{name} has no description"
+    tables = [field.type for field in msgspec.structs.fields(Settings)]
+    for table in tables:
+        properties = definitions[table.__name__]["properties"]
+        assert set(properties) == {field.name for field in msgspec.structs.fields(table)}
+        for field in msgspec.structs.fields(table):
+            if isinstance(field.default, Section):
+                # A table in a table: what it is its own description says.
+                assert definitions[field.type.__name__]["description"]
+                tables.append(field.type)
+            else:
+                assert properties[field.name].get("description"), f"{table.__name__}.{field.name} has no description"
+
+
+@pytest.mark.parametrize(("channel", "key"), [("telegram", "token"), ("discord", "token"), ("email", "password")])
+def test_a_connectors_secret_written_into_the_file_is_refused_and_never_repeated(channel: str, key: str) -> None:
+    secret = "123456:AAbbccddeeffgghhiijjkkllmmnnooppqqrr"
+    with pytest.raises(UsageError, match=f"channels.{channel}.{key} must be the name of a secret") as refused:
+        parse(f'[channels.{channel}]\n{key} = "{secret}"\n', {})
+    assert secret not in str(refused.value)
+
+
+def test_an_enabled_mailbox_needs_its_address_and_server() -> None:
+    with pytest.raises(UsageError, match="channels.email.address is empty"):
+        parse("[channels.email]\nenabled = true\n", {})
+    settings = parse('[channels.email]\nenabled = true\naddress = "a@b.c"\nimap_host = "b.c"\n', {})
+    assert settings.channels.enabled() == ("email",)
 
 
 @given(st.text(max_size=200))

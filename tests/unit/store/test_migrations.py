@@ -21,11 +21,12 @@ from microclaw.core.errors import UnhealthyError
 from microclaw.core.home import Home, home_from
 from microclaw.store import migrate
 from microclaw.store.engine import engine_for, open_store
-from microclaw.store.heads import HEADS, MIGRATIONS
-from microclaw.store.migrate import upgrade, version_of
+from microclaw.store.heads import CHANNEL, CHANNEL_HEAD, HEADS, MIGRATIONS
+from microclaw.store.migrate import upgrade, upgrade_channel, version_of
 from microclaw.store.schema import is_compared
 
-SERVICES = sorted(HEADS)
+#: Branch of history → its newest revision.
+BRANCHES = HEADS | {CHANNEL: CHANNEL_HEAD}
 
 
 @pytest.fixture
@@ -39,20 +40,21 @@ def config_of(service: str) -> Config:
     return Config(str(MIGRATIONS / "alembic.ini"), ini_section=service)
 
 
-@pytest.fixture(scope="module", params=SERVICES)
+@pytest.fixture(scope="module", params=sorted(BRANCHES))
 def migrated(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, Path]]:
     home = home_from({"MICROCLAW_HOME": str(tmp_path_factory.mktemp("m"))})
     home.create()
     upgrade(home)
+    upgrade_channel(home, CHANNEL)
     yield request.param, home.database(request.param)
 
 
 def test_the_head_told_by_file_names_is_the_one_alembic_finds() -> None:
-    for service in SERVICES:
+    for service in BRANCHES:
         script = ScriptDirectory.from_config(config_of(service))
-        assert script.get_heads() == [HEADS[service]]
+        assert script.get_heads() == [BRANCHES[service]]
         first = script.get_revision(script.get_base() or "")
         assert first is not None and first.branch_labels == {service}
 
@@ -134,6 +136,15 @@ def test_two_that_start_at_once_migrate_once(home: Home) -> None:
     assert sorted("".join(outputs).replace("nothing to do\n", "").splitlines()) == sorted(
         f"{service}: new → {head}" for service, head in HEADS.items()
     )
+
+
+def test_each_connector_has_a_database_of_its_own_made_when_it_is_asked_for(home: Home) -> None:
+    upgrade(home)
+    assert not home.database("telegram").exists()
+    assert upgrade_channel(home, "telegram") == [f"telegram: new → {CHANNEL_HEAD}"]
+    assert upgrade_channel(home, "telegram") == []
+    assert upgrade_channel(home, "discord") == [f"discord: new → {CHANNEL_HEAD}"]
+    assert version_of(home.database("telegram")) == version_of(home.database("discord")) == CHANNEL_HEAD
 
 
 def test_databases_are_private_to_the_user(home: Home) -> None:

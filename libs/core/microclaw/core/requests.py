@@ -613,7 +613,49 @@ class Deliver(Request, frozen=True, kw_only=True, tag="message.send"):
     reply_to: str = ""
 
 
-#: Who answers what.
+# --- connectors -------------------------------------------------------------------------------------------------
+
+
+class SecretAsked(Request, frozen=True, kw_only=True, tag="secret.ask"):
+    """To egress, from a connector alone: the secret that the configuration gives to that connector. Each time is an
+    entry in the audit log. Never durable: a secret is in no journal. Answer: SecretValue or Failed."""
+
+
+class SecretValue(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="secret.ask.answer"):
+    value: str
+
+    def __repr__(self) -> str:
+        return "SecretValue(value=…)"
+
+
+class ChannelStatusAsked(Request, frozen=True, kw_only=True, tag="channel.status"):
+    """To a connector: how its channel is doing."""
+
+
+class ChannelStatus(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="channel.status.answer"):
+    channel: str
+    #: `logged_out`: only the owner can mend that. By evidence: what the transport itself said last.
+    state: Literal["connecting", "connected", "waiting", "logged_out"]
+    #: Since when it is in this state, Unix ms.
+    since_ms: int
+    #: Who we are there.
+    account: str = ""
+    #: When something last came from the platform, its heartbeats included; 0 = never.
+    last_event_ms: int = 0
+    #: Connections that failed in a row.
+    failures: int = 0
+    #: Why it is not connected; one line.
+    trouble: str = ""
+    #: Parts of replies that are on their way.
+    queued: int = 0
+    #: Parts that ended so within the last day.
+    sent: int = 0
+    failed: int = 0
+    uncertain: int = 0
+    expired: int = 0
+
+
+#: Who answers what; of `ChannelStatusAsked` that is each connector.
 ANSWERED_BY: dict[type[Request], str] = {
     GroupsAsked: "router", RegisterGroup: "router", Deliver: "router",
     RunsAsked: "queue",
@@ -625,6 +667,7 @@ ANSWERED_BY: dict[type[Request], str] = {
     EgressRulesAsked: "egress", ChangeEgressRule: "egress", ExplainEgress: "egress",
     AuditAsked: "egress", VerifyAudit: "egress", UsageAsked: "egress",
     SetBudget: "egress", BudgetAsked: "egress",
+    SecretAsked: "egress",
     AskApproval: "egress", AnswerApproval: "egress", ApprovalsAsked: "egress",
     Say: "console", Read: "console",
 }

@@ -39,7 +39,7 @@ def connector(name: str) -> Rights:
     """The rights of the connector whose chats begin with `name:`."""
     return Rights(
         publish=("message.received", "reply.delivered", AUDIT), sessions=(f"{name}:", "audit"),
-        read=("reply.requested", "presence.changed"),
+        read=("reply.requested", "presence.changed"), ask=("egress",),
     )
 
 

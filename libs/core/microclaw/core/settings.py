@@ -19,7 +19,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
+from microclaw.core.channel_settings import NOT_A_URL, Channels, channels_problem, is_url
 from microclaw.core.errors import UsageError
+from microclaw.core.settings_section import Section
 
 #: A larger file is not a configuration.
 FILE_BYTES_MAX = 1 << 20
@@ -27,15 +29,10 @@ FILE_BYTES_MAX = 1 << 20
 _REFERENCE = re.compile(r"(?P<escaped>\$)?\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)\})?")
 _SECRET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
 _LOOKS_LIKE_A_KEY = re.compile(r"sk-|[a-z0-9_-]*[a-z0-9]{24}")
-_URL = re.compile(r"https?://[^\s/@?#]+(/[^\s?#]*)?\Z")
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*(:(?P<port>\d{{1,5}}))?\Z")
 #: Marks the one error whose text needs the list of zones, which only the error's reader should pay for.
 UNKNOWN_ZONE = "unknown time zone"
-
-
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of the file."""
 
 
 class Assistant(Section, frozen=True, kw_only=True):
@@ -166,11 +163,11 @@ class Budget(Section, frozen=True, kw_only=True):
     currency: Annotated[str, Meta(min_length=1, max_length=8, description="What prices are in.")] = "USD"
     groups: Annotated[
         dict[str, DayLimit], Meta(description="`[budget.groups.NAME]`: one group's own limits, within those of all.")
-    ] = {}
+    ] = msgspec.field(default_factory=dict)
     prices: Annotated[
         dict[str, Price],
         Meta(description='`[budget.prices."MODEL"]`: input and output, per million tokens; also holds for versions.'),
-    ] = {}
+    ] = msgspec.field(default_factory=dict)
 
 
 class Console(Section, frozen=True, kw_only=True):
@@ -225,7 +222,7 @@ class Bus(Section, frozen=True, kw_only=True):
     rights: Annotated[
         dict[str, Guest],
         Meta(description="`[bus.rights.NAME]`: what a process of your own may do on the bus."),
-    ] = {}
+    ] = msgspec.field(default_factory=dict)
 
 
 class Settings(Section, frozen=True, kw_only=True):
@@ -239,6 +236,7 @@ class Settings(Section, frozen=True, kw_only=True):
     budget: Budget = Budget()
     approvals: Approvals = Approvals()
     console: Console = Console()
+    channels: Channels = Channels()
     senders: Senders = Senders()
     bus: Bus = Bus()
 
@@ -341,6 +339,10 @@ def _expand(value: Any, env: Mapping[str, str], path: tuple[str, ...]) -> Any:
     return _REFERENCE.sub(answer, value)
 
 
+def _is_secret_name(name: str) -> bool:
+    return bool(_SECRET_NAME.match(name)) and not _LOOKS_LIKE_A_KEY.match(name)
+
+
 def _check(settings: Settings) -> None:
     """What the types can't say. Raises _Wrong."""
     zone = settings.assistant.timezone
@@ -349,14 +351,16 @@ def _check(settings: Settings) -> None:
             ZoneInfo(zone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise _Wrong(("assistant", "timezone"), UNKNOWN_ZONE) from None
+    if problem := channels_problem(settings.channels, is_secret_name=_is_secret_name):
+        raise _Wrong(("channels", *problem[0]), problem[1])
     model = settings.model
-    if model.key and (not _SECRET_NAME.match(model.key) or _LOOKS_LIKE_A_KEY.match(model.key)):
+    if model.key and not _is_secret_name(model.key):
         # The value may be a real key: it is never repeated in the error.
         raise _Wrong(("model", "key"), "must be the name of a secret (a-z, 0-9, - and _), not the key itself")
     if model.backend in ("anthropic", "openai") and not model.name:
         raise _Wrong(("model", "name"), f"is empty, but backend = {model.backend!r} needs the model's name")
-    if model.base_url and not _URL.match(model.base_url):
-        raise _Wrong(("model", "base_url"), "must be http(s)://host[:port][/path], without user and password")
+    if model.base_url and not is_url(model.base_url):
+        raise _Wrong(("model", "base_url"), NOT_A_URL)
     budget = settings.budget
     if not budget.prices and (budget.money_per_day or any(limit.money_per_day for limit in budget.groups.values())):
         raise _Wrong(("budget", "money_per_day"), 'needs [budget.prices."MODEL"] with input and output, to be kept')

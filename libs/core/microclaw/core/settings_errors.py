@@ -94,6 +94,12 @@ def _word(kind: re.Match[str]) -> str:
     }[kind[0]]
 
 
+#: Where a key may have been written instead of its name.
+NAMES_OF_SECRETS = frozenset({
+    ("model", "key"), ("channels", "telegram", "token"), ("channels", "discord", "token"),
+    ("channels", "email", "password"),
+})
+
 _PATTERNS: dict[tuple[str, ...], str] = {
     ("assistant", "name"): "a name without space around it",
     ("sandbox", "image"): "an image's name",
@@ -103,7 +109,7 @@ _PATTERNS: dict[tuple[str, ...], str] = {
 
 def show(value: object, path: tuple[str, ...]) -> str:
     """A found value as an error repeats it; what may be a key is never repeated."""
-    if path == ("model", "key"):
+    if path in NAMES_OF_SECRETS:
         return f"a {type(value).__name__}"
     if isinstance(value, dict):
         return "a table"

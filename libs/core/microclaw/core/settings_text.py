@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from microclaw.core.settings import Section
+from microclaw.core.settings_section import Section
 
 _HEAD = """\
 # MicroClaw's configuration (TOML). What is commented out is the default.
@@ -19,14 +19,20 @@ _HEAD = """\
 
 def commented(settings: type[Section]) -> str:
     """Every table and key with its description and default."""
-    parts = [_HEAD]
-    for table in msgspec.structs.fields(settings):
-        parts.append(f"[{table.name}]  # {(table.type.__doc__ or '').strip()}\n")
-        for field in msgspec.structs.fields(table.type):
-            default = f"#{field.name} = {toml(field.default)}\n" if field.default is not msgspec.NODEFAULT else ""
-            parts.append(f"# {describe(field.type)}\n{default}")
-        parts.append("\n")
-    return "".join(parts).rstrip("\n") + "\n"
+    tables = [_table(table.name, table.type) for table in msgspec.structs.fields(settings)]
+    return _HEAD + "\n".join(tables)
+
+
+def _table(name: str, section: type[Section]) -> str:
+    """One table, then the tables in it."""
+    lines, inner = [f"[{name}]  # {(section.__doc__ or '').strip()}\n"], []
+    for field in msgspec.structs.fields(section):
+        if isinstance(field.default, Section):
+            inner.append("\n" + _table(f"{name}.{field.name}", type(field.default)))
+            continue
+        default = f"#{field.name} = {toml(field.default)}\n" if field.default is not msgspec.NODEFAULT else ""
+        lines.append(f"# {describe(field.type)}\n{default}")
+    return "".join([*lines, *inner])
 
 
 def describe(kind: Any) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 #: The services with a database of their own, in the order in which they are migrated.
 SERVICES = ("router", "queue", "scheduler", "sandbox", "egress", "console")
+#: The branch of the connectors: each has a database of its own with the same tables, made when it first starts.
+CHANNEL = "channel"
 
 
 def _migrations_folder() -> Path:
@@ -22,15 +24,13 @@ def _migrations_folder() -> Path:
 MIGRATIONS = _migrations_folder()
 
 
-def _heads() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for service in SERVICES:
-        folder = MIGRATIONS / "versions" / service
-        newest = max((file.name for file in folder.glob(f"{service}_[0-9]*.py")), default="")
-        if newest:
-            found[service] = "_".join(newest.split("_")[:2])
-    return found
+def _head(branch: str) -> str:
+    """The newest revision of a branch, "" = it has none."""
+    newest = max((file.name for file in (MIGRATIONS / "versions" / branch).glob(f"{branch}_[0-9]*.py")), default="")
+    return "_".join(newest.split("_")[:2])
 
 
 #: Service → newest revision. A service without a migration has no database.
-HEADS: dict[str, str] = _heads()
+HEADS: dict[str, str] = {service: head for service in SERVICES if (head := _head(service))}
+#: The revision that every connector's database must have.
+CHANNEL_HEAD = _head(CHANNEL)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from microclaw.core.errors import MicroclawError, UnhealthyError
 from microclaw.core.home import Home, home_from
-from microclaw.store.heads import HEADS, MIGRATIONS
+from microclaw.store.heads import CHANNEL, CHANNEL_HEAD, HEADS, MIGRATIONS
 
 #: Copies kept for each service; the oldest go.
 BACKUPS_KEPT_COUNT = 5
@@ -34,7 +34,18 @@ def upgrade(home: Home) -> list[str]:
     home.create()
     with _only_one(home.data / "migrate.lock"):
         # Somebody else may have done it while we waited.
-        return [_migrate(home, service, found) for service, found in _behind(home).items()]
+        return [_migrate(home, service, service, found) for service, found in _behind(home).items()]
+
+
+def upgrade_channel(home: Home, name: str) -> list[str]:
+    """The same for the database of one connector.
+
+    :raises UnhealthyError: the database is damaged, or newer than this program.
+    """
+    home.create()
+    with _only_one(home.data / "migrate.lock"):
+        found = version_of(home.database(name))
+        return [] if found == CHANNEL_HEAD else [_migrate(home, name, CHANNEL, found)]
 
 
 def heads() -> dict[str, str]:
@@ -74,7 +85,7 @@ def _only_one(lock: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _migrate(home: Home, service: str, found: str | None) -> str:
+def _migrate(home: Home, service: str, branch: str, found: str | None) -> str:
     from alembic import command
     from alembic.config import Config
     from alembic.script import ScriptDirectory
@@ -86,7 +97,7 @@ def _migrate(home: Home, service: str, found: str | None) -> str:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "newline")
-    config.set_main_option("version_locations", str(MIGRATIONS / "versions" / service).replace("%", "%%"))
+    config.set_main_option("version_locations", str(MIGRATIONS / "versions" / branch).replace("%", "%%"))
     if found is not None:
         try:
             ScriptDirectory.from_config(config).get_revision(found)
@@ -105,14 +116,15 @@ def _migrate(home: Home, service: str, found: str | None) -> str:
             command.upgrade(config, "head")
     finally:
         engine.dispose()
-    return f"{service}: {found or 'new'} → {HEADS[service]}"
+    return f"{service}: {found or 'new'} → {CHANNEL_HEAD if branch == CHANNEL else HEADS[service]}"
 
 
 def back_up(path: Path, folder: Path, version: str) -> Path:
     """Copy a database, even one in use, to `folder`; the name tells its version and the time."""
     folder.mkdir(mode=0o700, exist_ok=True)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    copy = folder / f"{version}-{stamp}.db"
+    # The database's name, not the branch's: connectors share one.
+    copy = folder / f"{path.stem}_{version.rpartition('_')[2]}-{stamp}.db"
     partial = copy.with_suffix(".partial")
     with closing(sqlite3.connect(path, timeout=5)) as source, closing(sqlite3.connect(partial)) as target:
         source.backup(target)
@@ -124,10 +136,14 @@ def back_up(path: Path, folder: Path, version: str) -> Path:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m microclaw.store.migrate [HOME]`: the same for one installation, and say what was done."""
-    env = {"MICROCLAW_HOME": arguments[0]} if arguments else dict(os.environ)
+    """`python -m microclaw.store.migrate [HOME | --channel NAME]`: an installation, or the database of one connector of
+    the installation that the environment names; says what was done."""
     try:
-        done = upgrade(home_from(env))
+        match arguments:
+            case ["--channel", name]:
+                done = upgrade_channel(home_from(os.environ), name)
+            case _:
+                done = upgrade(home_from({"MICROCLAW_HOME": arguments[0]} if arguments else dict(os.environ)))
     except MicroclawError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
