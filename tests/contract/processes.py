@@ -43,13 +43,16 @@ class Installation:
         self.home.config.write_text(OPEN_BUS)
         self.home.config.chmod(0o600)
         upgrade(self.home)
+        #: Modules (and arguments) of services that are not `microclaw.<name>`.
+        self.programs: dict[str, list[str]] = {}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._buses: list[Bus] = []
 
     def start(self, name: str) -> None:
         log = (self.home.logs / f"{name}.log").open("ab")
+        program = self.programs.get(name, [f"microclaw.{name}"])
         self._running[name] = subprocess.Popen(
-            [sys.executable, "-m", f"microclaw.{name}"], env=self.env, stdout=log, stderr=log
+            [sys.executable, "-m", *program], env=self.env, stdout=log, stderr=log
         )
         log.close()
 

@@ -1,5 +1,6 @@
-"""A whole connector for a made-up platform, `chirp`: what docs/connectors.md walks through, and what the tests of the kit
-run. JSON lines over TCP: we say {"hello": token, "after": N}; the platform says {"n": N, "chat", "from", "text", "at"};
+"""A whole connector for a made-up platform, `chirp`: docs/connectors.md walks through it, and the kit's tests run it.
+
+JSON lines over TCP: we say {"hello": token, "after": N}; the platform says {"n": N, "chat", "from", "text", "at"};
 we say {"send": key, "chat", "text"} and it answers {"sent": key, "id"}; {"find": key} is answered {"found": key, "id"}.
 
 Run: `python -m tests.fakes.chirp_connector HOST:PORT`, as a guest on the bus (`[bus.rights.chirp]`).
@@ -47,20 +48,22 @@ class Chirp:
                 link.event()
                 if "welcome" in said:
                     link.connected(said["welcome"])
-                elif "refused" in said:
+                elif "refused" in said and "key" not in said:
                     raise LoggedOut(said["refused"])
                 elif "n" in said:
                     await inbound.take([Heard(self._message(said))], {"n": str(said["n"])})
                     await self._say({"ack": said["n"]})
                 elif (waiting := self._answers.get(said["key"])) is not None and not waiting.done():
                     waiting.set_result(said)
-        except ConnectionError as error:
+        except (ConnectionError, NotSent) as error:
             raise Unreachable(f"chirp went away: {error}") from error
         finally:
-            self._writer.close()
+            if self._writer is not None:
+                self._writer.close()
             self._writer = None
             for waiting in self._answers.values():
-                waiting.cancel()
+                if not waiting.done():
+                    waiting.set_exception(Unsure("the connection broke before the answer"))
 
     async def send(self, entry: Entry) -> str:
         """One part."""
@@ -99,7 +102,7 @@ class Chirp:
         try:
             await self._say({verb: key, **more})
             return await asyncio.wait_for(answer, 5.0)
-        except (ConnectionError, TimeoutError, asyncio.CancelledError) as error:
+        except (ConnectionError, TimeoutError) as error:
             raise Unsure(f"no answer: {type(error).__name__}") from error
         finally:
             self._answers.pop(key, None)

@@ -155,7 +155,7 @@ def test_a_connectors_secret_written_into_the_file_is_refused_and_never_repeated
 
 
 def test_an_enabled_mailbox_needs_its_address_and_server() -> None:
-    with pytest.raises(UsageError, match="channels.email.address is empty"):
+    with pytest.raises(UsageError, match=r"channels\.email\.address is empty"):
         parse("[channels.email]\nenabled = true\n", {})
     settings = parse('[channels.email]\nenabled = true\naddress = "a@b.c"\nimap_host = "b.c"\n', {})
     assert settings.channels.enabled() == ("email",)

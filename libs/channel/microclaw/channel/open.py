@@ -35,8 +35,7 @@ from microclaw.store.heads import CHANNEL_HEAD
 from microclaw.store.migrate import version_of
 from microclaw.store.outbox import Outbox
 
-#: Chats that are served at the same time; the order inside one chat is the bus's. Many, because a chat that the platform
-#: slows down waits here.
+#: Chats that are served at the same time; the order inside one chat is the bus's. Many: who is slowed down waits here.
 CHATS_AT_ONCE = 64
 #: A reply waits for its platform as long as it must: it is never a dead letter for having waited.
 DELIVER_COUNT_MAX = 1_000_000

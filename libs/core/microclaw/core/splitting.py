@@ -75,9 +75,11 @@ def _cut(rest: str, head: str, limit: int, measure: Callable[[str], int]) -> int
         # The cut may also be right behind the longest piece.
         if longest < len(rest) and place.match(rest, longest):
             ends.append(longest)
-        good = [end for end in ends if end >= longest * _FULL_ENOUGH and not _is_fence_line_torn(rest, end)]
+        good = [end for end in ends if end >= longest * _FULL_ENOUGH and not _tears(rest, end)]
         if good:
             return good[-1]
+    while longest > 1 and _tears(rest, longest):
+        longest -= 1
     return longest
 
 
@@ -96,11 +98,14 @@ def _fitting(text: str, room: int, measure: Callable[[str], int]) -> int:
     return low
 
 
-def _is_fence_line_torn(text: str, cut: int) -> bool:
-    """Whether the cut lies inside a line that opens or closes a fence, or right behind an opening one."""
+def _tears(text: str, cut: int) -> bool:
+    """Whether a cut inside a line would break a fence line, or make one of what follows."""
     start = text.rfind("\n", 0, cut) + 1
+    if start == cut:
+        return False
     end = text.find("\n", cut)
-    return start < cut and bool(_FENCE.match(text[start:end if end >= 0 else len(text)]))
+    end = end if end >= 0 else len(text)
+    return bool(_FENCE.match(text[start:end]) or _FENCE.match(text[cut:end].lstrip()))
 
 
 def _open_at_end(piece: str, opened: _Fence | None) -> _Fence | None:
