@@ -10,14 +10,14 @@ import time
 from microclaw.cli.asking import ask, rows
 from microclaw.cli.context import Context, duration
 from microclaw.core.errors import UsageError
-from microclaw.core.requests import Done, RemoveSecret, SecretAnswer, Secrets, SecretsAsked, SetSecret
+from microclaw.core.requests import Done, RemoveSecret, SecretAnswer, SecretRow, Secrets, SecretsAsked, SetSecret
 
 #: Read from standard input, at most.
 INPUT_CHARS_MAX = 16 << 10
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """`set NAME`, `list`, `rm NAME`, `rotate NAME`."""
+    """`set NAME [--host HOST[:PORT] …] [--group G …]`, `list`, `rm NAME`, `rotate NAME`."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, text in (
         ("set", "keep a secret (its value is asked for, or read from standard input)"),
@@ -28,6 +28,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument("name", metavar="NAME")
         # Caught, so that a value given here is not repeated by an error of the parser.
         action.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
+        if name == "set":
+            action.add_argument(
+                "--host", action="append", default=[], metavar="HOST[:PORT]",
+                help="lend it to agents for this host, as a stand-in that egress replaces on the way (repeat for more)",
+            )
+            action.add_argument(
+                "--group", action="append", default=[], help="lend it to this group only (repeat for more)",
+            )
     actions.add_parser("list", help="names, ages and fingerprints, never values")
     for action in actions.choices.values():
         action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
@@ -46,12 +54,26 @@ def run(context: Context, options: argparse.Namespace) -> int:
         ask(context, RemoveSecret(name=options.name), Done)
         context.say(f"{options.name} is forgotten")
         return 0
-    question = SetSecret(name=options.name, value=_value(options.name), must_exist=options.action == "rotate")
-    kept = ask(context, question, SecretAnswer).secret
+    rotate = options.action == "rotate"
+    hosts, groups = ((), ()) if rotate else (tuple(options.host), tuple(options.group))
+    if groups and not hosts:
+        raise UsageError("--group says whom a secret is lent to: name also the --host that it is for")
+    kept = ask(context, SetSecret(
+        name=options.name, value=_value(options.name), must_exist=rotate, hosts=hosts, groups=groups,
+    ), SecretAnswer).secret
     if context.json:
         context.dump(rows([kept])[0])
     context.say(f"{kept.name} is kept (fingerprint {kept.fingerprint}) and in force")
+    if kept.hosts:
+        context.say(
+            f"agents of {_whom(kept)} find a stand-in for it in {kept.variable}; it works at {', '.join(kept.hosts)} "
+            "alone, where `microclaw egress` lets them go"
+        )
     return 0
+
+
+def _whom(row: SecretRow) -> str:
+    return ", ".join(row.groups) or "all groups"
 
 
 def _value(name: str) -> str:
@@ -76,7 +98,11 @@ def _list(context: Context) -> int:
     else:
         now_s = time.time()
         context.table(
-            ("NAME", "AGE", "FINGERPRINT"),
-            [(row.name, duration(now_s - row.set_ms / 1000), row.fingerprint) for row in found],
+            ("NAME", "AGE", "FINGERPRINT", "LENT FOR", "TO"),
+            [
+                (row.name, duration(now_s - row.set_ms / 1000), row.fingerprint, ", ".join(row.hosts) or "-",
+                 _whom(row) if row.hosts else "-")
+                for row in found
+            ],
         )
     return 0

@@ -1,4 +1,4 @@
-"""A worker's connection: reads requests off its door and leads each to the model route or to the proxy."""
+"""A worker's connection: reads requests off its door and leads each to the model route, to the proxy, or onward."""
 
 from __future__ import annotations
 
@@ -13,14 +13,22 @@ from microclaw.core.model_route import PREFIX
 from microclaw.egress.doors import Owner
 from microclaw.egress.http_messages import BadMessage, Closed, Limits, Wire
 
+#: What the paths of requests begin with that go on to a host by TLS: `/to/host[:port]/…`.
+REVERSE = "/to/"
+#: Where the agent asks for its programs' variables.
+ENVIRONMENT = b"/environment"
+
 #: How a request is handled. True: the connection was taken over (a tunnel), nothing more is read from it.
 Handler = Callable[[Owner, Wire, h11.Request], Awaitable[bool]]
 
 class Connections:
     """Visits of all doors."""
 
-    def __init__(self, route: Handler, tunnel: Handler, forward: Handler, limits: Limits) -> None:
+    def __init__(
+        self, *, route: Handler, tunnel: Handler, forward: Handler, environment: Handler, limits: Limits,
+    ) -> None:
         self._route = route
+        self._environment = environment
         self._tunnel = tunnel
         self._forward = forward
         self._limits = limits
@@ -55,9 +63,14 @@ class Connections:
         path = request.target.split(b"?")[0]
         if path == PREFIX.encode() or path.startswith(PREFIX.encode() + b"/"):
             return await self._route(owner, wire, request)
-        if not request.target.startswith(b"/"):
+        if path == ENVIRONMENT:
+            return await self._environment(owner, wire, request)
+        if not request.target.startswith(b"/") or path.startswith(REVERSE.encode()):
             return await self._forward(owner, wire, request)
-        await refuse(wire, 404, f"this door leads to {PREFIX}/… (the model) and, as an HTTP proxy, to allowed hosts")
+        await refuse(
+            wire, 404, f"this door leads to {PREFIX}/… (the model), {REVERSE}HOST/… and, as an HTTP proxy, to allowed "
+            "hosts",
+        )
         return False
 
 

@@ -11,10 +11,13 @@ from microclaw.core.model_route import server_for
 from microclaw.core.settings import Settings
 from microclaw.egress.approvals import ApprovalDesk
 from microclaw.egress.audit_log import AuditLog
+from microclaw.egress.bindings import Bindings
 from microclaw.egress.budgets import BudgetKeeper
 from microclaw.egress.connection import Connections
+from microclaw.egress.credentials import Credentials
 from microclaw.egress.dial import World
 from microclaw.egress.doors import Doors
+from microclaw.egress.forward import Forward
 from microclaw.egress.http_messages import Limits
 from microclaw.egress.metering import Meter
 from microclaw.egress.model_route import ModelRoute
@@ -73,9 +76,15 @@ class Gate:
         )
         self.proxy = Proxy(
             self.rules, self.secrets, self.audit, world,
-            self.approvals if settings.approvals.new_hosts else None, limits=limits, tunnel_limits=tunnel_limits,
+            self.approvals if settings.approvals.new_hosts else None, tunnel_limits=tunnel_limits,
         )
-        self.connections = Connections(route.handle, self.proxy.tunnel, self.proxy.forward, limits)
+        self.bindings = Bindings(self._engine)
+        credentials = Credentials(self.secrets, self.bindings)
+        forward = Forward(self.proxy, credentials, self.secrets, tls=self._context, limits=limits)
+        self.connections = Connections(
+            route=route.handle, tunnel=self.proxy.tunnel, forward=forward.handle, environment=credentials.handle,
+            limits=limits,
+        )
         self.doors = Doors(self._engine, home.run / "egress", self.connections.visit)
 
     async def start(self) -> int:

@@ -64,6 +64,11 @@ class SecretStore:
         self._former: list[str] = []
         self._renew()
 
+    @property
+    def sentinel_key(self) -> bytes:
+        """What sentinels are made with; the same for as long as the installation lives."""
+        return hashlib.blake2b(self._salt, person=b"sentinels").digest()
+
     def value(self, name: str) -> str | None:
         """The value, for use inside this process; None = there is none."""
         return self._values.get(name)

@@ -46,6 +46,7 @@ from microclaw.core.requests import (
     UsageRows,
     VerifyAudit,
 )
+from microclaw.core.sentinels import Binding, binding
 from microclaw.egress.connector_secrets import ConnectorSecrets
 from microclaw.egress.dial import resolved
 from microclaw.egress.gate import Gate
@@ -169,15 +170,23 @@ class Answers:
         """In force when answered."""
         if asker != OWNER:
             return _not_yours("secrets", asker)
-        kept = self._gate.secrets.set(question.name, question.value, must_exist=question.must_exist)
-        action = "secret.rotate" if question.must_exist else "secret.set"
-        await self._gate.audit.record(asker, action, kept.name, "ok", f"fingerprint {kept.fingerprint}")
-        return SecretAnswer(secret=_row(kept))
+        gate = self._gate
+        wanted = binding(question.name, question.hosts, question.groups)
+        gate.bindings.check(wanted)
+        kept = gate.secrets.set(question.name, question.value, must_exist=question.must_exist)
+        action, lent = "secret.rotate", ""
+        if not question.must_exist:
+            gate.bindings.set(wanted)
+            action = "secret.set"
+            lent = f", lent for {wanted.places} to {', '.join(wanted.groups) or 'all groups'}" if wanted.hosts else ""
+        await gate.audit.record(asker, action, kept.name, "ok", f"fingerprint {kept.fingerprint}{lent}")
+        return SecretAnswer(secret=_row(kept, gate.bindings.of(kept.name)))
 
     async def remove_secret(self, question: RemoveSecret, asker: str) -> Done | Failed:
         """Forget it."""
         if asker != OWNER:
             return _not_yours("secrets", asker)
+        self._gate.bindings.set(Binding(question.name, ()))
         if not self._gate.secrets.remove(question.name):
             return Failed(reason=f"there is no secret {question.name}: see `microclaw secrets list`", code="not_found")
         await self._gate.audit.record(asker, "secret.rm", question.name, "ok")
@@ -185,7 +194,8 @@ class Answers:
 
     async def list_secrets(self, _question: SecretsAsked, _asker: str) -> Secrets:
         """Names only."""
-        return Secrets(secrets=tuple(_row(kept) for kept in self._gate.secrets.names()))
+        gate = self._gate
+        return Secrets(secrets=tuple(_row(kept, gate.bindings.of(kept.name)) for kept in gate.secrets.names()))
 
     async def list_rules(self, _question: EgressRulesAsked, _asker: str) -> EgressRules:
         """In force."""
@@ -292,5 +302,9 @@ def _not_yours(what: str, asker: str) -> Failed:
     return Failed(reason=f"{asker} may not change {what}: only the owner may, at the command line", code="denied")
 
 
-def _row(kept: Kept) -> SecretRow:
-    return SecretRow(name=kept.name, set_ms=kept.set_ms, fingerprint=kept.fingerprint)
+def _row(kept: Kept, lent: Binding | None) -> SecretRow:
+    row = SecretRow(name=kept.name, set_ms=kept.set_ms, fingerprint=kept.fingerprint)
+    if lent is None:
+        return row
+    hosts = tuple(f"{host}:{port}" for host, port in lent.hosts)
+    return msgspec.structs.replace(row, hosts=hosts, groups=lent.groups, variable=lent.variable)

@@ -81,3 +81,11 @@ notices = Table(
     Column("made_ms", BigInteger, nullable=False),
     Column("told", Boolean, nullable=False, comment="the bus has it"),
 )
+
+bindings = Table(
+    "egress_bindings", metadata,
+    Column("name", String(64), primary_key=True, comment="of the secret"),
+    Column("host", String(255), primary_key=True, comment="exact"),
+    Column("port", Integer, primary_key=True, autoincrement=False),
+    Column("group_folder", String(200), primary_key=True, comment="'' = all groups"),
+)

@@ -61,14 +61,36 @@ async def dialled(
 
 @asynccontextmanager
 async def connected(
-    dial: Dial, addresses: Sequence[str], port: int, *, name: str, limits: Limits,
+    dial: Dial, addresses: Sequence[str], port: int, *, name: str, limits: Limits, tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Wire]:
-    """The same, to speak HTTP over; closed at the end. :raises Unreachable:"""
+    """The same, to speak HTTP over; closed at the end. `tls`: begun after the dial, the certificate being `name`'s.
+
+    :raises Unreachable:
+    """
     reader, writer = await dialled(dial, addresses, port, name=name)
     try:
+        if tls is not None:
+            await _secured(writer, tls, name, port)
         yield Wire(h11.CLIENT, reader, writer, limits)
     finally:
         await hung_up(writer)
+
+
+async def _secured(writer: asyncio.StreamWriter, tls: ssl.SSLContext, name: str, port: int) -> None:
+    try:
+        async with asyncio.timeout(CONNECT_S_MAX):
+            await writer.start_tls(tls, server_hostname=name)
+    except ssl.SSLCertVerificationError as error:
+        why = f"its certificate is not accepted: {error.verify_message}"
+    except ssl.SSLError as error:
+        why = f"TLS failed: {error.reason or 'connection cut'}"
+    except TimeoutError:
+        why = f"no TLS within {CONNECT_S_MAX:g} s"
+    except OSError as error:
+        why = f"TLS failed: {error.strerror or 'connection cut'}"
+    else:
+        return
+    raise Unreachable(f"{name}:{port} can't be reached: {why}")
 
 
 async def hung_up(writer: asyncio.StreamWriter) -> None:

@@ -63,6 +63,16 @@ def test_secrets_rules_and_the_audit_log_from_the_command_line(home, microclaw):
     (row,) = json.loads(microclaw("secrets", "list", "--json").stdout)
     assert row["name"] == "llm" and KEY not in json.dumps(row)
 
+    lent = microclaw("secrets", "set", "hub", "--host", "api.good.example", "--group", "home", value="a-value-to-lend")
+    assert lent.returncode == 0 and "MC_SECRET_HUB" in lent.stdout and "api.good.example:443" in lent.stdout
+    assert microclaw("secrets", "rotate", "hub", value="another-value-1").returncode == 0
+    rows = {row["name"]: row for row in json.loads(microclaw("secrets", "list", "--json").stdout)}
+    assert rows["hub"]["hosts"] == ["api.good.example:443"] and rows["hub"]["groups"] == ["home"]
+    assert "api.good.example:443" in microclaw("secrets", "list").stdout and rows["llm"]["hosts"] == []
+    for wrong in (("--host", "*.good.example"), ("--host", "good.example:80"), ("--group", "home")):
+        assert microclaw("secrets", "set", "hub", *wrong, value="another-value-2").returncode == 2, wrong
+    assert microclaw("secrets", "rm", "hub").returncode == 0
+
     assert microclaw("egress", "allow", "*.good.example", "--group", "home").returncode == 0
     assert microclaw("egress", "deny", "bad.good.example").returncode == 0
     assert "*.good.example" in microclaw("egress", "list").stdout
@@ -73,9 +83,9 @@ def test_secrets_rules_and_the_audit_log_from_the_command_line(home, microclaw):
 
     assert microclaw("usage", "--by", "group", "--json").stdout.strip() == "[]"
     actions = [entry["action"] for entry in json.loads(microclaw("audit", "tail", "--json").stdout)]
-    assert actions == ["secret.set", "egress.allow", "egress.deny"]
+    assert actions == ["secret.set", "secret.set", "secret.rotate", "secret.rm", "egress.allow", "egress.deny"]
     exported = [json.loads(line) for line in microclaw("audit", "export").stdout.splitlines()]
-    assert [entry["number"] for entry in exported] == [1, 2, 3] and KEY not in json.dumps(exported)
+    assert [entry["number"] for entry in exported] == [1, 2, 3, 4, 5, 6] and KEY not in json.dumps(exported)
     assert microclaw("audit", "verify").returncode == 0
 
     assert microclaw("secrets", "rm", "llm").returncode == 0

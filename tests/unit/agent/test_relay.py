@@ -111,4 +111,4 @@ def test_the_environment_names_the_relay_in_every_way_programs_look_for(workspac
 @pytest.mark.parametrize("name", ["https_proxy", "SSL_CERT_FILE"])
 async def test_what_is_set_already_stays(workspace: Workspace, name: str) -> None:
     async with relay(workspace) as made:
-        assert made.environment({name: "mine"})[name] == "mine"
+        assert (await made.environment({name: "mine"}))[name] == "mine"

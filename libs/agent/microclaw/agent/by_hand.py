@@ -19,7 +19,7 @@ async def run_command(argv: Sequence[str], workspace: Workspace) -> int:
     env = dict(os.environ)
     if workspace.egress_socket.exists():
         await relay.start(workspace.relay_port)
-        env = relay.environment(env)
+        env = await relay.environment(env)
     try:
         process = await asyncio.create_subprocess_exec(*argv, env=env)
         code = await process.wait()

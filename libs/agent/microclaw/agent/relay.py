@@ -8,6 +8,7 @@ right: whatever runs in here can open the door itself.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections import deque
 from collections.abc import Mapping
@@ -24,6 +25,9 @@ CHUNK_BYTES = 64 << 10
 #: Reasons remembered, and the characters of one.
 REFUSALS_MAX = 50
 REASON_CHARS_MAX = 300
+#: What the door says of lent credentials: in this time, or there are none for now; and its length.
+ENVIRONMENT_S_MAX = 2.0
+ENVIRONMENT_BYTES_MAX = 256 << 10
 #: Certificates of the machine, in the first of these files that is there.
 BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
@@ -65,6 +69,7 @@ class Relay:
 
     def __init__(self, door: Path) -> None:
         self._door = door
+        self._bundle = next((path for path in BUNDLES if Path(path).is_file()), "")
         self._server: asyncio.Server | None = None
         self._places = asyncio.Semaphore(CONNECTIONS_MAX)
         self._visits: set[asyncio.Task[None]] = set()
@@ -86,10 +91,10 @@ class Relay:
             visit.cancel()
         await asyncio.gather(*self._visits, return_exceptions=True)
 
-    def environment(self, mine: Mapping[str, str]) -> dict[str, str]:
-        """The environment of a program: `mine`, and what leads it here. What is set already stays."""
-        bundle = next((path for path in BUNDLES if Path(path).is_file()), "")
-        return {**proxy_environment(self.port, bundle), **mine}
+    async def environment(self, mine: Mapping[str, str]) -> dict[str, str]:
+        """The environment of a program: `mine`, what leads it here (what is set already stays), and the sentinels of
+        the credentials that this worker is lent now."""
+        return {**proxy_environment(self.port, self._bundle), **mine, **await self._lent()}
 
     def refused_since(self, count: int) -> list[str]:
         """The reasons of refusals after the first `count`, each once, oldest first."""
@@ -97,6 +102,21 @@ class Relay:
         return list(dict.fromkeys(fresh))
 
     # --- inside -----------------------------------------------------------------------------------------------
+
+    async def _lent(self) -> dict[str, str]:
+        question = b"GET /environment HTTP/1.1\r\nHost: egress\r\nConnection: close\r\n\r\n"
+        try:
+            async with asyncio.timeout(ENVIRONMENT_S_MAX):
+                reader, writer = await asyncio.open_unix_connection(str(self._door), limit=CHUNK_BYTES)
+                try:
+                    writer.write(question)
+                    head, _, body = (await _all(reader, ENVIRONMENT_BYTES_MAX)).partition(b"\r\n\r\n")
+                finally:
+                    writer.close()
+            found = json.loads(body) if head.startswith(b"HTTP/1.1 200") else {}
+            return {str(name): str(value) for name, value in found.items()}
+        except (OSError, TimeoutError, ValueError):
+            return {}  # egress is away for a moment: a program without credentials says so by itself
 
     def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         visit = asyncio.get_running_loop().create_task(self._visit(reader, writer))
@@ -149,6 +169,13 @@ class Relay:
     def _note(self, status: int, reason: str) -> None:
         self.refused += 1
         self._refusals.append(f"{reason[:REASON_CHARS_MAX]} ({status})")
+
+
+async def _all(reader: asyncio.StreamReader, bytes_max: int) -> bytes:
+    whole = b""
+    while len(whole) < bytes_max and (piece := await reader.read(CHUNK_BYTES)):
+        whole += piece
+    return whole
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

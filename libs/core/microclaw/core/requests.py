@@ -351,8 +351,12 @@ class SetSecret(Request, frozen=True, kw_only=True, tag="secrets.set"):
 
     name: str
     value: str
-    #: Replace only (`rotate`).
+    #: Replace the value only (`rotate`): to whom it is lent stays.
     must_exist: bool = False
+    #: Lent to agents for these hosts (`host[:port]`), by a sentinel; empty = to none.
+    hosts: tuple[str, ...] = ()
+    #: Of these groups; empty = of all.
+    groups: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"SetSecret(name={self.name!r}, value=<hidden>, must_exist={self.must_exist})"
@@ -375,6 +379,10 @@ class SecretRow(msgspec.Struct, frozen=True, kw_only=True):
     set_ms: int
     #: The same value has the same one in this installation.
     fingerprint: str
+    #: Where agents may use it (`host:port`), those of which groups (empty = all), and its variable inside.
+    hosts: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    variable: str = ""
 
 
 class SecretAnswer(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="secrets.set.answer"):

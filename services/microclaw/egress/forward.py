@@ -1,0 +1,248 @@
+"""HTTP that egress itself reads: `GET http://host/…` as a proxy, and `/to/host/…`, which goes on by TLS.
+
+Here a lent credential takes its sentinel's place. A request that holds one goes by TLS whatever it says: `http://` is
+then only the way to the door.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import h11
+
+from microclaw.core.egress_rules import PLAIN_PORT, parse_authority
+from microclaw.core.errors import UsageError
+from microclaw.core.model_route import Headers, passed
+from microclaw.core.scrub import StreamScrubber
+from microclaw.core.sentinels import found_in
+from microclaw.egress.connection import REVERSE, refuse
+from microclaw.egress.credentials import Credentials, Lent
+from microclaw.egress.doors import Owner
+from microclaw.egress.http_messages import BadMessage, Closed, Limits, Wire
+from microclaw.egress.proxy import Proxy
+from microclaw.egress.secret_store import SecretStore
+from microclaw.egress.upstream import Unreachable, connected
+
+#: Bodies, each way.
+BODY_BYTES_MAX = 256 << 20
+#: A body up to this size is read whole, so that sentinels in it are found; longer ones pass as they are.
+WHOLE_BYTES_MAX = 1 << 20
+#: From a request to its answer's first byte.
+ANSWER_S_MAX = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Goal:
+    """Where a request goes."""
+
+    host: str
+    port: int
+    tls: bool
+    #: Path and query.
+    target: bytes
+    #: It came as `/to/host/…`.
+    reverse: bool = False
+
+    @property
+    def where(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def authority(self) -> str:
+        """The `Host` header."""
+        return self.host if self.port == (443 if self.tls else PLAIN_PORT) else self.where
+
+
+class Refused(Exception):
+    """It is not sent, and the worker is told why."""
+
+    def __init__(self, subject: str, reason: str, status: int = 403) -> None:
+        self.subject = subject
+        self.status = status
+        super().__init__(reason)
+
+
+class Forward:
+    """Reads, decides with `Proxy`, records, carries."""
+
+    def __init__(
+        self, proxy: Proxy, credentials: Credentials, secrets: SecretStore, *,
+        tls: Callable[[], ssl.SSLContext], limits: Limits,
+    ) -> None:
+        self._proxy = proxy
+        self._credentials = credentials
+        self._secrets = secrets
+        self._tls = tls
+        self._limits = limits
+
+    async def handle(self, owner: Owner, wire: Wire, request: h11.Request) -> bool:
+        """Carry out one request, or refuse it. :raises Closed: :raises BadMessage:"""
+        if not await self._proxy.admit(owner, wire):
+            return False
+        try:
+            await self._handle(owner, wire, request)
+        except Refused as refused:
+            await self._proxy.deny(
+                owner, wire, "egress.http", refused.subject, str(refused), status=refused.status
+            )
+        return False
+
+    async def _handle(self, owner: Owner, wire: Wire, request: h11.Request) -> None:
+        goal = _goal(request)
+        self._look(request, goal)
+        head = [request.target, *(value for _, value in request.headers)]
+        lent = self._lent(owner, goal, head)
+        checked = await self._proxy.check(owner, goal.host, goal.port, request.target.decode("ascii", "replace"))
+        if isinstance(checked, str):
+            raise Refused(goal.where, checked)
+        with self._proxy.place():
+            body = await _whole_body(wire, request)
+            if body is not None and found_in(body):
+                if not goal.tls:
+                    raise Refused(
+                        goal.where, f"its body holds a credential, and goes unencrypted: send it to "
+                        f"{REVERSE}{goal.host}/… at this door"
+                    )
+                lent = self._lent(owner, goal, [*head, body])
+            await self._proxy.record(owner, "egress.http", goal.where, "allow", request.method.decode())
+            for name in lent.names:
+                await self._proxy.record(owner, "secret.use", f"{name} at {goal.where}", "allow", "")
+            await self._send(wire, request, goal, checked, lent, body)
+
+    def _look(self, request: h11.Request, goal: _Goal) -> None:
+        """:raises Refused: what can be said of the request by itself."""
+        if not goal.tls and goal.port != PLAIN_PORT:
+            raise Refused(
+                goal.where, f"unencrypted HTTP goes to port {PLAIN_PORT} only, not to {goal.where}; by TLS: "
+                f"{REVERSE}{goal.where}/… at this door"
+            )
+        scrubber = self._secrets.scrubber
+        if scrubber.holds(request.target) or any(scrubber.holds(value) for _, value in request.headers):
+            raise Refused(goal.where, "it holds a secret: it was not sent")
+        if any(name == b"upgrade" for name, _ in request.headers):
+            raise Refused(
+                goal.where, "egress reads this request, and lets no WebSocket or other protocol begin in it: "
+                "open it in a tunnel (wss://)"
+            )
+
+    def _lent(self, owner: Owner, goal: _Goal, texts: list[bytes]) -> Lent:
+        """:raises Refused: a credential is not for this host."""
+        lent = self._credentials.lent(owner, goal.host, goal.port, texts)
+        if isinstance(lent, str):
+            raise Refused(goal.where, lent)
+        return lent
+
+    async def _send(
+        self, wire: Wire, request: h11.Request, goal: _Goal, addresses: tuple[str, ...], lent: Lent,
+        body: bytes | None,
+    ) -> None:
+        headers: Headers = [(key, value) for key, value in passed(request.headers) if key != b"accept-encoding"]
+        # Uncompressed, so that a value that comes back is found.
+        headers += [(b"host", goal.authority.encode()), (b"connection", b"close"), (b"accept-encoding", b"identity")]
+        if body is not None:
+            kind = next((value for key, value in headers if key == b"content-type"), b"").decode("ascii", "replace")
+            # What a person once typed is masked as everywhere, before what is lent for here is put in.
+            body = lent.body(self._secrets.scrubber.masked(body), kind)
+            headers = [(key, value) for key, value in headers if key != b"content-length"]
+            headers.append((b"content-length", str(len(body)).encode()))
+        elif any(key == b"transfer-encoding" for key, _ in request.headers):
+            headers.append((b"transfer-encoding", b"chunked"))
+        outgoing = h11.Request(
+            method=request.method, target=lent.target(goal.target), headers=lent.headers(headers)
+        )
+        try:
+            async with connected(
+                self._proxy.dial, addresses, goal.port, name=goal.host, limits=self._limits,
+                tls=self._tls() if goal.tls else None,
+            ) as outside:
+                await self._exchange(wire, outside, outgoing, body, goal, lent)
+        except Unreachable as error:
+            await refuse(wire, 502, str(error))
+        except TimeoutError:
+            await refuse(wire, 504, f"{goal.host} gave no answer within {ANSWER_S_MAX:g} s")
+
+    async def _exchange(
+        self, wire: Wire, outside: Wire, request: h11.Request, body: bytes | None, goal: _Goal, lent: Lent,
+    ) -> None:
+        scrubber = self._secrets.scrubber
+        await outside.send(request)
+        if body is not None:
+            await outside.send(h11.Data(data=body))
+        else:
+            await self._pass_body(wire, outside)
+        await outside.send(h11.EndOfMessage())
+        head = await outside.response(ANSWER_S_MAX)
+        if lent.names and any(
+            key == b"content-encoding" and value.lower() != b"identity" for key, value in head.headers
+        ):
+            await refuse(wire, 502, f"{goal.host} compressed its answer though it was asked not to")
+            return
+        headers = [(key, scrubber.masked(_led_back(goal, key, value))) for key, value in passed(head.headers)]
+        await wire.send(h11.Response(status_code=head.status_code, headers=headers))
+        masked = StreamScrubber(scrubber)
+        try:
+            async for piece in outside.body(BODY_BYTES_MAX):
+                if out := masked.feed(piece):
+                    await wire.send(h11.Data(data=out))
+            if out := masked.finish():
+                await wire.send(h11.Data(data=out))
+            await wire.send(h11.EndOfMessage())
+        except BadMessage as bad:
+            raise Closed(f"the answer broke off: {bad.reason}") from bad
+
+    async def _pass_body(self, wire: Wire, outside: Wire) -> None:
+        if wire.h11.they_are_waiting_for_100_continue:
+            await wire.send(h11.InformationalResponse(status_code=100, headers=[]))
+        masked = StreamScrubber(self._secrets.scrubber)
+        async for piece in wire.body(BODY_BYTES_MAX):
+            if out := masked.feed(piece):
+                await outside.send(h11.Data(data=out))
+        if out := masked.finish():
+            await outside.send(h11.Data(data=out))
+
+
+def _goal(request: h11.Request) -> _Goal:
+    """:raises Refused: it can't be read."""
+    target = request.target.decode("ascii", "replace")
+    try:
+        if target.startswith(REVERSE):
+            place, slash, rest = target.removeprefix(REVERSE).partition("/")
+            place, query, asked = (place, "", "") if slash else place.partition("?")
+            host, port = parse_authority(place)
+            return _Goal(host, port, True, f"/{rest}{query}{asked}".encode(), reverse=True)
+        parts = urlsplit(target)
+        if parts.scheme != "http" or "@" in parts.netloc:
+            raise UsageError(f"{target[:80]!r} is not http://host/…: https goes by CONNECT")
+        host, port = parse_authority(parts.netloc, PLAIN_PORT)
+    except (UsageError, ValueError) as error:
+        raise Refused(target[:200], str(error), 400) from None
+    path = ((parts.path or "/") + (f"?{parts.query}" if parts.query else "")).encode()
+    if any(found_in(text) for text in (request.target, *(value for _, value in request.headers))):
+        return _Goal(host, 443 if port == PLAIN_PORT else port, True, path)
+    return _Goal(host, port, False, path)
+
+
+async def _whole_body(wire: Wire, request: h11.Request) -> bytes | None:
+    """The body, where it says beforehand that it is short; None = it is to be streamed."""
+    length = next((int(value) for key, value in request.headers if key == b"content-length"), None)
+    if length is None or length > WHOLE_BYTES_MAX:
+        return None
+    if wire.h11.they_are_waiting_for_100_continue:
+        await wire.send(h11.InformationalResponse(status_code=100, headers=[]))
+    return b"".join([piece async for piece in wire.body(WHOLE_BYTES_MAX)])
+
+
+def _led_back(goal: _Goal, key: bytes, value: bytes) -> bytes:
+    """A redirect within the host leads back through the door, where it came as `/to/host/…`."""
+    if key != b"location" or not goal.reverse:
+        return value
+    with suppress(ValueError):
+        parts = urlsplit(value.decode("ascii", "replace"))
+        within = not parts.scheme and not parts.netloc and parts.path.startswith("/")
+        if within or (parts.scheme == "https" and parts.netloc in (goal.authority, goal.where)):
+            return f"{REVERSE}{goal.authority}{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}".encode()
+    return value
