@@ -12,6 +12,7 @@ from microclaw.core.approvals import is_owners_word
 from microclaw.core.chat_commands import (
     ChatCommand,
     Typed,
+    compact_text,
     help_text,
     read_command,
     status_text,
@@ -70,20 +71,21 @@ class ChatCommands:
         if meant != group.folder and not (group.is_main and meant in self._folders()):
             return [_said(received.chat, f"There is no group {meant!r} here; `microclaw groups` lists them.", cause)]
         drafts: list[Draft] = []
-        if typed.command in (ChatCommand.STOP, ChatCommand.NEW):
-            action = cast(Literal["stop", "new"], typed.command.value)
+        if typed.command in (ChatCommand.STOP, ChatCommand.NEW, ChatCommand.COMPACT):
+            action = cast(Literal["stop", "new", "compact"], typed.command.value)
             drafts.append(Draft(
                 # Each action has a session of its own: a stop never waits behind what waits for the run's end.
-                f"control:{action}:{meant}", ControlRequested(group=meant, action=action, chat=received.chat),
+                f"control:{action}:{meant}",
+                ControlRequested(group=meant, action="uncompact" if typed.undo else action, chat=received.chat),
                 # Our own clock: a stop is heeded only by what was granted before it.
                 message_id=derived_id(self._clock_ms(), cause, "control"), ts_ms=ts_ms,
             ))
-        text = await self._text(typed.command, received, group, meant)
+        text = await self._text(typed, received, group, meant)
         return [*drafts, _said(received.chat, text, cause)]
 
-    async def _text(self, command: ChatCommand, received: MessageReceived, group: Group, meant: str) -> str:
+    async def _text(self, typed: Typed, received: MessageReceived, group: Group, meant: str) -> str:
         is_main, now = group.is_main, self._clock_ms()
-        match command:
+        match typed.command:
             case ChatCommand.HELP:
                 return help_text()
             case ChatCommand.WHOAMI:
@@ -102,7 +104,9 @@ class ChatCommands:
             case ChatCommand.STOP:
                 return stop_text(await self._ask("queue", RunsAsked(), Runs), meant)
             case ChatCommand.NEW:
-                return "A new conversation begins. What was said before is put aside."
+                return "A new conversation begins. What was said before is put aside, and written to `conversations`."
+            case ChatCommand.COMPACT:
+                return compact_text(meant, undo=typed.undo)
 
     async def _ask(self, service: str, question: Request, answer: type[Answer]) -> Answer | None:
         """Its answer; None = it has none at present."""

@@ -10,7 +10,15 @@ from pathlib import Path
 
 import msgspec
 
-from microclaw.agent.transcript import DoneLine, Line, ModelLine, ResultLine, StartedLine, TurnLine
+from microclaw.agent.transcript import (
+    AnyLine,
+    CompactedLine,
+    DoneLine,
+    ModelLine,
+    TurnLine,
+    UncompactedLine,
+    decode_line,
+)
 from microclaw.core.groups import is_folder
 from microclaw.core.requests import Failed, Session, SessionRow, Sessions, SessionTurn
 
@@ -21,8 +29,6 @@ TURNS_MAX = 200
 TEXT_CHARS_MAX = 20_000
 #: The transcript of a group's conversation, in its folder.
 TRANSCRIPT = "group.jsonl"
-
-_decoder = msgspec.json.Decoder(TurnLine | ModelLine | StartedLine | ResultLine | DoneLine)
 
 
 def sessions(folder: Path, live: Collection[str]) -> Sessions:
@@ -49,6 +55,23 @@ def session(folder: Path, name: str, limit: int) -> Session | Failed:
     return Session(turns=tuple(_turns(_tail(path)))[-max(1, min(limit, TURNS_MAX)):])
 
 
+def to_archive(folder: Path, group: str) -> list[SessionTurn]:
+    """The turns of a group's conversation that are on no page yet."""
+    path = folder / group / TRANSCRIPT
+    if _facts(path) is None:
+        return []
+    lines = _tail(path)
+    compactions: list[CompactedLine] = []
+    for raw in lines:
+        match _line(raw):
+            case CompactedLine() as line:
+                compactions.append(line)
+            case UncompactedLine() if compactions:
+                compactions.pop()
+    paged = {run_id for line in compactions if line.archive for run_id in line.covers}
+    return [turn for turn in _turns(lines) if turn.run_id not in paged]
+
+
 def _facts(path: Path) -> os.stat_result | None:
     try:
         facts = path.lstat()
@@ -68,13 +91,19 @@ def _tail(path: Path) -> list[bytes]:
     return lines[1 if size > READ_BYTES_MAX else 0:]
 
 
+def _line(raw: bytes) -> AnyLine | None:
+    try:
+        return decode_line(raw)
+    except msgspec.DecodeError:
+        return None  # a torn end, or what an agent wrote there itself
+
+
 def _turns(lines: list[bytes]) -> list[SessionTurn]:
     turns: dict[str, SessionTurn] = {}
     for raw in lines:
-        try:
-            line: Line = _decoder.decode(raw)
-        except msgspec.DecodeError:
-            continue  # a torn end, or what an agent wrote there itself
+        line = _line(raw)
+        if line is None:
+            continue
         if isinstance(line, TurnLine):
             turns[line.run_id] = SessionTurn(
                 run_id=line.run_id, began_ms=line.now_ms, prompt=line.prompt[:TEXT_CHARS_MAX], answer=""

@@ -36,10 +36,3 @@ def group_mounts(home: Home, group: str, *, is_main: bool, project: Sequence[Pat
     if is_main:
         mounts += [Mount(part, f"{PROJECT}/{part.name}") for part in project]
     return mounts
-
-
-def set_session_aside(home: Home, group: str, now_ms: int) -> None:
-    """Have the group's next worker begin without a memory of earlier turns; what there is stays beside it."""
-    folder = home.sessions / group
-    if folder.is_dir():
-        folder.rename(home.sessions / f"{group}.stale-{now_ms}")

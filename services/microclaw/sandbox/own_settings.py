@@ -1,4 +1,4 @@
-"""What each group has of its own, as the router says."""
+"""What the router says of the groups: where they talk, and what each has of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from microclaw.bus.api import Bus
 from microclaw.bus.errors import BusTimeout, NoResponder
 from microclaw.core.container import Container
-from microclaw.core.requests import Groups, GroupsAsked
+from microclaw.core.requests import Group, Groups, GroupsAsked
 
 #: How long an answer holds, and how long one is waited for.
 HOLDS_S = 30.0
@@ -22,18 +22,32 @@ class OwnSettings:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._known: dict[str, Container] = {}
+        self._known: dict[str, Group] = {}
         self._asked_s: float | None = None
 
     async def of(self, group: str) -> Container:
-        """The group's."""
+        """What the group has of its own."""
+        known = await self.group(group)
+        return known.container if known is not None else Container()
+
+    async def group(self, folder: str) -> Group | None:
+        """The group of this folder; None = there is none, or nobody has said so yet."""
+        await self._look(folder)
+        return self._known.get(folder)
+
+    async def main_chat(self) -> str:
+        """Where the owner is told things; "" = nobody has said so yet."""
+        await self._look("")
+        return next((group.chat for group in self._known.values() if group.is_main), "")
+
+    async def _look(self, folder: str) -> None:
         now_s = time.monotonic()
-        if self._asked_s is None or now_s - self._asked_s > HOLDS_S or group not in self._known:
-            try:
-                answer = await self._bus.request("router", GroupsAsked(), Groups, timeout_s=ASK_S)
-            except (BusTimeout, NoResponder) as error:
-                log.warning("the router does not say what groups have of their own", extra={"why": str(error)})
-            else:
-                self._known = {known.folder: known.container for known in answer.groups}
-                self._asked_s = now_s
-        return self._known.get(group, Container())
+        if self._asked_s is not None and now_s - self._asked_s <= HOLDS_S and (not folder or folder in self._known):
+            return
+        try:
+            answer = await self._bus.request("router", GroupsAsked(), Groups, timeout_s=ASK_S)
+        except (BusTimeout, NoResponder) as error:
+            log.warning("the router does not say what groups there are", extra={"why": str(error)})
+        else:
+            self._known = {known.folder: known for known in answer.groups}
+            self._asked_s = now_s

@@ -17,6 +17,7 @@ from microclaw.sandbox.doors import Doors
 from microclaw.sandbox.host_tools import HostTools
 from microclaw.sandbox.installation import closed_folders, installation_id, owner_zone, project_parts
 from microclaw.sandbox.own_settings import OwnSettings
+from microclaw.sandbox.past import Past
 from microclaw.sandbox.pool import Pool, Tenant
 from microclaw.sandbox.readiness import Readiness, names_of
 from microclaw.sandbox.store import Notes
@@ -68,6 +69,7 @@ async def serve(service: Service) -> None:
     tools = HostTools(service.bus, notes, now_ms, ask_for_recipients=settings.approvals.new_recipients)
     turns = Turns(
         pool, tools, notes, home, settings, bus=service.bus, timezone=timezone, clock_ms=now_ms, own=own.of,
+        past=Past(pool, home, settings, own, timezone=timezone, clock_ms=now_ms),
     )
     service.spawn(readiness.keep_looking(), "backend")
     service.consume(

@@ -33,7 +33,8 @@ from microclaw.core.turns import (
 from microclaw.core.worker import ToolCall, ToolReply, Turn, TurnDone
 from microclaw.sandbox.backend import EngineMissing, SandboxError, SpecRefused
 from microclaw.sandbox.host_tools import Caller, HostTools
-from microclaw.sandbox.mounts import set_session_aside
+from microclaw.sandbox.own_settings import OwnSettings
+from microclaw.sandbox.past import Past
 from microclaw.sandbox.pool import Pool, Tenant, nothing_own
 from microclaw.sandbox.presence import Presence
 from microclaw.sandbox.store import Notes
@@ -56,7 +57,7 @@ class Turns:
     def __init__(
         self, pool: Pool, tools: HostTools, notes: Notes, home: Home, settings: Settings, *,
         bus: Bus, timezone: str, clock_ms: Callable[[], int],
-        own: Callable[[str], Awaitable[Container]] = nothing_own,
+        own: Callable[[str], Awaitable[Container]] = nothing_own, past: Past | None = None,
     ) -> None:
         self._pool = pool
         self._tools = tools
@@ -66,10 +67,13 @@ class Turns:
         self._timezone = timezone
         self._clock_ms = clock_ms
         self._own = own
+        self._past = past or Past(pool, home, settings, OwnSettings(bus), timezone=timezone, clock_ms=clock_ms)
         self._presence = Presence(bus, clock_ms)
         #: The run under way of each group, and those that the owner has stopped.
         self._under_way: dict[str, str] = {}
         self._stopped: set[str] = set()
+        #: Runs whose conversation was compacted, and where its text is.
+        self._compacted: dict[str, str] = {}
 
     async def on_granted(self, delivery: Delivery) -> Sequence[Draft]:
         """One run, to its end. Delivered again, it is the same run: the worker goes on where it was.
@@ -90,16 +94,17 @@ class Turns:
             noting.cancel()
             self._under_way.pop(grant.group, None)
             self._stopped.discard(grant.run_id)
+        told = await self._past.told(grant, grant_id, self._compacted.pop(grant.run_id, ""))
         finished = end.finished
         log.info("run ended", extra={
             "run_id": grant.run_id, "group": grant.group, "attempt": grant.attempt, "count": delivery.count,
             "ok": finished.ok, "error": finished.error, "visible": finished.visible, "reply_chars": len(end.reply),
             "took_ms": round((time.monotonic() - began_s) * 1000, 1),
         })
-        return drafts_of(grant, grant_id, end)
+        return [*drafts_of(grant, grant_id, end), *told]
 
     async def on_control(self, delivery: Delivery) -> Sequence[Draft]:
-        """The owner's `/stop` or `/new`. Twice is once."""
+        """The owner's `/stop`, `/new` or `/compact`. Twice is once."""
         wanted = delivery.envelope.read(ControlRequested)
         log.info("the owner's word", extra={"group": wanted.group, "action": wanted.action})
         if not is_folder(wanted.group):
@@ -110,8 +115,10 @@ class Turns:
             if run_id is not None and id_time(id_from_text(run_id)) <= id_time(delivery.envelope.message_id):
                 self._stopped.add(run_id)
                 await self._pool.stop(wanted.group)
-        else:
+        elif wanted.action == "new":
             await self._begin_anew(wanted.group)
+        else:
+            return [await self._past.change(wanted, delivery.envelope.message_id)]
         return []
 
     async def on_sessions(self, _question: SessionsAsked, _asker: str) -> Sessions:
@@ -161,6 +168,8 @@ class Turns:
                 return self._failed(grant, str(error), retryable=True)
             if done.error_code == "stale_session":
                 await self._begin_anew(grant.group)
+            if done.compacted:
+                self._compacted[grant.run_id] = done.compacted
             visible = not done.ok and self._notes.is_visible(grant.run_id)
             return ended(grant, done, visible=visible, key=self._settings.model.key)
 
@@ -183,7 +192,7 @@ class Turns:
             return await worker.turn(turn, on_call, watch)
 
     async def _begin_anew(self, group: str) -> None:
-        await self._pool.begin_anew(group, lambda: set_session_aside(self._home, group, self._clock_ms()))
+        await self._pool.begin_anew(group, lambda: self._past.set_aside(group))
 
     async def _watch(self, group: str) -> Watch:
         wanted = self._settings.sandbox

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from typing import Any
 
+import msgspec
+import pytest
 from tests.contract.house import house
 from tests.contract.processes import DEADLINE_S, installation
 from tests.contract.router.router_play import envelope_of
 from tests.contract.router.test_router import message, register, requests
 
+from microclaw.agent.conversation import Outcome
+from microclaw.agent.transcript import DoneLine, TurnLine
 from microclaw.bus.api import Bus, Delivery, Subscription
 from microclaw.core.ids import new_id
 from microclaw.core.kinds import ControlRequested, MessageReceived, ReplyRequested, RunRequested
 from microclaw.core.lanes import LaneState
+from microclaw.core.prompt import format_messages
 
 SLOW: list[tuple[str, Any]] = [("sleep", 60), ("done", {"text": "late"})]
 QUICK: list[tuple[str, Any]] = [("done", {"text": "ok"})]
@@ -114,3 +120,66 @@ async def test_new_puts_the_session_aside_after_the_run_under_way() -> None:
         await made.hears(says(2, "hello again"))
         await made.run_next()
         assert made.prompts("fam")[-1]["resumed"] is None
+
+
+async def test_compact_is_done_by_the_groups_worker_after_the_run_under_way_and_told_once() -> None:
+    script = [[("sleep", 0.3), ("done", {"text": "ok"})], [("done", {"text": "summed up"})]]
+    async with house(script) as made:
+        await made.register("wa:fam", "fam", requires_trigger=False)
+        await made.hears(says(1, "hello"))
+        running = await made.begin_next()
+        control = word("compact", made.queue.now + 1)
+        drafts = await made.turns.on_control(control)
+        assert (await running).ok
+        again = await made.turns.on_control(control)
+        assert [(draft.payload.chat, draft.payload.text) for draft in drafts] == [("wa:fam", "summed up")]
+        assert [draft.message_id for draft in again] == [draft.message_id for draft in drafts]
+        assert made.prompts("fam")[-1]["prompt"] == ""
+
+
+async def test_a_compaction_that_can_not_be_done_says_so() -> None:
+    async with house([[("exit", 1)]]) as made:
+        (draft,) = await made.turns.on_control(word("compact", made.queue.now))
+        assert "no group fam" in draft.payload.text
+        await made.register("wa:fam", "fam", requires_trigger=False)
+        (draft,) = await made.turns.on_control(word("compact", made.queue.now))
+        assert "nothing has changed" in draft.payload.text
+
+
+@pytest.mark.parametrize("is_main", [True, False])
+async def test_pain25_the_owner_alone_is_told_once_that_a_conversation_was_compacted(is_main: bool) -> None:
+    compacted = {"text": "ok", "compacted": "conversations/2026-11-23-aa.md"}
+    async with house([[("done", compacted)], QUICK]) as made:
+        made.router.registry.ensure_main("console:main")
+        if not is_main:
+            await made.register("wa:fam", "fam", requires_trigger=False)
+        chat = "console:main" if is_main else "wa:fam"
+        for number in (1, 2):
+            await made.hears(msgspec.structs.replace(says(number, "hello"), chat=chat))
+            await made.run_next()
+        notices = [reply for reply in made.replies() if reply.origin == "notice"]
+        assert [notice.chat for notice in notices] == ["console:main"]
+        assert "conversations/2026-11-23-aa.md" in notices[0].text
+
+
+async def test_new_writes_what_was_said_to_a_page_and_follows_no_link() -> None:
+    turn = TurnLine(run_id="r1", prompt=format_messages(()) + "hello", now_ms=1_795_440_000_000)
+    done = DoneLine(run_id="r1", outcome=Outcome(ok=True, text="hi <internal>hm</internal>there"))
+    async with house([QUICK]) as made:
+        await made.register("wa:fam", "fam", requires_trigger=False)
+        (made.home.groups / "fam").mkdir(parents=True)
+        for link in (False, True):
+            made.queue.now += 1
+            folder = made.home.sessions / "fam"
+            folder.mkdir(exist_ok=True)
+            (folder / "group.jsonl").write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in (turn, done)))
+            pages = made.home.groups / "fam" / "conversations"
+            if link:
+                shutil.rmtree(pages)
+                pages.symlink_to(made.home.secrets)
+            await made.turns.on_control(word("new", made.queue.now))
+            assert not folder.exists(), "put aside all the same"
+            if not link:
+                (page,) = pages.iterdir()
+                assert "hello" in page.read_text() and "**Andy**: hi there" in page.read_text()
+        assert list(made.home.secrets.iterdir()) == []

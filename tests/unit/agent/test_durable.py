@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microclaw.agent import transcript as transcript_module
+from microclaw.agent.compaction import Compactor
 from microclaw.agent.conversation import INTERRUPTED, Call, Outcome, Result, Said, call_id
 from microclaw.agent.loop import Bounds, Loop
 from microclaw.agent.models import Ask
@@ -129,9 +130,11 @@ def loop_for(world: World, plan: list[list[str]], workspace: Workspace) -> Loop:
     extra = {
         "effect": (ToolSpec("effect", Tag, "write"), effect), "look": (ToolSpec("look", Tag, "read"), look),
     }
+    model = Fickle(world, plan)
     return Loop(
-        Fickle(world, plan), Toolbox(workspace, ask_host, extra), (), Bounds(steps=20, tokens=10**6),
+        model, Toolbox(workspace, ask_host, extra), (), Bounds(steps=20, tokens=10**6),
         system=lambda _now_ms: "", doing=lambda _: None,
+        compactor=Compactor(model, (), lambda _now_ms: "", lambda _turns: "", lambda _note: None),
     )
 
 

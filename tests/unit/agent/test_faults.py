@@ -113,4 +113,4 @@ async def test_a_conversation_that_became_too_long_is_asked_again_without_its_pa
         return Reply(text="short again")
 
     end, asked, _ = await run(workspace, dialect, script, Turn(run_id="r2", prompt="and now?", now_ms=NOW_MS))
-    assert (end.ok, end.text, len(asked)) == (True, "short again", 2)
+    assert (end.ok, end.text, len(asked)) == (True, "short again", 3), "asked, asked for a summary, asked again"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from microclaw.agent.conversation import Result, Step, TurnLog
+from microclaw.agent.conversation import Outcome, Result, Said, Step, TurnLog
+from microclaw.core.prompt import escape
 
-#: A session larger than this loses its oldest turns until it is at most half as large, in characters (about four a
-#: token). Half, so that the beginning stays the same for many turns, which is what providers' caches live from.
+#: Of a conversation larger than this the oldest turns are told as a summary, so that the rest is at most half as large,
+#: in characters (about four a token). Half, so that the beginning stays the same for many turns, which is what
+#: providers' caches live from.
 SESSION_CHARS_MAX = 240_000
+#: Turns that are told as a summary stay in the session's file until all together are larger than this; then the oldest
+#: go, until they are at most half as large. Their text is in the group's `conversations` folder.
+RAW_CHARS_MAX = 2_000_000
 #: Above this the older results of the turn under way are left out, oldest first.
 TURN_CHARS_MAX = 400_000
 #: Results that are never left out: the newest of the turn.
@@ -15,26 +20,38 @@ RESULTS_KEPT = 4
 LEFT_OUT = "[left out: this result is too far back; call the tool again if it is needed]"
 
 
-def to_keep(turns: tuple[TurnLog, ...]) -> tuple[TurnLog, ...] | None:
-    """The turns to keep in the session's file; None if it is fine as it is.
+def to_keep(turns: tuple[TurnLog, ...], chars_max: int = SESSION_CHARS_MAX) -> tuple[TurnLog, ...] | None:
+    """The turns to keep of these; None if they are fine as they are.
 
     Turns that failed without having done anything are not worth a place, but they alone are no reason to rewrite it.
     """
-    if sum(turn.chars for turn in turns) <= SESSION_CHARS_MAX:
+    if sum(turn.chars for turn in turns) <= chars_max:
         return None
     kept: list[TurnLog] = []
     size = 0
     for turn in reversed([turn for turn in turns if turn.is_worth_remembering]):
         size += turn.chars
-        if size > SESSION_CHARS_MAX // 2:
+        if size > chars_max // 2:
             break
         kept.append(turn)
     return tuple(reversed(kept))
 
 
-def remembered(turns: tuple[TurnLog, ...], current: TurnLog) -> tuple[TurnLog, ...]:
-    """What the model is told: the earlier turns that matter, then the one under way."""
-    return (*(turn for turn in turns if turn is not current and turn.is_worth_remembering), current)
+def remembered(turns: tuple[TurnLog, ...], current: TurnLog, summary: str = "") -> tuple[TurnLog, ...]:
+    """What the model is told: what stands for the turns before these, the earlier turns that matter, then the one
+    under way."""
+    earlier = [turn for turn in turns if turn is not current and turn.is_worth_remembering]
+    if summary:
+        earlier.insert(0, _summarised(summary, earlier[0].now_ms if earlier else current.now_ms))
+    return (*earlier, current)
+
+
+def _summarised(summary: str, now_ms: int) -> TurnLog:
+    """A turn like any other: what was said in a chat never becomes a rule by being summed up."""
+    turn = TurnLog("summary", f"[Summary of the conversation before]\n<summary>\n{escape(summary)}\n</summary>", now_ms)
+    turn.steps.append(Step(Said(text="Understood.")))
+    turn.outcome = Outcome(ok=True, text="Understood.", steps=1)
+    return turn
 
 
 def fits(turns: tuple[TurnLog, ...]) -> tuple[TurnLog, ...]:

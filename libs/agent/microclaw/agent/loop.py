@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from microclaw.agent.context import fits, remembered, to_keep
+from microclaw.agent.compaction import Compactor
+from microclaw.agent.context import fits, remembered
 from microclaw.agent.conversation import INTERRUPTED, Call, ErrorCode, Outcome, Result, Said, Step, TurnLog
 from microclaw.agent.models import Ask, Model, ModelError
 from microclaw.agent.tools.schemas import ToolSpec
@@ -57,6 +58,7 @@ class Loop:
         tools: tuple[ToolSpec, ...],
         bounds: Bounds,
         system: Callable[[int], str],
+        compactor: Compactor,
         doing: Callable[[str], None],
         first_wait_s: float = MODEL_WAIT_S,
     ) -> None:
@@ -65,6 +67,7 @@ class Loop:
         self._tools = tools
         self._bounds = bounds
         self._system = system
+        self._compactor = compactor
         self._doing = doing
         self._first_wait_s = first_wait_s
         #: When the turn under way is ended, by the event loop's clock.
@@ -78,12 +81,11 @@ class Loop:
         known = transcript.outcomes.get(turn.run_id)
         if known is not None and (known.is_final or (known.steps and turn.run_id not in transcript.turns)):
             return known  # in the second case its steps are forgotten: going on could do something twice
-        if turn.run_id not in transcript.turns:
-            keep = to_keep(tuple(transcript.turns.values()))
-            if keep is not None:
-                transcript.keep_only(list(keep))
-        log = transcript.begin(turn.run_id, turn.prompt, turn.now_ms, turn.is_task)
         now = asyncio.get_running_loop().time()
+        if turn.run_id not in transcript.turns:
+            self._doing("looking back")
+            await self._compactor.make_room(turn.run_id, transcript, turn.now_ms)
+        log = transcript.begin(turn.run_id, turn.prompt, turn.now_ms, turn.is_task)
         self._ends_at, self._deadline_s = now + turn.deadline_s, float(turn.deadline_s)
         self._ends_at_last = now + DEADLINES_MAX * turn.deadline_s
         try:
@@ -123,7 +125,8 @@ class Loop:
     async def _ask(self, log: TurnLog, transcript: Transcript, *, no_more_calls: bool) -> Said:
         """Ask, and ask again what may be answered a little later. Raises ModelError."""
         tries, wait_s = 0, self._first_wait_s
-        turns = remembered(tuple(transcript.turns.values()), log)
+        turns = remembered(transcript.view, log, transcript.summary)
+        is_shorter = False
         while True:
             tries += 1
             ask = Ask(
@@ -133,7 +136,12 @@ class Loop:
                 return await self._model.say(ask)
             except ModelError as error:
                 if error.code == "too_long" and len(turns) > 1:
-                    turns = turns[-1:]  # without what was before, it may fit
+                    if not is_shorter and any(each is not log for each in transcript.view):
+                        await self._compactor.cover_anyhow(log.run_id, transcript, (log,), log.now_ms)
+                        turns = remembered(transcript.view, log, transcript.summary)
+                    else:
+                        turns = turns[-1:]  # without what was before, it may fit
+                    is_shorter = True
                     continue
                 if not error.is_passing or tries >= MODEL_TRIES_MAX:
                     raise

@@ -1,9 +1,9 @@
 """The turns of a session on disk: one JSON line a fact, on the disk *before* anything is done about it.
 
 The order of the lines of a turn: `turn`, then for each step `model`, then for each call `started` and `result`, and at
-the end `done`. Whoever is killed and started again reads the file and knows for each call whether it was never begun,
-begun, or finished. A line that was cut off by a loss of power is dropped; everything before it holds, because a line is
-only acted on after `fsync`.
+the end `done`. `compacted` and `uncompacted` change what of it the model is told, never what is here. Whoever is killed
+and started again reads the file and knows for each call whether it was never begun, begun, or finished. A line that was
+cut off by a loss of power is dropped; everything before it holds, because a line is only acted on after `fsync`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,26 @@ class DoneLine(Line, frozen=True, tag="done"):
     outcome: Outcome
 
 
-_decoder = msgspec.json.Decoder(TurnLine | ModelLine | StartedLine | ResultLine | DoneLine)
+class CompactedLine(Line, frozen=True, tag="compacted"):
+    """From now on the model is told `summary` in the place of these turns, which stay here."""
+
+    covers: tuple[str, ...]
+    summary: str
+    #: Where their text is, below the group's folder; "" = it could not be written.
+    archive: str = ""
+
+
+class UncompactedLine(Line, frozen=True, tag="uncompacted"):
+    """The last compaction is undone."""
+
+
+AnyLine = TurnLine | ModelLine | StartedLine | ResultLine | DoneLine | CompactedLine | UncompactedLine
+_decoder: msgspec.json.Decoder[AnyLine] = msgspec.json.Decoder(AnyLine)
+
+
+def decode_line(raw: bytes) -> AnyLine:
+    """One line of a session's file. Raises msgspec.DecodeError, msgspec.ValidationError."""
+    return _decoder.decode(raw)
 
 
 class Transcript:
@@ -62,6 +81,8 @@ class Transcript:
         self.turns: dict[str, TurnLog] = {}
         #: Ends of turns whose steps are forgotten already.
         self.outcomes: dict[str, Outcome] = {}
+        #: Compactions in force, the last one's summary speaks for all of them.
+        self.compactions: list[CompactedLine] = []
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._load()
@@ -78,7 +99,7 @@ class Transcript:
                 if not raw.endswith(b"\n"):
                     break
                 try:
-                    self._take(_decoder.decode(raw))
+                    self._take(decode_line(raw))
                 except (msgspec.DecodeError, KeyError, IndexError):
                     # Not a torn end but a damaged file: keep it for a person to look at.
                     shutil.copyfile(self.path, self.path.with_suffix(".damaged"))
@@ -90,6 +111,10 @@ class Transcript:
 
     def _take(self, line: Line) -> None:
         match line:
+            case CompactedLine():
+                self.compactions.append(line)
+            case UncompactedLine():
+                self.compactions.pop()
             case TurnLine():
                 # A repeat of a turn that failed goes on with the steps it has, at the end of the order.
                 known = self.turns.pop(line.run_id, None)
@@ -111,6 +136,22 @@ class Transcript:
                 self.turns[line.run_id].steps[-1].started.add(line.call_id)
             case ResultLine():
                 self.turns[line.run_id].steps[-1].results[line.result.call_id] = line.result
+
+    @property
+    def view(self) -> tuple[TurnLog, ...]:
+        """The turns that no compaction covers."""
+        covered = {run_id for line in self.compactions for run_id in line.covers}
+        return tuple(turn for turn in self.turns.values() if turn.run_id not in covered)
+
+    @property
+    def summary(self) -> str:
+        """What stands for the others; "" = nothing does."""
+        return self.compactions[-1].summary if self.compactions else ""
+
+    @property
+    def can_uncompact(self) -> bool:
+        """The turns of the last compaction are still here."""
+        return bool(self.compactions) and any(run_id in self.turns for run_id in self.compactions[-1].covers)
 
     # --- writing ------------------------------------------------------------------------------------------------
 
@@ -146,6 +187,14 @@ class Transcript:
         """The turn's end, before the host hears of it."""
         self._append(DoneLine(run_id=turn.run_id, outcome=outcome), sync=True)
 
+    def compact(self, run_id: str, covers: tuple[str, ...], summary: str, archive: str) -> None:
+        """Have the model told the summary in the place of these turns."""
+        self._append(CompactedLine(run_id=run_id, covers=covers, summary=summary, archive=archive), sync=True)
+
+    def uncompact(self, run_id: str) -> None:
+        """Take the last compaction back; only if `can_uncompact`."""
+        self._append(UncompactedLine(run_id=run_id), sync=True)
+
     def keep_only(self, keep: list[TurnLog]) -> None:
         """Forget all other turns' steps (their ends stay known). The file is replaced in one move."""
         fresh = self.path.with_suffix(".new")
@@ -161,6 +210,12 @@ class Transcript:
             for turn in keep:
                 for line in _lines_of(turn):
                     file.write(msgspec.json.encode(line) + b"\n")
+            for compaction in self.compactions:
+                covers = tuple(run_id for run_id in compaction.covers if run_id in kept)
+                # The last one's summary is told though the turns are forgotten.
+                if covers or compaction is self.compactions[-1]:
+                    line = msgspec.structs.replace(compaction, covers=covers)
+                    file.write(msgspec.json.encode(line) + b"\n")
             file.flush()
             os.fsync(file.fileno())
         fresh.chmod(0o600)
@@ -172,7 +227,7 @@ class Transcript:
             os.close(folder)
         os.close(self._fd)
         self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
-        self.turns, self.outcomes = {}, {}
+        self.turns, self.outcomes, self.compactions = {}, {}, []
         self._load()
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable
+from zoneinfo import ZoneInfo
 
+from microclaw.agent.archive import archive, as_told
+from microclaw.agent.compaction import Compactor
 from microclaw.agent.conversation import Call, Outcome, Result
 from microclaw.agent.loop import MODEL_WAIT_S, Bounds, Loop
 from microclaw.agent.models import Model, ModelError, open_model
+from microclaw.agent.past import Past
 from microclaw.agent.sessions import Sessions
 from microclaw.agent.system_prompt import system_prompt
 from microclaw.agent.tools.schemas import offered
@@ -54,12 +58,29 @@ class Worker:
             from microclaw.agent.scripted import SCRIPT_TOOLS
 
             extra = SCRIPT_TOOLS
+        tools = offered(setup.is_main)
+        zone = ZoneInfo(setup.timezone or "UTC")
+
+        def system(now_ms: int) -> str:
+            return system_prompt(setup, workspace, now_ms)
+
+        self._past = Past(
+            Compactor(
+                self._model, tools, system,
+                lambda turns: archive(
+                    workspace.group, [as_told(turn) for turn in turns], assistant=setup.assistant_name, zone=zone
+                ),
+                lambda text: send(Note(text=text)),
+            ),
+            has_model=setup.backend != "local",
+        )
         self._loop = Loop(
             self._model,
             Toolbox(workspace, self._ask_host, extra),
-            offered(setup.is_main),
+            tools,
             Bounds(steps=setup.max_steps, tokens=setup.turn_tokens_max),
-            system=lambda now_ms: system_prompt(setup, workspace, now_ms),
+            system=system,
+            compactor=self._past.compactor,
             doing=self._now_doing,
             first_wait_s=first_wait_s,
         )
@@ -81,11 +102,16 @@ class Worker:
     async def turn(self, turn: Turn) -> None:
         """Do a turn and send its end. Whatever goes wrong in here is the turn's end, not the worker's."""
         self._run_id, self._doing = turn.run_id, "starting"
+        compacted = ""
         alive = asyncio.create_task(self._alive(turn.run_id))
         try:
             transcript = self._sessions.open(turn)
             try:
-                outcome = await self._loop.run(turn, transcript)
+                if turn.do == "answer":
+                    outcome = await self._loop.run(turn, transcript)
+                else:
+                    outcome = await self._past.change(turn, transcript)
+                compacted = self._past.compacted_for(turn, transcript)
             finally:
                 self._sessions.close(transcript)
         except Exception as error:  # noqa: BLE001 - reported to the host, which decides about another try
@@ -99,7 +125,7 @@ class Worker:
             self._run_id = ""
         self._send(TurnDone(
             run_id=turn.run_id, ok=outcome.ok, text=outcome.text, error=outcome.error,
-            error_code=outcome.error_code, steps=outcome.steps,
+            error_code=outcome.error_code, steps=outcome.steps, compacted=compacted,
         ))
 
     async def _alive(self, run_id: str) -> None:

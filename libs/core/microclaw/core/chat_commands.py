@@ -25,6 +25,7 @@ class ChatCommand(StrEnum):
     WHOAMI = "whoami"
     STOP = "stop"
     NEW = "new"
+    COMPACT = "compact"
     USAGE = "usage"
     TASKS = "tasks"
 
@@ -35,11 +36,12 @@ _MEANS: Mapping[ChatCommand, str] = {
     ChatCommand.WHOAMI: "who you are to me, and which group this is",
     ChatCommand.STOP: "end what I am doing here, at once",
     ChatCommand.NEW: "begin a new conversation; the old one is put aside",
+    ChatCommand.COMPACT: "tell the model a summary of the conversation instead; /compact undo: all of it again",
     ChatCommand.USAGE: "what the model has cost lately",
     ChatCommand.TASKS: "what is planned",
 }
 _ALSO = {"commands": ChatCommand.HELP, "reset": ChatCommand.NEW, "cron": ChatCommand.TASKS}
-_TYPED = re.compile(r"/([a-z]+)(?:@\S+)?(?:\s+([A-Za-z0-9_-]{1,64}))?\s*\Z", re.IGNORECASE)
+_TYPED = re.compile(r"/([a-z]+)(?:@\S+)?(\s+undo)?(?:\s+([A-Za-z0-9_-]{1,64}))?\s*\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Typed:
     command: ChatCommand
     #: The folder of the group that is meant; "" = the chat's own.
     group: str = ""
+    #: Take it back (`/compact undo`).
+    undo: bool = False
 
 
 def read_command(text: str) -> Typed | None:
@@ -58,7 +62,9 @@ def read_command(text: str) -> Typed | None:
         return None
     word = match[1].lower()
     command = _ALSO.get(word) or next((each for each in ChatCommand if each == word), None)
-    return None if command is None else Typed(command, match[2] or "")
+    if command is None or (match[2] and command is not ChatCommand.COMPACT):
+        return None
+    return Typed(command, match[3] or "", undo=bool(match[2]))
 
 
 def help_text() -> str:
@@ -117,6 +123,11 @@ def usage_text(rows: Iterable[UsageRow] | None, group: str, *, is_main: bool) ->
         for (group, model), (calls, tokens_in, tokens_out) in sorted(sums.items())
     ]
     return "\n".join(_some(lines)) or "No model was asked in the last 7 days."
+
+
+def compact_text(group: str, *, undo: bool) -> str:
+    """The answer to `/compact`; what came of it the sandbox tells."""
+    return f"I take the last compaction of {group} back." if undo else f"I sum up the conversation of {group}."
 
 
 def stop_text(runs: Runs | None, group: str) -> str:

@@ -160,8 +160,9 @@ class ControlRequested(Payload, frozen=True, kw_only=True, tag="control.requeste
     """The owner's word past the agent. Session: `control:<action>:<group>`. Source: router."""
 
     group: str
-    #: End the run under way, or put the group's session aside.
-    action: Literal["stop", "new"]
+    #: End the run under way; put the group's session aside; have the conversation told to the model as a summary, and
+    #: take that back.
+    action: Literal["stop", "new", "compact", "uncompact"]
     #: Where it was said.
     chat: str
 

@@ -53,6 +53,9 @@ class Turn(HostLine, frozen=True, kw_only=True, tag="turn"):
     session: Literal["group", "isolated"] = "group"
     is_task: bool = False
     deadline_s: int = 1800
+    #: `compact`: have the conversation told to the model as a summary from now on; `uncompact`: take that back. The
+    #: prompt is empty then, and the end's text is for the owner.
+    do: Literal["answer", "compact", "uncompact"] = "answer"
 
 
 class ToolReply(HostLine, frozen=True, kw_only=True, tag="tool_reply"):
@@ -104,6 +107,8 @@ class TurnDone(WorkerLine, frozen=True, kw_only=True, tag="turn_done"):
         "", "model_down", "rate_limited", "bad_key", "bad_request", "too_long", "budget", "stale_session", "crashed"
     ] = ""
     steps: int = 0
+    #: The conversation had become too long and was compacted for this turn: where its text is now, for the owner.
+    compacted: str = ""
 
 
 class Note(WorkerLine, frozen=True, kw_only=True, tag="note"):

@@ -1,0 +1,94 @@
+"""Conversations that leave a session, as pages a person and the agent can read: `conversations/DATE-….md` in the
+group's folder.
+
+Written by the agent inside its sandbox, and by the host when it puts a session aside: the folder is one that agents
+write in, so nothing there is followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from microclaw.agent.conversation import TurnLog
+from microclaw.agent.reading import read_prompt
+from microclaw.core.requests import SessionTurn
+from microclaw.core.text import strip_internal
+
+FOLDER = "conversations"
+#: Of one message or answer, characters; of a page, bytes: what is beyond them is cut, with a note.
+TEXT_CHARS_MAX = 20_000
+PAGE_BYTES_MAX = 4_000_000
+
+
+def archive(group_folder: Path, turns: Sequence[SessionTurn], *, assistant: str, zone: ZoneInfo) -> str:
+    """Write these turns down; returns the page's path below the group's folder. The same turns are the same page.
+
+    Raises OSError: the place is not a folder of ours, or the disk is full.
+    """
+    name = _name(turns, zone)
+    raw = page(turns, assistant=assistant, zone=zone).encode("utf-8", "replace")[:PAGE_BYTES_MAX]
+    with contextlib.ExitStack() as stack:
+        group = _open_folder(str(group_folder), None)
+        stack.callback(os.close, group)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(FOLDER, 0o700, dir_fd=group)
+        pages = _open_folder(FOLDER, group)
+        stack.callback(os.close, pages)
+        fresh = f".{name}.new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(fresh, dir_fd=pages)
+        handle = os.open(
+            fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=pages
+        )
+        with os.fdopen(handle, "wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(handle)
+        os.replace(fresh, name, src_dir_fd=pages, dst_dir_fd=pages)
+    return f"{FOLDER}/{name}"
+
+
+def page(turns: Iterable[SessionTurn], *, assistant: str, zone: ZoneInfo) -> str:
+    """The turns as Markdown."""
+    parts = ["# An earlier conversation"]
+    for turn in turns:
+        moment = f"{datetime.fromtimestamp(turn.began_ms / 1000, zone):%Y-%m-%d %H:%M}"
+        prompt = read_prompt(turn.prompt)
+        for message in prompt.messages:
+            sender = "Scheduled task" if prompt.is_task else message.sender or "Somebody"
+            parts.append(f"**{sender}** ({message.time or moment}): {_cut(message.text)}")
+        if turn.tools:
+            parts.append(f"*{assistant} used {', '.join(turn.tools)}*")
+        if said := strip_internal(turn.answer) or (f"[{turn.error}]" if turn.error else ""):
+            parts.append(f"**{assistant}**: {_cut(said)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def as_told(turn: TurnLog) -> SessionTurn:
+    """A turn as it is shown to people."""
+    return SessionTurn(
+        run_id=turn.run_id, began_ms=turn.now_ms, prompt=turn.prompt,
+        answer=turn.outcome.text if turn.outcome else "", error=turn.outcome.error if turn.outcome else "",
+        tools=tuple(call.name for step in turn.steps for call in step.said.calls),
+    )
+
+
+def _name(turns: Sequence[SessionTurn], zone: ZoneInfo) -> str:
+    day = datetime.fromtimestamp(max((turn.began_ms for turn in turns), default=0) / 1000, zone)
+    own = hashlib.blake2b("\n".join(turn.run_id for turn in turns).encode(), digest_size=4).hexdigest()
+    return f"{day:%Y-%m-%d}-{own}.md"
+
+
+def _open_folder(name: str, at: int | None) -> int:
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+
+
+def _cut(text: str) -> str:
+    missing = len(text) - TEXT_CHARS_MAX
+    return text if missing <= 0 else f"{text[:TEXT_CHARS_MAX]}\n[cut here: {missing} more characters]"
