@@ -49,7 +49,7 @@ class Gate:
         """
         self.settings = settings
         self.world = world
-        self.secrets = SecretStore(home.secrets)
+        self.secrets = SecretStore(home.secrets, settings.secrets.store)
         self._engine = open_store(home.database("egress"), HEADS["egress"])
         self.audit = AuditLog(
             self._engine, home.data / "audit.head", clock_ms=world.clock_ms,

@@ -1,23 +1,27 @@
-"""Secrets: one file each below the installation's `secrets` folder, read by this process alone.
+"""Secrets: kept in a vault (`secret_vaults.py`), read by this process alone.
 
-The folder is 0700 and the files 0600; a folder or file that others can read is refused at start. Values are held in
-memory because every answer is searched for them. There is no way to ask for a value: only names, ages, fingerprints.
+The folder is 0700 and files in it 0600; one that others can read is refused at start. Values are held in memory because
+every answer is searched for them. There is no way to ask for a value: only names, ages, fingerprints.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
-import stat
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from microclaw.core.errors import MicroclawError, UnhealthyError
+from microclaw.core.errors import MicroclawError
 from microclaw.core.scrub import SECRET_CHARS_MAX, SECRET_CHARS_MIN, Scrubber
+from microclaw.egress.secret_vaults import check_private, open_vault, write_private
 
 #: Secrets in one installation.
 SECRETS_MAX = 200
+
+log = logging.getLogger("microclaw.egress")
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 #: Salts the fingerprints, so that one can't be looked up in a table of common values.
@@ -39,25 +43,25 @@ class Kept:
 
 
 class SecretStore:
-    """All secrets, in memory and on disk."""
+    """All secrets, in memory and in their vault."""
 
-    def __init__(self, folder: Path) -> None:
-        """:raises UnhealthyError: the folder or a file in it is open to others, or can't be read."""
+    def __init__(self, folder: Path, store: str = "file", *, platform: str = sys.platform) -> None:
+        """`store`: as `secrets.store` in the configuration.
+
+        :raises UnhealthyError: the folder or a file in it is open to others, or the vault can't be read.
+        """
         self._folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check_private(folder, 0o700)
-        self._values: dict[str, str] = {}
+        check_private(folder, 0o700)
+        self._vault = open_vault(folder, store, platform)
         self._set_ms: dict[str, int] = {}
-        for path in sorted(folder.iterdir()):
-            if path.name.startswith("."):
+        self._values: dict[str, str] = {}
+        for name, set_ms in self._vault.names().items():
+            value = self._vault.read(name)
+            if value is None:
+                log.warning("a secret is gone from where it was kept", extra={"secret": name, "store": self.store})
                 continue
-            _check_private(path, 0o600)
-            try:
-                self._values[path.name] = path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                why = type(error).__name__
-                raise UnhealthyError(f"the secret {path.name} can't be read ({why}): set it again") from None
-            self._set_ms[path.name] = path.stat().st_mtime_ns // 1_000_000
+            self._values[name], self._set_ms[name] = value, set_ms
         self._salt = self._load_salt()
         #: Masks everything kept here, and values that were replaced since this process started.
         self.scrubber = Scrubber()
@@ -68,6 +72,11 @@ class SecretStore:
     def sentinel_key(self) -> bytes:
         """What sentinels are made with; the same for as long as the installation lives."""
         return hashlib.blake2b(self._salt, person=b"sentinels").digest()
+
+    @property
+    def store(self) -> str:
+        """Where they lie: `file`, `keychain` or `secret-service`."""
+        return self._vault.store
 
     def value(self, name: str) -> str | None:
         """The value, for use inside this process; None = there is none."""
@@ -92,12 +101,11 @@ class SecretStore:
             )
         if name not in self._values and len(self._values) >= SECRETS_MAX:
             raise SecretError(f"there are {SECRETS_MAX} secrets already: remove one with `microclaw secrets rm`")
-        path = self._folder / name
-        self._write(path, value)
+        set_ms = self._vault.write(name, value)
         if self._values.get(name, value) != value:
             self._former.append(self._values[name])
         self._values[name] = value
-        self._set_ms[name] = path.stat().st_mtime_ns // 1_000_000
+        self._set_ms[name] = set_ms
         self._renew()
         return Kept(name, self._set_ms[name], self._fingerprint(value))
 
@@ -105,8 +113,7 @@ class SecretStore:
         """Forget a secret; False if there was none. Its value stays masked as long as this process lives."""
         if name not in self._values:
             return False
-        (self._folder / name).unlink(missing_ok=True)
-        self._sync_folder()
+        self._vault.remove(name)
         self._former.append(self._values.pop(name))
         del self._set_ms[name]
         self._renew()
@@ -122,31 +129,6 @@ class SecretStore:
     def _load_salt(self) -> bytes:
         path = self._folder / _SALT
         if not path.exists():
-            self._write(path, os.urandom(32).hex())
-        _check_private(path, 0o600)
+            write_private(path, os.urandom(32).hex())
+        check_private(path, 0o600)
         return bytes.fromhex(path.read_text(encoding="ascii"))
-
-    def _write(self, path: Path, text: str) -> None:
-        partial = self._folder / f".{path.name}.new"
-        partial.unlink(missing_ok=True)
-        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(handle)
-        partial.replace(path)
-        self._sync_folder()
-
-    def _sync_folder(self) -> None:
-        handle = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _check_private(path: Path, mode: int) -> None:
-    facts = path.lstat()
-    wanted = stat.S_ISDIR if mode == 0o700 else stat.S_ISREG
-    if not wanted(facts.st_mode) or facts.st_uid != os.getuid() or stat.S_IMODE(facts.st_mode) & 0o077:
-        raise UnhealthyError(f"{path} must be yours alone: chown {os.getuid()} and chmod {mode:o} it")

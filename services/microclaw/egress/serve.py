@@ -90,7 +90,8 @@ async def _keep_facts(service: Service, gate: Gate) -> None:
     while True:
         service.facts |= {
             "doors": len(gate.doors), "connections": gate.connections.open, "tunnels": gate.proxy.under_way,
-            "secrets": len(gate.secrets.names()), "audit_entries": gate.audit.head.number,
+            "secrets": len(gate.secrets.names()),
+            "secrets_store": gate.secrets.store, "audit_entries": gate.audit.head.number,
             "audit_head": gate.audit.head.hash.hex()[:16],
         }
         await asyncio.sleep(FACTS_S)
@@ -136,6 +137,8 @@ class Answers:
     def __init__(self, service: Service, gate: Gate) -> None:
         self._service = service
         self._gate = gate
+        #: One change of the secrets at a time.
+        self._keeping = asyncio.Lock()
 
     def register(self) -> None:
         """Answer all of egress's requests."""
@@ -173,7 +176,11 @@ class Answers:
         gate = self._gate
         wanted = binding(question.name, question.hosts, question.groups)
         gate.bindings.check(wanted)
-        kept = gate.secrets.set(question.name, question.value, must_exist=question.must_exist)
+        async with self._keeping:
+            # In a thread: the system's keeper may take its time, and doors go on working.
+            kept = await asyncio.to_thread(
+                gate.secrets.set, question.name, question.value, must_exist=question.must_exist
+            )
         action, lent = "secret.rotate", ""
         if not question.must_exist:
             gate.bindings.set(wanted)
@@ -187,7 +194,9 @@ class Answers:
         if asker != OWNER:
             return _not_yours("secrets", asker)
         self._gate.bindings.set(Binding(question.name, ()))
-        if not self._gate.secrets.remove(question.name):
+        async with self._keeping:
+            known = await asyncio.to_thread(self._gate.secrets.remove, question.name)
+        if not known:
             return Failed(reason=f"there is no secret {question.name}: see `microclaw secrets list`", code="not_found")
         await self._gate.audit.record(asker, "secret.rm", question.name, "ok")
         return Done()

@@ -109,6 +109,16 @@ class Sandbox(Section, frozen=True, kw_only=True):
     ] = 8
 
 
+class SecretKeeping(Section, frozen=True, kw_only=True):
+    """Where keys lie. Only the egress service reads them."""
+
+    store: Annotated[
+        Literal["auto", "file", "keychain", "secret-service"],
+        Meta(description="`file` (0600); `keychain` (macOS) and `secret-service` (Linux desktops) are the system's own;"
+                         " `auto` = the keychain on a new macOS installation, else files."),
+    ] = "auto"
+
+
 class Egress(Section, frozen=True, kw_only=True):
     """What agents can reach."""
 
@@ -232,6 +242,7 @@ class Settings(Section, frozen=True, kw_only=True):
     model: Model = Model()
     queue: Queue = Queue()
     sandbox: Sandbox = Sandbox()
+    secrets: SecretKeeping = SecretKeeping()
     egress: Egress = Egress()
     budget: Budget = Budget()
     approvals: Approvals = Approvals()
