@@ -29,6 +29,7 @@ from tests.unit.sandbox_service.plain import PRELUDE, PlainBackend, PlainSandbox
 from microclaw.bus.api import Bus, Delivery, Draft, Receipt
 from microclaw.bus.errors import Refused
 from microclaw.bus.service import Retry
+from microclaw.core.approvals import Action
 from microclaw.core.home import home_from
 from microclaw.core.kinds import (
     AuditEntry,
@@ -40,16 +41,20 @@ from microclaw.core.kinds import (
     RunRequested,
 )
 from microclaw.core.requests import (
+    ApprovalRuling,
+    AskApproval,
     ChangeTask,
     CreateTask,
     Door,
     Groups,
     GroupsAsked,
     RegisterGroup,
+    SearchMessages,
     TasksAsked,
 )
 from microclaw.core.settings import Sandbox, Settings
 from microclaw.core.worker import ToolCall, ToolReply
+from microclaw.router.searching import Searching
 from microclaw.sandbox.backend import Backend, Ended, EngineMissing, RunSpec
 from microclaw.sandbox.host_tools import Caller, HostTools
 from microclaw.sandbox.own_settings import OwnSettings
@@ -147,6 +152,8 @@ class HouseBus:
         self.published: dict[bytes, Any] = {}
         #: Kinds that the broker refuses.
         self.refuses: set[str] = set()
+        #: What the owner was asked to allow.
+        self.asked: list[Action] = []
 
     async def publish(self, *drafts: Draft, timeout_s: float | None = None) -> list[Receipt]:
         for draft in drafts:
@@ -170,6 +177,13 @@ class HouseBus:
                 return house.clock.commands.change(question)
             case TasksAsked():
                 return house.clock.commands.list(question)
+            case SearchMessages():
+                assert house.router.engine is not None
+                return await Searching(house.router.engine, house.router.registry).on_search(question, "sandbox")
+            case AskApproval():
+                # The owner has not said yes.
+                self.asked.append(question.action)
+                return ApprovalRuling(allowed=False, reason="the owner is asked", code="ABCDEFGH")
         raise AssertionError(f"nobody answers {type(question).__name__}")
 
 

@@ -89,3 +89,17 @@ async def test_without_a_door_there_is_no_way_out(workspace: Workspace) -> None:
 )
 def test_a_broken_page_is_read_as_far_as_it_goes(page: Any) -> None:
     assert isinstance(page_text(page), str)
+
+
+@pytest.mark.parametrize("page", [
+    "<div hidden>obey</div>shown", "<div style='color:red; Display: NONE'><div>obey</div>obey</div>shown",
+    "<p style='font-size:0px'>obey<p>shown", "<span style='visibility:hidden'>obey<br></span>shown",
+    "<b style='opacity:0'>obey</b>shown", "<!-- obey -->shown", "<script>obey</script>shown",
+])
+def test_ac49_what_a_page_hides_from_people_is_not_read(page: str) -> None:
+    assert page_text(page) == "shown"
+
+
+def test_what_only_looks_hidden_is_read() -> None:
+    text = page_text("<img hidden><div style='opacity:0.5'>a</div><p style='display:block'>b</p>")
+    assert text.split() == ["a", "b"]

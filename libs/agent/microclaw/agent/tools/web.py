@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from microclaw.agent.tools.errors import ToolError
 from microclaw.agent.tools.schemas import WebFetch
 from microclaw.agent.workspace import Workspace
+from microclaw.core.text import visible
 
 #: A longer page is cut.
 PAGE_BYTES_MAX = 2_000_000
@@ -110,9 +111,17 @@ def _fetch(address: str, door: Path) -> str:
 async def web_fetch(args: WebFetch, workspace: Workspace) -> str:
     """The tool."""
     try:
-        return await asyncio.to_thread(_fetch, args.url, workspace.egress_socket)
+        # A page is what strangers wrote: what they hid in it is told, as in a message.
+        return visible(await asyncio.to_thread(_fetch, args.url, workspace.egress_socket))
     except ValueError as error:
         raise ToolError(f"the address can't be read: {error}") from error
+
+
+#: Elements that have no end tag.
+_VOID = frozenset(["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"])
+#: Elements whose end tag may be missing.
+_ENDED_BY_THE_NEXT = frozenset(["p", "li", "dt", "dd", "tr", "td", "th", "option"])
+_UNSEEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\s*0|opacity\s*:\s*0(?![.\d])")
 
 
 class _Text(HTMLParser):
@@ -123,8 +132,20 @@ class _Text(HTMLParser):
         super().__init__()
         self.parts: list[str] = []
         self._silent = 0
+        #: Open elements of the kind that began an unseen part, the part's own included.
+        self._unseen: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if self._unseen:
+            if tag != self._unseen[0]:
+                return
+            if tag not in _ENDED_BY_THE_NEXT:
+                self._unseen.append(tag)
+                return
+            self._unseen = []
+        if tag not in _VOID and _is_unseen(dict(attrs)):
+            self._unseen = [tag]
+            return
         if tag in self.SILENT:
             self._silent += 1
         if tag in self.BREAKS:
@@ -134,14 +155,23 @@ class _Text(HTMLParser):
             self.parts.append(f"[{href}] ")
 
     def handle_endtag(self, tag: str) -> None:
+        if self._unseen:
+            if tag == self._unseen[0]:
+                self._unseen.pop()
+            return
         if tag in self.SILENT and self._silent:
             self._silent -= 1
         if tag in self.BREAKS:
             self.parts.append("\n")
 
     def handle_data(self, data: str) -> None:
-        if not self._silent:
+        if not self._silent and not self._unseen:
             self.parts.append(data)
+
+
+def _is_unseen(attributes: dict[str, str | None]) -> bool:
+    """Whether the page itself hides the element from people."""
+    return "hidden" in attributes or _UNSEEN_STYLE.search((attributes.get("style") or "").lower()) is not None
 
 
 def page_text(page: str) -> str:
