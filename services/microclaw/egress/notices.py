@@ -79,14 +79,13 @@ class Notices:
 
 
 async def _owners_chat(bus: Bus) -> str:
-    """The main group's chat, as soon as the router knows it."""
+    """Where the owner is told things, as soon as the router knows it."""
     while True:
         try:
             known = await bus.request("router", GroupsAsked(), Groups)
         except (NoResponder, BusTimeout):
             await asyncio.sleep(AGAIN_S)
             continue
-        main = next((group.chat for group in known.groups if group.is_main), "")
-        if main:
-            return main
+        if known.owner_chat:
+            return known.owner_chat
         await asyncio.sleep(AGAIN_S)

@@ -1,4 +1,4 @@
-"""Carries out what the owner tells the house in a chat, without the agent."""
+"""Carries out what the owner (or an admin, about the chat's own group) tells the house in a chat, without the agent."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from typing import Literal, TypeVar, cast
 
 from microclaw.bus.api import Bus, Draft
 from microclaw.bus.errors import BusError
-from microclaw.core.approvals import is_owners_word
 from microclaw.core.chat_commands import (
     ChatCommand,
     Typed,
     compact_text,
     help_text,
-    read_command,
     status_text,
     stop_text,
     tasks_text,
@@ -23,6 +21,7 @@ from microclaw.core.chat_commands import (
 )
 from microclaw.core.ids import derived_id, id_time
 from microclaw.core.kinds import ControlRequested, MessageReceived, ReplyRequested
+from microclaw.core.people import Role
 from microclaw.core.requests import (
     Failed,
     Group,
@@ -43,19 +42,6 @@ USAGE_DAYS = 7
 Answer = TypeVar("Answer", Runs, Tasks, UsageRows)
 
 
-def is_owners(received: MessageReceived, group: Group) -> bool:
-    """Whether the owner wrote it: anybody in the main chat of two, the owner's own account elsewhere."""
-    return is_owners_word(
-        in_main_chat=group.is_main or received.from_me, is_group=received.is_group, from_me=received.from_me,
-        is_own_reply=received.is_own_reply, is_edit=received.is_edit, is_forwarded=received.is_forwarded,
-    )
-
-
-def command_in(received: MessageReceived, group: Group | None) -> Typed | None:
-    """The owner's command; None = it is a message like any other."""
-    return read_command(received.text) if group is not None and is_owners(received, group) else None
-
-
 class ChatCommands:
     """Answers commands."""
 
@@ -64,11 +50,13 @@ class ChatCommands:
         self._folders = folders
         self._clock_ms = clock_ms
 
-    async def drafts(self, typed: Typed, received: MessageReceived, group: Group, cause: bytes) -> list[Draft]:
+    async def drafts(
+        self, typed: Typed, received: MessageReceived, group: Group, cause: bytes, role: Role | None
+    ) -> list[Draft]:
         """What the command causes: a word in its chat, and for some a word to the sandbox."""
         ts_ms = id_time(cause)
         meant = typed.group or group.folder
-        if meant != group.folder and not (group.is_main and meant in self._folders()):
+        if meant != group.folder and not (_sees_all(group, role) and meant in self._folders()):
             return [_said(received.chat, f"There is no group {meant!r} here; `microclaw groups` lists them.", cause)]
         drafts: list[Draft] = []
         if typed.command in (ChatCommand.STOP, ChatCommand.NEW, ChatCommand.COMPACT):
@@ -80,16 +68,21 @@ class ChatCommands:
                 # Our own clock: a stop is heeded only by what was granted before it.
                 message_id=derived_id(self._clock_ms(), cause, "control"), ts_ms=ts_ms,
             ))
-        text = await self._text(typed, received, group, meant)
+        text = await self._text(typed, received, group, meant, role)
         return [*drafts, _said(received.chat, text, cause)]
 
-    async def _text(self, typed: Typed, received: MessageReceived, group: Group, meant: str) -> str:
-        is_main, now = group.is_main, self._clock_ms()
+    async def _text(
+        self, typed: Typed, received: MessageReceived, group: Group, meant: str, role: Role | None
+    ) -> str:
+        is_main, now = _sees_all(group, role), self._clock_ms()
         match typed.command:
             case ChatCommand.HELP:
                 return help_text()
             case ChatCommand.WHOAMI:
-                return whoami_text(received.sender_name, received.chat, group.folder, is_main=is_main)
+                return whoami_text(
+                    received.sender_name, received.chat, group.folder, is_main=group.is_main,
+                    role=str(role or "owner"),
+                )
             case ChatCommand.STATUS:
                 return status_text(await self._ask("queue", RunsAsked(), Runs), meant, now, is_main=is_main)
             case ChatCommand.TASKS:
@@ -117,6 +110,10 @@ class ChatCommands:
         except BusError:
             return None
         return None if isinstance(said, Failed) else said
+
+
+def _sees_all(group: Group, role: Role | None) -> bool:
+    return group.is_main and role is Role.OWNER
 
 
 def _said(chat: str, text: str, cause: bytes) -> Draft:

@@ -8,7 +8,7 @@ from microclaw.core.groups import is_chat, is_conversation
 from microclaw.core.kinds import MessageReceived
 from microclaw.core.requests import Failed, Imported, ImportMessages
 from microclaw.core.text import is_worth_storing
-from microclaw.router.inbound import note_chat, store
+from microclaw.router.messages import note_chat, store
 from microclaw.router.registry import Registry
 from microclaw.router.tables import messages
 

@@ -7,45 +7,33 @@ each is in exactly one request, whatever is killed or delivered again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import msgspec
-from sqlalchemy import Connection, Engine, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Engine, delete, insert, select
 
 from microclaw.bus.api import Bus, Delivery, Draft
-from microclaw.core.approvals import ChatAnswer, is_owners_word, read_answer
-from microclaw.core.channels import shown_name
+from microclaw.core.approvals import read_answer
+from microclaw.core.chat_commands import read_command
+from microclaw.core.flood import LATE_MS
 from microclaw.core.groups import is_conversation
 from microclaw.core.ids import derived_id, id_time
-from microclaw.core.kinds import ApprovalAnswered, Attachment, MessageReceived, PromptMessage, Quote, RunRequested
+from microclaw.core.kinds import ApprovalAnswered, MessageReceived, ReplyRequested
+from microclaw.core.loops import Turn
+from microclaw.core.pairing import read_typed
+from microclaw.core.people import Entry, Role, entry, may_command, may_decide, sender_of, shown
 from microclaw.core.policy import SenderVerdict, judge_sender
-from microclaw.core.prompt import split
 from microclaw.core.requests import Group
 from microclaw.core.text import is_worth_storing
 from microclaw.core.trigger import should_wake, trigger_of
-from microclaw.router.chat_commands import ChatCommands, command_in, is_owners
+from microclaw.router.chat_commands import ChatCommands
+from microclaw.router.door import Door
+from microclaw.router.messages import hand_over, not_handed_over, note_chat, store
+from microclaw.router.pace import Paces
+from microclaw.router.people import People
 from microclaw.router.registry import Registry
 from microclaw.router.senders import Senders
-from microclaw.router.tables import chats, messages
+from microclaw.router.tables import late
 from microclaw.store.outbox import Outbox
-
-# Built once: making a statement costs more than running it.
-_CHAT = select(chats).where(chats.c.chat == bindparam("chat"))
-_ADD_CHAT = insert(chats)
-_RENEW_CHAT = update(chats).where(chats.c.chat == bindparam("here"))
-_MESSAGE = select(messages.c.number, messages.c.request_id, messages.c.is_own_reply).where(
-    messages.c.chat == bindparam("chat"), messages.c.platform_id == bindparam("platform_id")
-)
-_ADD_MESSAGE = insert(messages)
-_RENEW_MESSAGE = update(messages).where(messages.c.number == bindparam("known"))
-_MARK = update(messages).where(messages.c.number == bindparam("marked"))
-_WAITING = (
-    select(messages)
-    .where(
-        messages.c.chat == bindparam("chat"), messages.c.request_id.is_(None), messages.c.is_own_reply.is_(False)
-    )
-    .order_by(messages.c.number)
-)
 
 
 class Inbound:
@@ -53,7 +41,8 @@ class Inbound:
 
     def __init__(
         self, engine: Engine, outbox: Outbox, bus: Bus, registry: Registry, assistant_name: str,
-        clock_ms: Callable[[], int], senders: Senders | None = None,
+        clock_ms: Callable[[], int], senders: Senders | None = None, *, people: People | None = None,
+        door: Door | None = None, paces: Paces | None = None,
     ) -> None:
         self._engine = engine
         self._outbox = outbox
@@ -62,40 +51,95 @@ class Inbound:
         self._assistant_name = assistant_name
         self._clock_ms = clock_ms
         self._senders = senders or Senders(None, lambda _trouble: None)
+        self._people = people or People(engine, registry, clock_ms)
+        self._door = door or Door(engine, outbox, bus, registry, self._people, assistant_name, clock_ms)
+        self._paces = paces or Paces(clock_ms)
         self._commands = ChatCommands(bus, lambda: {group.folder for group in registry.all()}, clock_ms)
+        #: A transaction let somebody in: what the tables hold is to be read again after it.
+        self._changed = False
 
     async def on_message(self, delivery: Delivery) -> list[Draft]:
         """Store one message; returns the runs it causes."""
         cause = delivery.envelope.message_id
         received = delivery.envelope.read(MessageReceived)
         group = self._registry.of_chat(received.chat)
-        typed = command_in(received, group)
+        role = self._people.role(received, group)
+        typed = read_command(received.text) if group is not None and may_command(received, role) else None
         # Asked before the database is held: other rooms may take their time.
-        answers = await self._commands.drafts(typed, received, group, cause) if typed and group else None
-        with self._engine.begin() as db:
-            if not self._outbox.seen(db, cause):
-                drafts = self._take(db, received, cause) if answers is None else answers
-                if answers is not None:
-                    note_chat(db, received)
-                self._outbox.put(db, cause, drafts, now_ms=self._clock_ms())
+        answers = await self._commands.drafts(typed, received, group, cause, role) if typed and group else None
+        try:
+            with self._engine.begin() as db:
+                if not self._outbox.seen(db, cause):
+                    drafts = self._take(db, received, cause) if answers is None else answers
+                    if answers is not None:
+                        note_chat(db, received)
+                    self._outbox.put(db, cause, drafts, now_ms=self._clock_ms())
+        finally:
+            if self._changed:
+                self._changed = False
+                self._door.reload()
         return await self._outbox.with_ack(self._bus, cause)
+
+    def wake_late(self) -> list[bytes]:
+        """Hand over, once each, what came too fast to wake its group. Returns the causes to flush."""
+        now = self._clock_ms()
+        causes = []
+        with self._engine.begin() as db:
+            for row in db.execute(select(late).where(late.c.due_ms <= now)).all():
+                db.execute(delete(late).where(late.c.chat == row.chat))
+                if (group := self._registry.of_chat(row.chat)) is not None:
+                    cause = derived_id(id_time(row.cause), row.cause, "late")
+                    self._outbox.add(
+                        db, cause, hand_over(db, group, not_handed_over(db, row.chat), cause), now_ms=now
+                    )
+                    causes.append(cause)
+        return causes
+
+    # --- inside -------------------------------------------------------------------------------------------------
 
     def _take(self, db: Connection, received: MessageReceived, cause: bytes) -> list[Draft]:
         if not is_conversation(received.chat):
             return []
         note_chat(db, received)
         group = self._registry.of_chat(received.chat)
-        if group is not None and (answer := owners_answer(received, group)):
-            # A command to the house, not a word to the agent: neither stored nor handed over.
-            return [Draft(
-                received.chat, ApprovalAnswered(code=answer.code, answer=answer.answer, chat=received.chat),
-                message_id=derived_id(id_time(cause), cause, "approval"),
-            )]
-        if group is None or not is_worth_storing(received.text, attachments=len(received.attachments)):
+        role = self._people.role(received, group)
+        match entry(received, role, group, is_personal=self._people.is_personal(group)):
+            case Entry.HOLD:
+                return self._door.hold(db, received, cause)
+            case Entry.JOIN if (user := self._people.of(received)) is not None:
+                self._changed = True
+                group = self._registry.open_chat(db, received.chat, user.folder, received.sender_name)
+            case Entry.SERVE:
+                pass
+            case _:
+                return []
+        if group is None:
             return []
-        sender = self._judged(received, group)
+        # A command to the house, not a word to the agent: neither stored nor handed over.
+        if may_decide(received, role, group):
+            if (answer := read_answer(received.text)) is not None:
+                return [Draft(
+                    received.chat, ApprovalAnswered(code=answer.code, answer=answer.answer, chat=received.chat),
+                    message_id=derived_id(id_time(cause), cause, "approval"),
+                )]
+            if (typed := read_typed(received.text)) is not None:
+                self._changed = True
+                return self._door.typed(db, typed, received, cause)
+        if not is_worth_storing(received.text, attachments=len(received.attachments)):
+            return []
+        return self._keep(db, received, group, role, cause)
+
+    def _keep(
+        self, db: Connection, received: MessageReceived, group: Group, role: Role | None, cause: bytes
+    ) -> list[Draft]:
+        """Store it, and wake the group if it is a reason to."""
+        is_owner = role is Role.OWNER
+        sender = self._judged(received, role)
         if not sender.stored:
             return []
+        if not self._paces.kept(received, is_owner=is_owner):
+            text = "writes faster than I can take it in: what is beyond the bound is not kept"
+            return self._tell_owner(db, received, text, cause)
         is_waiting = store(db, received)
         # The other waiting ones were no reason to wake when they came: only this one can be, so the silence before
         # it is not read until it is needed.
@@ -103,86 +147,34 @@ class Inbound:
             is_main=group.is_main, requires_trigger=group.requires_trigger,
             trigger=trigger_of(group.trigger, self._assistant_name), texts=[received.text],
         )
-        return hand_over(db, group, not_handed_over(db, received.chat), cause) if wakes else []
+        if not wakes:
+            return []
+        turn = self._paces.turn(received, is_owner=is_owner)
+        if turn is Turn.STOP:
+            text = "and I answer each other without end: I stop answering until a person writes"
+            return self._tell_owner(db, received, text, cause)
+        if turn is Turn.STOPPED:
+            return []
+        if not self._paces.wakes(received, is_owner=is_owner):
+            if db.execute(select(late.c.chat).where(late.c.chat == received.chat)).first() is None:
+                db.execute(insert(late), {
+                    "chat": received.chat, "cause": cause, "due_ms": self._clock_ms() + LATE_MS,
+                })
+            return []
+        return hand_over(db, group, not_handed_over(db, received.chat), cause)
 
-    def _judged(self, received: MessageReceived, group: Group) -> SenderVerdict:
+    def _judged(self, received: MessageReceived, role: Role | None) -> SenderVerdict:
         """What the owner's list says of the sender; of the owner, and of what we said ourselves, it says nothing."""
-        if received.is_own_reply or is_owners(received, group):
+        if received.is_own_reply or role is Role.OWNER:
             return SenderVerdict(allowed=True, stored=True)
         return judge_sender(self._senders.rules(), received.chat, received.sender)
 
-
-def owners_answer(received: MessageReceived, group: Group) -> ChatAnswer | None:
-    """The owner's `/approve` or `/deny`; None = it is a message like any other."""
-    answer = read_answer(received.text)
-    theirs = is_owners_word(
-        in_main_chat=group.is_main, is_group=received.is_group, from_me=received.from_me,
-        is_own_reply=received.is_own_reply, is_edit=received.is_edit, is_forwarded=received.is_forwarded,
-    )
-    return answer if theirs else None
-
-
-def note_chat(db: Connection, received: MessageReceived) -> None:
-    """Remember that this chat exists, what it is called and when it was last heard of."""
-    known = db.execute(_CHAT, {"chat": received.chat}).first()
-    if known is None:
-        db.execute(_ADD_CHAT, {
-            "chat": received.chat, "name": received.chat_name or received.chat,
-            "last_message_ms": received.sent_ms, "is_group": received.is_group,
-        })
-    else:
-        db.execute(_RENEW_CHAT, {
-            "here": received.chat, "name": received.chat_name or known.name,
-            "last_message_ms": max(received.sent_ms, known.last_message_ms), "is_group": received.is_group,
-        })
-
-
-def store(db: Connection, received: MessageReceived) -> bool:
-    """Keep the message; the same platform id again (an edit, a repeat) only renews its content.
-
-    Returns whether it is a person's and no run has got it yet.
-    """
-    content = {
-        "text": received.text,
-        "quote": msgspec.msgpack.encode(received.quote),
-        "attachments": msgspec.msgpack.encode(received.attachments),
-    }
-    known = db.execute(_MESSAGE, {"chat": received.chat, "platform_id": received.platform_id}).first()
-    if known is not None:
-        db.execute(_RENEW_MESSAGE, content | {"known": known.number})
-        return known.request_id is None and not known.is_own_reply
-    db.execute(_ADD_MESSAGE, content | {
-        "chat": received.chat, "platform_id": received.platform_id, "sender": received.sender,
-        "sender_name": shown_name(received.sender, received.sender_name), "sent_ms": received.sent_ms,
-        "from_me": received.from_me, "is_own_reply": received.is_own_reply, "request_id": None,
-    })
-    return not received.is_own_reply
-
-
-def not_handed_over(db: Connection, chat: str) -> Sequence[Row[tuple[object, ...]]]:
-    """What people wrote in the chat and no run has got yet, in the order of arrival."""
-    return db.execute(_WAITING, {"chat": chat}).all()
-
-
-def hand_over(
-    db: Connection, group: Group, waiting: Sequence[Row[tuple[object, ...]]], cause: bytes
-) -> list[Draft]:
-    """The requests that carry all these messages, which are marked with them."""
-    drafts: list[Draft] = []
-    numbers = [row.number for row in waiting]
-    for index, part in enumerate(split(prompt_message(row) for row in waiting)):
-        request_id = derived_id(id_time(cause), cause, "run", index)
-        marked, numbers = numbers[:len(part)], numbers[len(part):]
-        db.execute(_MARK, [{"marked": number, "request_id": request_id} for number in marked])
-        run = RunRequested(group=group.folder, chat=group.chat, is_main=group.is_main, messages=tuple(part))
-        drafts.append(Draft(f"group:{group.folder}", run, message_id=request_id))
-    return drafts
-
-
-def prompt_message(row: Row[tuple[object, ...]]) -> PromptMessage:
-    """A stored message as a run carries it."""
-    return PromptMessage(
-        id=row.platform_id, sender_name=row.sender_name, sent_ms=row.sent_ms, text=row.text,
-        quote=msgspec.msgpack.decode(row.quote, type=Quote | None),
-        attachments=msgspec.msgpack.decode(row.attachments, type=tuple[Attachment, ...]),
-    )
+    def _tell_owner(self, db: Connection, received: MessageReceived, what: str, cause: bytes) -> list[Draft]:
+        sender, owner = sender_of(received), self._registry.owner_chat(db)
+        if not owner or not self._paces.is_news(sender):
+            return []
+        text = f"{shown(received.sender_name)} ({sender}) in {shown(received.chat_name) or received.chat} {what}."
+        return [Draft(
+            owner, ReplyRequested(chat=owner, text=text, origin="notice"),
+            message_id=derived_id(id_time(cause), cause, "owner"),
+        )]

@@ -49,7 +49,9 @@ class Searching:
         """The chats to search; None = all."""
         if not wanted.viewer:
             return [wanted.chat] if wanted.chat else None
-        folders = {group.chat: group.folder for group in self._registry.all()}
+        folders = {
+            chat: group.folder for group in self._registry.all() for chat in (group.chat, *group.joined)
+        }
         if not wanted.chat and not wanted.viewer_is_main:
             return [chat for chat, folder in folders.items() if folder == wanted.viewer]
         target = folders.get(wanted.chat) if wanted.chat else wanted.viewer

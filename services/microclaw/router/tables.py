@@ -92,6 +92,79 @@ def _make_index(_messages: Table, db: Connection, **_more: object) -> None:
         db.exec_driver_sql(statement)
 
 
+#: Direct chats of people we know, beside the group's own chat: the group's agent answers there too.
+joined = Table(
+    "router_joined", metadata,
+    Column("chat", String(200), primary_key=True),
+    Column("folder", String(64), nullable=False, index=True),
+)
+
+#: People we know.
+users = Table(
+    "router_users", metadata,
+    Column("name", String(40), primary_key=True),
+    Column("role", String(10), nullable=False),
+    Column("folder", String(64), nullable=False),
+    Column("added_ms", BigInteger, nullable=False),
+)
+
+#: Who they are on their channels (`telegram:12345`); a sender is one user.
+senders = Table(
+    "router_senders", metadata,
+    Column("sender", String(300), primary_key=True),
+    Column("user", String(40), nullable=False, index=True),
+)
+
+#: Codes that strangers were given, and what became of them.
+pairings = Table(
+    "router_pairings", metadata,
+    Column("code", String(8), primary_key=True),
+    Column("channel", String(100), nullable=False),
+    Column("sender", String(300), nullable=False, index=True),
+    Column("sender_name", Text, nullable=False),
+    Column("chat", String(200), nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("asked_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+)
+
+#: Wrong codes that were tried.
+wrong_codes = Table(
+    "router_wrong_codes", metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("channel", String(100), nullable=False),
+    Column("tried_ms", BigInteger, nullable=False),
+)
+
+#: What strangers wrote: nobody reads it before the owner has let them in. `number` is the order of arrival.
+held = Table(
+    "router_held", metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("channel", String(100), nullable=False, index=True),
+    Column("sender", String(300), nullable=False, index=True),
+    #: msgpack of `kinds.MessageReceived`.
+    Column("message", LargeBinary, nullable=False),
+    Column("held_ms", BigInteger, nullable=False),
+)
+
+#: Replies that did not arrive, or may not have.
+deliveries = Table(
+    "router_deliveries", metadata,
+    Column("reply_id", String(36), primary_key=True),
+    Column("chat", String(200), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("error", Text, nullable=False),
+    Column("done_ms", BigInteger, nullable=False, index=True),
+)
+
+#: Groups whose messages came too fast to wake it: they are handed over together when `due_ms` is there.
+late = Table(
+    "router_late", metadata,
+    Column("chat", String(200), primary_key=True),
+    Column("cause", LargeBinary(16), nullable=False),
+    Column("due_ms", BigInteger, nullable=False),
+)
+
 #: Answers given to requests that change something: the same `command_id` is answered the same, and done once.
 commands = Table(
     "router_commands", metadata,

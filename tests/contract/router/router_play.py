@@ -8,16 +8,31 @@ from typing import Any, cast
 import msgspec
 from sqlalchemy import Engine
 
-from microclaw.bus.api import Bus, Delivery, Draft
+from microclaw.bus.api import Bus, Delivery, Draft, Receipt
 from microclaw.bus.envelope import VERSION, Envelope
 from microclaw.core.ids import derived_id
-from microclaw.core.kinds import MessageReceived, RunRequested
+from microclaw.core.kinds import KINDS, MessageReceived, ReplyRequested, RunRequested
 from microclaw.core.requests import Failed, Group, GroupAnswer, Groups, GroupsAsked, RegisterGroup
+from microclaw.router.deliveries import Deliveries
+from microclaw.router.door import Door
 from microclaw.router.inbound import Inbound
+from microclaw.router.pace import Paces
+from microclaw.router.people import People
 from microclaw.router.registry import Registry
 from microclaw.router.tables import inbox, metadata, outbox
 from microclaw.store.engine import engine_for
 from microclaw.store.outbox import Outbox
+
+
+class Heard:
+    """A bus that keeps what it is given."""
+
+    def __init__(self, play: RouterPlay) -> None:
+        self._play = play
+
+    async def publish(self, *drafts: Draft, timeout_s: float | None = None) -> list[Receipt]:
+        self._play.publish(list(drafts))
+        return [Receipt(draft.message_id or b"", 1, duplicate=False) for draft in drafts]
 
 
 class RouterPlay:
@@ -43,10 +58,18 @@ class RouterPlay:
         self.engine = engine_for(self.folder / "router.db")
         self.outbox = Outbox(self.engine, outbox, inbox)
         self.registry = Registry(self.engine, self.folder / "groups", lambda: self.now)
-        # Without a broker there is nobody to publish early to: no scene has so much in one delivery.
-        self.inbound = Inbound(
-            self.engine, self.outbox, cast(Bus, None), self.registry, self.assistant_name, lambda: self.now
+        bus = cast(Bus, Heard(self))
+        clock = lambda: self.now  # noqa: E731
+        self.people = People(self.engine, self.registry, clock)
+        self.door = Door(
+            self.engine, self.outbox, bus, self.registry, self.people, self.assistant_name, clock,
         )
+        self.paces = Paces(clock)
+        self.inbound = Inbound(
+            self.engine, self.outbox, bus, self.registry, self.assistant_name, clock, people=self.people,
+            door=self.door, paces=self.paces,
+        )
+        self.deliveries = Deliveries(self.engine, self.outbox, bus, self.registry, self.paces, clock)
         self.publish(self.outbox.pending())
 
     def stop(self) -> None:
@@ -59,9 +82,11 @@ class RouterPlay:
             assert draft.message_id is not None
             assert isinstance(draft.payload, bytes)
             if draft.message_id not in self.published:
-                payload = msgspec.msgpack.decode(draft.payload, type=RunRequested)
+                kind = KINDS[msgspec.msgpack.decode(draft.payload)["kind"]]
+                payload = msgspec.msgpack.decode(draft.payload, type=kind)
                 self.published[draft.message_id] = payload
-                new.append(payload)
+                if isinstance(payload, RunRequested):
+                    new.append(payload)
         return new
 
     async def register(self, chat: str, folder: str, **facts: Any) -> Group | Failed:
@@ -77,8 +102,17 @@ class RouterPlay:
         drafts = await self.inbound.on_message(delivery_of(received))
         if dies:
             self.start()
-            return list(self.published.values())[-1:]
+            return [each for each in self.published.values() if isinstance(each, RunRequested)][-1:]
         return self.publish(drafts)
+
+    def runs(self) -> list[RunRequested]:
+        """All runs that were caused, in order."""
+        return [each for each in self.published.values() if isinstance(each, RunRequested)]
+
+    def said(self, chat: str = "") -> list[str]:
+        """What the house said in a chat (in all), in order."""
+        replies = [each for each in self.published.values() if isinstance(each, ReplyRequested)]
+        return [reply.text for reply in replies if chat in ("", reply.chat)]
 
     async def groups(self) -> Groups:
         return await self.registry.on_list(GroupsAsked(), "cli")
@@ -90,9 +124,9 @@ def delivery_of(received: MessageReceived) -> Delivery:
     return Delivery(envelope_of(received, received.chat, message_id), 1, None)
 
 
-def envelope_of(payload: msgspec.Struct | bytes, session: str, message_id: bytes) -> Envelope:
+def envelope_of(payload: msgspec.Struct | bytes, session: str, message_id: bytes, ts_ms: int = 0) -> Envelope:
     raw = payload if isinstance(payload, bytes) else msgspec.msgpack.encode(payload)
     return Envelope(
-        v=VERSION, seq=1, ts_ms=0, source="test", device_id="", session_id=session, message_id=message_id,
+        v=VERSION, seq=1, ts_ms=ts_ms, source="test", device_id="", session_id=session, message_id=message_id,
         payload=msgspec.Raw(raw),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from tests.contract.processes import DEADLINE_S, ask, installation, killed_again_and_again
+from tests.contract.processes import DEADLINE_S, ask, installation, killed_again_and_again, until
 
 from microclaw.bus.api import Bus, Draft, Subscription
 from microclaw.core.ids import derived_id
@@ -64,6 +64,11 @@ async def test_a_group_wakes_by_its_trigger_and_gets_all_that_was_said_before() 
     async with installation("broker", "router") as made:
         connector, queue, owner = [await made.connect(name) for name in ("telegram", "queue", "cli")]
         await connector.publish(message("telegram:-1", 1, "before it was registered", is_group=True))
+
+        async def heard_of() -> bool:
+            return len((await ask(owner, "router", GroupsAsked(), Groups)).chats) == 2
+
+        await until(heard_of)
         assert isinstance(await register(owner, "telegram:-1", "family", trigger="@Bob"), GroupAnswer)
         await connector.publish(
             message("telegram:-1", 2, "first"),
@@ -162,7 +167,7 @@ async def test_a_persons_message_goes_to_a_known_chat_once() -> None:
         wanted = Deliver(command_id="d1", chat="telegram:9", text="hello")
         unknown = await ask(owner, "router", wanted, Done | Failed)
         assert isinstance(unknown, Failed) and unknown.code == "not_found"
-        await connector.publish(message("telegram:9", 1))
+        await connector.publish(message("telegram:9", 1, is_group=True))
 
         async def known() -> Done | Failed:
             while isinstance(answer := await ask(owner, "router", wanted, Done | Failed), Failed):

@@ -59,6 +59,8 @@ class Published:
     def by_group(self) -> dict[str, list[str]]:
         found: defaultdict[str, list[str]] = defaultdict(list)
         for draft in self.drafts.values():
+            if msgspec.msgpack.decode(draft.payload)["kind"] != "run.requested":
+                continue
             run = msgspec.msgpack.decode(draft.payload, type=RunRequested)
             found[run.group] += [line.id for line in run.messages]
         return dict(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 
 import pytest
 from hypothesis import given
@@ -20,7 +19,6 @@ from microclaw.core.approvals import (
     action_hash,
     answered,
     code_from,
-    is_owners_word,
     may_ask,
     needs_yes_to_write,
     question,
@@ -65,17 +63,6 @@ def test_ac53_the_question_shows_all_that_would_be_done_and_nothing_can_pass_for
         "Group main wants to write to telegram:5 for the first time.",
         "Allow it? /approve ABCD-EFGH once — /approve ABCD-EFGH always — /deny ABCD-EFGH",
     ]
-
-
-def test_ac52_only_the_owners_own_first_words_in_the_main_chat_count():
-    flags = ("in_main_chat", "is_group", "from_me", "is_own_reply", "is_edit", "is_forwarded")
-    for values in itertools.product((False, True), repeat=len(flags)):
-        case = dict(zip(flags, values, strict=True))
-        wanted = (
-            case["in_main_chat"] and not case["is_own_reply"] and not case["is_edit"] and not case["is_forwarded"]
-            and (case["from_me"] or not case["is_group"])
-        )
-        assert is_owners_word(**case) == wanted, case
 
 
 @pytest.mark.parametrize(("text", "wanted"), [

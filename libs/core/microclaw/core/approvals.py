@@ -182,19 +182,6 @@ def read_answer(text: str) -> ChatAnswer | None:
     return ChatAnswer(code, how)
 
 
-def is_owners_word(
-    *, in_main_chat: bool, is_group: bool, from_me: bool, is_own_reply: bool, is_edit: bool, is_forwarded: bool
-) -> bool:
-    """Whether a message counts as a command of the owner.
-
-    In the main chat only, as first written: no edit, no forward, nothing that we said. Where more than two talk in the
-    main chat, only what comes from the owner's own account.
-    """
-    if not in_main_chat or is_own_reply or is_edit or is_forwarded:
-        return False
-    return from_me or not is_group
-
-
 def _visible(text: str) -> str:
     """The text with what would not be seen made visible."""
     return "".join(

@@ -73,10 +73,11 @@ def help_text() -> str:
     return "\n".join(["Everything you write goes to the agent, save these:", *lines])
 
 
-def whoami_text(sender_name: str, chat: str, group: str, *, is_main: bool) -> str:
+def whoami_text(sender_name: str, chat: str, group: str, *, is_main: bool, role: str = "owner") -> str:
     """The answer to `/whoami`."""
     kind = "the main group" if is_main else "a group"
-    return f"You are {sender_name}, my owner. This chat is {chat}; it is {kind}, in folder {group}."
+    who = "my owner" if role == "owner" else f"known to me as {role}"
+    return f"You are {sender_name}, {who}. This chat is {chat}; it is {kind}, in folder {group}."
 
 
 def status_text(runs: Runs | None, group: str, now_ms: int, *, is_main: bool) -> str:

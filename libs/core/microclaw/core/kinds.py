@@ -53,12 +53,17 @@ class MessageReceived(Payload, frozen=True, kw_only=True, tag="message.received"
     chat: str
     #: The platform's own id of the message, unique in the chat.
     platform_id: str
+    #: The platform's own id of who wrote it, without the channel (`12345`, `ann@example.org`): never the shown name.
     sender: str
     sender_name: str
     text: str
     sent_ms: int
     chat_name: str = ""
     is_group: bool = False
+    #: False: the platform does not vouch for `sender` (a mail whose From nobody has checked); so it is nobody we know.
+    is_sender_proven: bool = True
+    #: The sender is a program, as its platform says.
+    from_bot: bool = False
     #: The connector's account wrote it (the owner from the same account, or we ourselves).
     from_me: bool = False
     #: We wrote it: known by id from the connector's ledger, never guessed by text.

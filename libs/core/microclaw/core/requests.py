@@ -57,6 +57,8 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     is_main: bool = False
     added_ms: int = 0
     container: Container = Container()
+    #: Direct chats of its people that joined it, besides `chat`.
+    joined: tuple[str, ...] = ()
 
 
 class GroupsAsked(Request, frozen=True, kw_only=True, tag="groups.list"):
@@ -74,6 +76,8 @@ class KnownChat(msgspec.Struct, frozen=True, kw_only=True):
 class Groups(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="groups.list.answer"):
     groups: tuple[Group, ...]
     chats: tuple[KnownChat, ...] = ()
+    #: Where the owner is told things: of the main group's chats the one that was last heard of; "" = there is none.
+    owner_chat: str = ""
 
 
 class RegisterGroup(Request, frozen=True, kw_only=True, tag="groups.register"):

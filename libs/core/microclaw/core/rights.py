@@ -46,7 +46,7 @@ def connector(name: str) -> Rights:
 RIGHTS: Mapping[str, Rights] = {
     "router": Rights(
         publish=("run.requested", "reply.requested", "approval.answered", "control.requested", AUDIT),
-        read=("message.received",), ask=("queue", "scheduler", "egress"),
+        read=("message.received", "reply.delivered"), ask=("queue", "scheduler", "egress"),
     ),
     # It says the end of a run that was lost: the sandbox can't.
     "queue": Rights(

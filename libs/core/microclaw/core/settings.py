@@ -203,7 +203,21 @@ class Guest(Section, frozen=True, kw_only=True):
 
 
 class Senders(Section, frozen=True, kw_only=True):
-    """Who may wake it."""
+    """Who may wake it, and how often."""
+
+    unknown: Annotated[
+        dict[str, Literal["pair", "ignore"]],
+        Meta(
+            description="By channel: `pair` = who is unknown and writes to it alone is held and given a code for you; "
+                        '`ignore` = is not heard. Left out: {"imessage" = "ignore"}, all others `pair`.'
+        ),
+    ] = {}
+    per_sender_per_min: Annotated[
+        int, Meta(ge=1, le=100_000, description="So many messages of one sender wake it in a minute, yours apart.")
+    ] = 60
+    per_chat_per_min: Annotated[
+        int, Meta(ge=1, le=100_000, description="So many messages of one chat wake it in a minute, yours apart.")
+    ] = 120
 
     allowlist: Annotated[
         str,
