@@ -79,6 +79,8 @@ def test_ac52_only_the_owners_own_first_words_where_nobody_else_listens_decide()
             group is MAIN if case["from_me"] else user is OWNER and not case["is_group"]
         )
         assert may_decide(received, role, group) == wanted, (case, group, user)
+    other = Group(chat="console:new", folder="new", name="New")
+    assert may_decide(says("console:main"), Role.OWNER, MAIN) and not may_decide(says("console:new"), Role.OWNER, other)
 
 
 def test_ac56_in_a_group_the_owner_and_an_admin_command_and_nobody_else():

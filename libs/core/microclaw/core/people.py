@@ -119,11 +119,15 @@ def may_command(received: MessageReceived, role: Role | None) -> bool:
 def may_decide(received: MessageReceived, role: Role | None, group: Group | None) -> bool:
     """Whether an answer to what the house asked counts (`/approve`, `/deny`, `/pairing`).
 
-    The owner's alone, said where nobody else listens: a direct chat, or the main chat from the owner's own account.
+    The owner's alone, said where nobody else listens: in the main chat, or in a direct chat with an owner who was
+    paired.
     """
     if not is_word(received) or role is not Role.OWNER:
         return False
-    return not received.is_group if not received.from_me else group is not None and group.is_main
+    if received.from_me or channel_of(received.chat) in LOCAL_CHANNELS:
+        # Known by the place alone, so the place must be the one.
+        return group is not None and group.is_main
+    return not received.is_group
 
 
 def entry(received: MessageReceived, role: Role | None, group: Group | None, *, is_personal: bool) -> Entry:
