@@ -159,7 +159,8 @@ class Lane:
         count, size = 1, self.items[0].size_bytes
         while count < min(len(self.items), RUN_MESSAGES_MAX):
             size += self.items[count].size_bytes
-            if size > bytes_max:
+            # A run answers in one chat: what was said in another one of the group's is the next run's.
+            if size > bytes_max or self.items[count].chat != self.items[0].chat:
                 break
             count += 1
         taken, self.items = tuple(self.items[:count]), self.items[count:]

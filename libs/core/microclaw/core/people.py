@@ -195,9 +195,10 @@ def admit(wanted: Wanted, users: Collection[User], groups: Collection[Group], *,
     main = next((group.folder for group in groups if group.is_main), "")
     # Folders that differ only in case are one.
     spelt = {folder_key(group.folder): group.folder for group in groups}
-    folder = spelt.get(folder_key(wanted.folder), wanted.folder) or (main if wanted.role is Role.OWNER else "") or folder_for(
-        channel_of(wanted.sender), name, [*(group.folder for group in groups), *(each.folder for each in users)]
-    )
+    folder = spelt.get(folder_key(wanted.folder), wanted.folder) or (main if wanted.role is Role.OWNER else "")
+    if not folder:
+        taken = [*(group.folder for group in groups), *(each.folder for each in users)]
+        folder = folder_for(channel_of(wanted.sender), name, taken)
     if folder == main and wanted.role is not Role.OWNER:
         return Rejected(f"the main group ({main}) is the owner's alone")
     return User(name=name, role=wanted.role, folder=folder, senders=(wanted.sender,), added_ms=now_ms)

@@ -211,7 +211,7 @@ class Senders(Section, frozen=True, kw_only=True):
             description="By channel: `pair` = who is unknown and writes to it alone is held and given a code for you; "
                         '`ignore` = is not heard. Left out: {"imessage" = "ignore"}, all others `pair`.'
         ),
-    ] = {}
+    ] = msgspec.field(default_factory=dict)
     per_sender_per_min: Annotated[
         int, Meta(ge=1, le=100_000, description="So many messages of one sender wake it in a minute, yours apart.")
     ] = 60
