@@ -47,8 +47,7 @@ def rows(first: int, number: int, body: bytes, sessions: int = 1_000) -> list[Ne
     """Rows as the engine would place them, over so many sessions."""
     now_ms = time.time_ns() // 1_000_000
     return [
-        NewRow(offset, new_id(now_ms), 1 + offset % sessions, 1 + offset // sessions, 1, offset.to_bytes(8, "big"),
-               body)
+        NewRow(new_id(now_ms), body, "", "", offset, 1 + offset % sessions, 1 + offset // sessions, 1)
         for offset in range(first, first + number)
     ]
 

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from microclaw.bus.api import Draft, Subscription
+
 #: Given to a consumer and not acknowledged, at most (in every engine that has such a bound).
 IN_FLIGHT_MAX = 1_024
 #: Taken from a queue at once, where the consumer asks for batches.
@@ -51,7 +53,7 @@ class Note(msgspec.Struct, tag="bench.note", tag_field="kind"):
 
 
 class Ours:
-    """`microclaw.bus`: one publish a call; every delivery acknowledged by itself."""
+    """`microclaw.bus`: one publish a call; deliveries acknowledged as they were taken, a batch at once."""
 
     windowed = False
 
@@ -65,30 +67,19 @@ class Ours:
         return cls(await connect(address, name, timeout_s=20))
 
     async def publish(self, session: str, body: bytes) -> None:
-        from microclaw.bus.api import Draft
-
         await self._bus.publish(Draft(session, Note(body)))
 
     async def publish_many(self, messages: list[Message]) -> None:
-        from microclaw.bus.api import Draft
-
         await self._bus.publish(*(Draft(session, Note(body)) for session, body in messages))
 
     async def consume(self, group: str, on_message: OnMessage, on_acked: OnAcked) -> None:
-        from microclaw.bus.api import Delivery, Subscription
-
-        loop = asyncio.get_running_loop()
-        running: set[asyncio.Task[None]] = set()
-
-        async def ack(delivery: Delivery) -> None:
-            await self._bus.ack(delivery)
-            on_acked(1)
-
-        async for delivery in self._bus.subscribe(Subscription(group, ("bench.note",), max_in_flight=IN_FLIGHT_MAX)):
-            on_message(delivery.envelope.read(Note).body)
-            task = loop.create_task(ack(delivery))
-            running.add(task)
-            task.add_done_callback(running.discard)
+        deliveries = self._bus.subscribe(Subscription(group, ("bench.note",), max_in_flight=IN_FLIGHT_MAX))
+        while True:
+            batch = await deliveries.batch(FETCH_MAX)
+            for delivery in batch:
+                on_message(delivery.envelope.read(Note).body)
+            await self._bus.ack_all(batch)
+            on_acked(len(batch))
 
     async def close(self) -> None:
         await self._bus.close()
@@ -111,8 +102,6 @@ class Bare(Ours):
         return cls(client)
 
     async def consume(self, group: str, on_message: OnMessage, on_acked: OnAcked) -> None:  # noqa: ARG002
-        from microclaw.bus.api import Subscription
-
         self._bus.on_acked = on_acked
         self._bus.subscribe(Subscription(group, ("bench.note",), max_in_flight=IN_FLIGHT_MAX))
         await asyncio.Event().wait()

@@ -10,7 +10,7 @@ import multiprocessing
 import struct
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -100,9 +100,19 @@ async def _publishing(pipe: Connection, client: str, address: str, connections_m
         await connection.close()
 
 
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """On uvloop where it is installed (dependency group `bench`), for all engines alike."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(work)
+    else:
+        uvloop.run(work)
+
+
 def _publisher(pipe: Connection, client: str, address: str, connections_max: int) -> None:
     gc.set_threshold(GC_OBJECTS)
-    asyncio.run(_publishing(pipe, client, address, connections_max))
+    _run(_publishing(pipe, client, address, connections_max))
 
 
 async def _consuming(pipe: Connection, client: str, address: str, group: str) -> None:
@@ -143,7 +153,7 @@ async def _consuming(pipe: Connection, client: str, address: str, group: str) ->
 
 def _consumer(pipe: Connection, client: str, address: str, group: str) -> None:
     gc.set_threshold(GC_OBJECTS)
-    asyncio.run(_consuming(pipe, client, address, group))
+    _run(_consuming(pipe, client, address, group))
 
 
 class Worker:

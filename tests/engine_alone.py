@@ -103,7 +103,7 @@ class EngineAlone:
             for operation in operations:
                 match operation[0]:
                     case Op.PUBLISH:
-                        peer.receipts[operation[1]] = operation[2]
+                        peer.receipts[operation[1]] = [[abs(seq), seq < 0] for seq in operation[2]]
                     case Op.REFUSED:
                         peer.refusals[operation[1]] = operation[2:]
                     case Op.DELIVER:

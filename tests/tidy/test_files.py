@@ -12,7 +12,6 @@ LINES_MAX = 500
 #: Longer files, with the reason. Nothing else may grow so long.
 LONG_FILES = {
     "libs/core/microclaw/core/requests.py": "every question and its answer: a list of definitions",
-    "libs/bus/microclaw/bus/engine.py": "the broker's one state machine: what one turn does stands in one place",
 }
 #: Tests are lists of cases.
 TEST_LINES_MAX = 900

@@ -118,6 +118,7 @@ class Administration:
         )
 
     def _sessions(self, asked: admin.SessionsAsked) -> admin.SessionsOfBus:
+        self._engine.upkeep.tidy(now=True)
         found = self._engine.journal.sessions(asked.prefix, min(asked.limit, TAIL_ROWS_MAX))
         return admin.SessionsOfBus(sessions=tuple(
             admin.SessionOfBus(name=name, last_seq=last, kept=kept) for name, last, kept in found
@@ -168,7 +169,7 @@ class Administration:
         if group is None:
             return self._no_group(wanted.group)
         offsets = [wanted.offset] if wanted.offset else self._engine.journal.dead_offsets(group.no)
-        act = self._engine.requeue if wanted.action == "requeue" else self._engine.drop_dead
+        act = self._engine.upkeep.requeue if wanted.action == "requeue" else self._engine.upkeep.drop_dead
         count = sum(act(group, offset) for offset in offsets)
         if wanted.offset and not count:
             return Failed(reason=f"{wanted.group} has no dead letter {wanted.offset}: `microclaw bus dlq ls`",
@@ -181,7 +182,7 @@ class Administration:
             return self._no_group(wanted.name)
         if group.subscribers:
             return Failed(reason=f"{wanted.name} has consumers: stop them first", code="conflict")
-        self._engine.drop_group(group)
+        self._engine.upkeep.drop_group(group)
         return Done()
 
     def _peers(self, _asked: admin.PeersAsked) -> admin.Peers:

@@ -134,12 +134,13 @@ class Server:
                 self._drain()
             before_turn()
             self._send(self._engine.turn())
+            self._engine.upkeep.tidy()
             now = time.monotonic()
             if now >= silence_at:
                 self._cut_silent(now)
                 silence_at = now + SILENCE_CHECK_S
             if now >= expire_at:
-                expire_at = now + (0.05 if self._engine.expire() else EXPIRE_EVERY_S)
+                expire_at = now + (0.05 if self._engine.upkeep.expire() else EXPIRE_EVERY_S)
         signal.set_wakeup_fd(-1)
         for socket in self._sockets:
             socket.close()

@@ -88,13 +88,13 @@ def test_retention_deletes_a_blob_when_no_kept_message_names_it(tmp_path: Path) 
         os.utime(store.path(handle_of(data)), (now[0], now[0]))
     engine.receive(client, [Op.PUBLISH, 2, [[_body(), 0, 0, None, [handle_of(named)]]]])
     engine.turn()
-    engine.expire()
+    engine.upkeep.expire()
     assert store.has(handle_of(unnamed)), "it may still be named"
     now[0] += 9
-    engine.expire()
+    engine.upkeep.expire()
     assert store.has(handle_of(named))
     now[0] += GRACE_S + 1
-    while engine.expire():
+    while engine.upkeep.expire():
         pass
     assert not store.has(handle_of(unnamed))
     assert not store.has(handle_of(named)), "its message is gone"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -62,13 +63,14 @@ class Mesh:
             consumer = alone.connect("consumer")
             alone.subscribe(consumer, WORK)
             # A checkpoint takes some thousand writes: cuts inside and after it, too.
-            self.disk.cut_after = self.random.randrange(20, self.random.choice((300, 1_000, 4_000)))
+            self.disk.cut_after = self.random.randrange(20, self.random.choice((150, 400, 1_600)))
             again = list(self.account.unanswered.values())
             while True:
                 self._work(alone, publishers, consumer, again)
                 again = []
+                alone.engine.upkeep.tidy(now=self.random.random() < 0.02)
                 if self.random.random() < 0.02:
-                    alone.engine.expire()
+                    alone.engine.upkeep.expire()
                     journal.checkpoint()
                 if self.random.random() < 0.02:
                     self.disk.cut()
@@ -131,11 +133,18 @@ class Mesh:
                 del account.acknowledged[message_id]
             elif stored[message_id] != place:
                 account.moved += 1
-        for low, high, count in db.execute("SELECT min(seq), max(seq), count(*) FROM messages GROUP BY session"):
-            assert (low, high) == (1, count), "every session's seqs are dense"
+        seqs: dict[str, list[int]] = defaultdict(list)
+        for session, seq in stored.values():
+            seqs[session].append(seq)
+        for given in seqs.values():
+            assert sorted(given) == list(range(1, len(given) + 1)), "every session's seqs are dense"
         (offsets,) = db.execute("SELECT min(offset), max(offset), count(*) FROM messages")
         assert offsets[2] == 0 or offsets[1] - offsets[0] + 1 == offsets[2], "and so are the offsets"
+        assert offsets[1] is None or journal.placed() <= offsets[1], "and the index over places knows of no other"
         if thorough:
+            wrong = db.execute("SELECT count(*) FROM messages m LEFT JOIN places p USING (session, seq)"
+                               " WHERE (m.offset <= ?) <> (p.offset IS m.offset)", (journal.placed(),))
+            assert list(wrong) == [(0,)], "what it should know it knows rightly"
             self._check_groups(journal, stored)
 
     def _check_groups(self, journal: Journal, stored: dict[bytes, tuple[str, int]]) -> None:

@@ -79,6 +79,25 @@ class Subscription:
     start: str = "first"
 
 
+class Deliveries(Protocol):
+    """A subscription at work: `async for delivery in deliveries`. Cancelling a wait for the next one loses nothing."""
+
+    def __aiter__(self) -> AsyncIterator[Delivery]: ...
+
+    async def __anext__(self) -> Delivery: ...
+
+    async def batch(self, limit: int) -> list[Delivery]:
+        """What is there, at least one and at most so many; waits for the first. After `aclose`:
+        StopAsyncIteration."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop this subscription alone: what it was given and did not settle goes to the group's other consumers at
+        once, which counts as no delivery. Whoever waits for the next one sees the end. An ack that comes later still
+        counts."""
+        ...
+
+
 class Bus(Protocol):
     """A connection to the bus. All methods are safe to call from one event loop; none block it."""
 
@@ -95,9 +114,9 @@ class Bus(Protocol):
         """
         ...
 
-    def subscribe(self, subscription: Subscription) -> AsyncIterator[Delivery]:
-        """The group's messages as they come, from now until `close`. Cancelling a wait for the next one loses nothing.
-        After a reconnect what was not settled may come again.
+    def subscribe(self, subscription: Subscription) -> Deliveries:
+        """The group's messages as they come, from now until `close` (or its own `aclose`). Cancelling a wait for the
+        next one loses nothing. After a reconnect what was not settled may come again.
 
         :raises Refused: at the first wait: this name may not read that.
         """
@@ -110,6 +129,11 @@ class Bus(Protocol):
         drafts are still published and the ack still counts (a late ack is an ack): drafts caused by a delivery have
         derived ids, so two workers doing it twice say it once.
         """
+        ...
+
+    async def ack_all(self, deliveries: Sequence[Delivery]) -> None:
+        """Done with all of these, which causes nothing. Returns after the fsync; cancelled before, they may come
+        again."""
         ...
 
     async def nack(self, delivery: Delivery, *, delay_ms: int | None = None, error: str = "") -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+
+import msgspec
 
 from microclaw.bus.group import Group, Subscriber
 from microclaw.bus.journal_schema import NewRow
@@ -37,17 +38,18 @@ class Client:
     may_publish: set[str] = field(default_factory=set)
 
 
-@dataclass(slots=True)
-class Call:
-    """A publish, alone or with an acknowledgement: all or nothing."""
+class Call(msgspec.Struct, eq=False):
+    """A publish, alone or with an acknowledgement: all or nothing. Or (`each`) a row of publishes of one message each,
+    whose ids are `rid`, `rid + 1`, …: each for itself."""
 
     client: Client
     rid: int
     rows: list[NewRow]
-    #: (session, kind, expected last seq or None) of each row.
-    names: list[tuple[str, str, int | None]]
     group: Group | None = None
     offsets: tuple[int, ...] = ()
-    #: [seq, duplicate] of each row once it is stored; None = it was refused.
-    answer: list[list[Any]] | None = None
-    refusal: Refusal | None = None
+    each: bool = False
+    #: Of each row its seq once it is stored, negative = it was there before, 0 = it was refused (`refusals`);
+    #: None = all was refused.
+    answer: list[int] | None = None
+    #: Why, by the id of the call that was refused.
+    refusals: dict[int, Refusal] = {}

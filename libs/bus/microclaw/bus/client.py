@@ -1,37 +1,33 @@
-"""The client: one DEALER socket, driven by the event loop's file descriptor readiness.
+"""The client: what was not answered when the connection broke is sent again after the next HELLO; the broker knows
+repeats by their ids.
 
-Nothing here waits per message: the socket is drained until it is empty whenever its descriptor fires and after every
-send (libzmq's descriptor is edge-triggered, and a send may swallow the edge). What was not answered when the connection
-broke is sent again after the next HELLO; the broker knows repeats by their ids.
+Publishes of one message, and acks that cause nothing, share an operation with the others of the same turn of the event
+loop, on the way there and back: so many awaited side by side cost little more than one call.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import msgspec
-import zmq
 
-from microclaw.bus import wire
-from microclaw.bus.api import Bus, Delivery, Draft, Receipt, Subscription
+from microclaw.bus.api import Bus, Deliveries, Delivery, Draft, Receipt, Subscription
 from microclaw.bus.blobs import PART_BYTES_MAX, handle_of
 from microclaw.bus.curve import KeyFileError, PeerKeys
-from microclaw.bus.envelope import VERSION, Envelope, encode, placed, placed_all
+from microclaw.bus.envelope import Envelope, encode_new, placed, placed_all
 from microclaw.bus.errors import BusTimeout, EpochMismatch, Gap, NoResponder, Refused
+from microclaw.bus.intake import CALL_MESSAGES_MAX
+from microclaw.bus.link import FRAME_BYTES_GOOD, Link
 from microclaw.bus.stream import Acks, Stream, Token
-from microclaw.bus.wire import PING_S, Op
+from microclaw.bus.wire import FRAME_BYTES_MAX, Op
 from microclaw.core.ids import new_id
 from microclaw.core.requests import Failed
 
-#: Without a word from the broker for so long, it is taken for gone (and said HELLO to again).
-BROKER_SILENCE_S = 2.0
 #: A refusal that may pass (`no_space`, `busy`) is tried again after this, unless the broker says when.
 RETRY_S = 0.5
 #: Messages asked for in one replay question.
@@ -40,13 +36,18 @@ REPLAY_MESSAGES = 1_000
 UPLOAD_TRIES_MAX = 20
 #: How long one replay question waits for something new.
 REPLAY_WAIT_MS = 20_000
+#: Bytes of the envelopes in one call; what else is in the frame fits beside them.
+CALL_BYTES_MAX = FRAME_BYTES_MAX - (1 << 20)
+#: So many publishes of one message go at once, and the broker is at work on them while the next are made.
+EACH_MESSAGES_GOOD = 32
+#: Publishes of one message have ids of their own from here on, so that those of one turn follow each other.
+FIRST_LONE_RID = 1 << 40
 
 Answer = TypeVar("Answer")
 
 #: What comes for each message is compared and encoded as plain numbers: an IntEnum costs ten times as much.
-_PUBLISH = int(Op.PUBLISH)
-_ACK = int(Op.ACK)
-_ANSWERS = frozenset({int(Op.PUBLISH), int(Op.REQUEST), int(Op.REPLAY), int(Op.BLOB_PUT), int(Op.BLOB_GET)})
+_PUBLISH, _PUBLISH_EACH, _ACK, _DELIVER = int(Op.PUBLISH), int(Op.PUBLISH_EACH), int(Op.ACK), int(Op.DELIVER)
+_ANSWERS = frozenset({_PUBLISH, int(Op.REQUEST), int(Op.REPLAY), int(Op.BLOB_PUT), int(Op.BLOB_GET)})
 
 log = logging.getLogger("microclaw.bus")
 
@@ -81,116 +82,52 @@ class Client(Bus):
 
     def __init__(self, address: str, name: str, keys: PeerKeys | None = None) -> None:
         self.name = name
-        self.epoch = ""
         self._loop = asyncio.get_running_loop()
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.LINGER, 200)
-        self._socket.setsockopt(zmq.IMMEDIATE, 1)
-        self._socket.setsockopt(zmq.RECONNECT_IVL, 20)
-        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, wire.FRAME_BYTES_MAX)
-        if keys is not None:
-            keys.put_on(self._socket)
-        self._socket.connect(address)
-        self._fd = int(self._socket.getsockopt(zmq.FD))
-        self._loop.add_reader(self._fd, self._drain)
-        self._instance = os.urandom(8)
-        self._greeted: asyncio.Future[None] = self._loop.create_future()
-        self._out: list[list[Any]] = []
-        self._flush_planned = False
+        self._link = Link(address, name, keys, heard=self._on, again=self._again, sealed=self._sealed)
+        self._say = self._link.say
         #: rid → (operation to send again after a reconnect, future).
         self._calls: dict[int, tuple[list[Any], asyncio.Future[Any]]] = {}
         self._next = 1
+        self._next_lone = FIRST_LONE_RID
+        #: The publishes of one message that go with the next flush, and their bytes.
+        self._each: list[Any] | None = None
+        self._each_bytes = 0
         #: Group → the acks that go with the next flush.
         self._acking: dict[str, Acks] = {}
         self._streams: dict[int, Stream] = {}
         self._server: Callable[[str, bytes], Awaitable[msgspec.Struct]] | None = None
         self._answering: set[asyncio.Task[None]] = set()
-        self._heard = time.monotonic()
-        self._hello_sent = 0.0
-        self._closed = False
-        self._pinging = asyncio.create_task(self._ping(), name="bus ping")
 
     async def connected(self) -> None:
         """Until the broker has greeted us."""
-        await asyncio.shield(self._greeted)
+        await self._link.connected()
 
-    # --- sockets ----------------------------------------------------------------------------------------------------
+    @property
+    def epoch(self) -> str:
+        """Of the broker's journal."""
+        return self._link.epoch
 
-    def _say(self, operation: list[Any]) -> None:
-        """Send with the next flush, if we are greeted; what must not be lost is kept by the caller until answered."""
-        self._out.append(operation)
-        if not self._flush_planned:
-            self._flush_planned = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flush_planned = False
+    def _sealed(self) -> None:
+        self._each = None
         self._acking.clear()
-        if self._closed or not self._out or not self._greeted.done():
-            return
-        batch, self._out = self._out, []
-        self._send_now(batch)
 
-    def _send_now(self, operations: list[list[Any]]) -> bool:
-        try:
-            self._socket.send(wire.encode_frame(operations), zmq.NOBLOCK)
-        except zmq.Again:
-            # Not connected, or the broker is behind: keep it and come back.
-            if operations[0][0] != Op.HELLO:
-                self._out = operations + self._out
-                if not self._flush_planned:
-                    self._flush_planned = True
-                    self._loop.call_later(0.02, self._flush)
-            return False
-        self._loop.call_soon(self._drain)
-        return True
-
-    def _drain(self) -> None:
-        while not self._closed:
-            try:
-                frame = self._socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            self._heard = time.monotonic()
-            for operation in wire.decode_frame(frame):
-                self._on(operation)
-
-    async def _ping(self) -> None:
-        while True:
-            now = time.monotonic()
-            if not self._greeted.done():
-                # A HELLO may be lost with the connection it was sent on.
-                if now - self._hello_sent > 0.2 and self._send_now(self._hello()):
-                    self._hello_sent = now
-                await asyncio.sleep(0.02)
-                continue
-            if now - self._heard > BROKER_SILENCE_S:
-                self._lost("the broker is silent")
-                continue
-            self._say([Op.PING])
-            await asyncio.sleep(PING_S)
-
-    def _hello(self) -> list[list[Any]]:
-        return [[Op.HELLO, wire.PROTOCOL, self.name, self._instance]]
-
-    def _lost(self, why: str) -> None:
-        """Start over with a HELLO; what is unanswered goes again after it."""
-        if self._greeted.done():
-            log.info("connection lost", extra={"why": why})
-            self._greeted = self._loop.create_future()
-            self._out.clear()
-            self._acking.clear()
-            self._hello_sent = 0.0
+    def _again(self) -> list[list[Any]]:
+        again: list[list[Any]] = [stream.operation() for stream in self._streams.values()]
+        if self._server is not None:
+            again.append([Op.SERVE])
+        return again + [operation for operation, _ in self._calls.values()]
 
     # --- what the broker says ---------------------------------------------------------------------------------------
 
     def _on(self, operation: list[Any]) -> None:
         op = operation[0]
-        if op in _ANSWERS:
+        if op == _PUBLISH_EACH:
+            for rid, seq in enumerate(operation[2], operation[1]):
+                if seq:
+                    self._settle(rid, [[seq]])
+        elif op in _ANSWERS:
             self._settle(operation[1], operation[2:])
-        elif op == Op.DELIVER:
+        elif op == _DELIVER:
             self._on_deliver(operation[1], operation[2])
         elif op == Op.ASKED:
             task = asyncio.create_task(self._answer(*operation[1:]))
@@ -198,49 +135,24 @@ class Client(Bus):
             task.add_done_callback(self._answering.discard)
         elif op == Op.REFUSED:
             self._on_refused(*operation[1:])
-        elif op == Op.HELLO:
-            self._on_hello(operation[2])
-        elif op == Op.UNKNOWN:
-            self._lost("the broker does not know us")
-
-    def _on_hello(self, epoch: str) -> None:
-        if self._greeted.done():
-            return
-        if self.epoch and epoch != self.epoch:
-            log.warning("the journal is another one than before", extra={"epoch": epoch})
-        self.epoch = epoch
-        self._greeted.set_result(None)
-        again: list[list[Any]] = [stream.operation() for stream in self._streams.values()]
-        if self._server is not None:
-            again.append([Op.SERVE])
-        again += [operation for operation, _ in self._calls.values()]
-        self._out.clear()
-        for operation in again:
-            self._say(operation)
 
     def _on_refused(self, rid: int, code: str, why: str, retry_after_ms: int) -> None:
-        if rid == 0:
-            error = Refused(code, why)
-            if not self._greeted.done():
-                self._greeted.set_exception(error)
-            return
         if rid in self._streams:
-            self._streams[rid].queue.append(Refused(code, why))
-            self._streams[rid].wake()
+            self._streams[rid].put(Refused(code, why))
             return
         call = self._calls.get(rid)
         if call is None:
             return
-        if code in ("no_space", "busy") and call[0][0] in (Op.PUBLISH, Op.ACK):
+        if code in ("no_space", "busy") and call[0][0] in (_PUBLISH, _ACK):
             # It may pass: the caller goes on waiting, as for a broker that is away.
             log.warning("the broker can't take it now", extra={"code": code, "why": why})
-            self._loop.call_later(retry_after_ms / 1000 or RETRY_S, self._again, rid)
+            self._loop.call_later(retry_after_ms / 1000 or RETRY_S, self._try_again, rid)
             return
         _, future = self._calls.pop(rid)
         if not future.done():
             future.set_exception(_refusal(code, why, retry_after_ms, call[0]))
 
-    def _again(self, rid: int) -> None:
+    def _try_again(self, rid: int) -> None:
         if call := self._calls.get(rid):
             self._say(call[0])
 
@@ -250,20 +162,24 @@ class Client(Bus):
             call[1].set_result(answer)
 
     def _on_deliver(self, sid: int, batch: list[list[Any]]) -> None:
-        stream = self._streams.get(sid)
-        if stream is None:
-            return
-        for offset, seq, count, body in batch:
-            if offset not in stream.open:
-                stream.open.add(offset)
-                stream.queue.append(Delivery(placed(body, seq), count, Token(stream, offset)))
-        stream.wake()
+        if stream := self._streams.get(sid):
+            held = stream.open
+            for offset, seq, count, body in batch:
+                if offset not in held:
+                    held.add(offset)
+                    stream.queue.append(Delivery(placed(body, seq), count, Token(stream, offset)))
+            stream.wake()
 
     async def _call(self, operation: list[Any], rid: int, timeout_s: float | None) -> list[Any]:
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         self._calls[rid] = (operation, future)
         self._say(operation)
+        return await self._answered(rid, future, timeout_s)
+
+    async def _answered(self, rid: int, future: asyncio.Future[list[Any]], timeout_s: float | None) -> list[Any]:
         try:
+            if timeout_s is None:
+                return await future
             # Not `wait_for`: in Python 3.11 it forgets that it was cancelled when the answer comes just then.
             async with asyncio.timeout(timeout_s):
                 return await future
@@ -278,35 +194,63 @@ class Client(Bus):
 
     # --- the interface ----------------------------------------------------------------------------------------------
 
-    def _encode(self, drafts: tuple[Draft, ...]) -> tuple[list[bytes], list[Any]]:
+    def _item(self, draft: Draft) -> tuple[bytes, Any]:
+        """(id, item as on the wire)."""
         now_ms = time.time_ns() // 1_000_000
-        ids: list[bytes] = []
-        items: list[Any] = []
+        message_id = draft.message_id or new_id(now_ms)
+        body = encode_new(
+            now_ms if draft.ts_ms is None else draft.ts_ms, self.name, draft.device_id, draft.session_id, message_id,
+            draft.payload,
+        )
+        if draft.not_before_ms or draft.expires_ms or draft.expected_last_seq is not None or draft.blobs:
+            return message_id, [body, draft.not_before_ms, draft.expires_ms, draft.expected_last_seq,
+                                list(draft.blobs)]
+        return message_id, body
+
+    def _items(self, drafts: Sequence[Draft]) -> tuple[list[bytes], list[Any]]:
+        """(ids, items) of a call. Raises Refused (`too_big`)."""
+        if len(drafts) > CALL_MESSAGES_MAX:
+            raise Refused("too_big", f"{len(drafts)} messages in one call, the limit is {CALL_MESSAGES_MAX}")
+        ids, items = [], []
+        size = 0
         for draft in drafts:
-            message_id = draft.message_id or new_id(now_ms)
-            raw = draft.payload if isinstance(draft.payload, bytes) else msgspec.msgpack.encode(draft.payload)
+            message_id, item = self._item(draft)
             ids.append(message_id)
-            body = encode(Envelope(
-                v=VERSION, seq=0, ts_ms=now_ms if draft.ts_ms is None else draft.ts_ms, source=self.name,
-                device_id=draft.device_id, session_id=draft.session_id, message_id=message_id,
-                payload=msgspec.Raw(raw),
-            ))
-            plain = not (
-                draft.not_before_ms or draft.expires_ms or draft.expected_last_seq is not None or draft.blobs
-            )
-            items.append(body if plain else [
-                body, draft.not_before_ms, draft.expires_ms, draft.expected_last_seq, list(draft.blobs)
-            ])
+            items.append(item)
+            size += len(item if isinstance(item, bytes) else item[0])
+        if size > CALL_BYTES_MAX:
+            raise Refused("too_big", f"{size} bytes in one call, the limit is {CALL_BYTES_MAX}")
         return ids, items
 
     async def publish(self, *drafts: Draft, timeout_s: float | None = None) -> list[Receipt]:
         """See `Bus.publish`."""
+        if len(drafts) == 1:
+            return await self._publish_lone(drafts[0], timeout_s)
         if not drafts:
             return []
-        ids, items = self._encode(drafts)
+        ids, items = self._items(drafts)
         rid = self._rid()
         (answer,) = await self._call([_PUBLISH, rid, items], rid, timeout_s)
-        return [Receipt(message_id, seq, dup) for message_id, (seq, dup) in zip(ids, answer, strict=True)]
+        return _receipts(ids, answer)
+
+    async def _publish_lone(self, draft: Draft, timeout_s: float | None) -> list[Receipt]:
+        """One message: it shares an operation with the others of this turn of the event loop."""
+        message_id, item = self._item(draft)
+        rid = self._next_lone
+        self._next_lone = rid + 1
+        each = self._each
+        if each is None or len(each[2]) >= CALL_MESSAGES_MAX or self._each_bytes > FRAME_BYTES_GOOD:
+            each = self._each = [_PUBLISH_EACH, rid, []]
+            self._each_bytes = 0
+            self._say(each)
+        each[2].append(item)
+        self._each_bytes += len(item)
+        if len(each[2]) == EACH_MESSAGES_GOOD:
+            self._link.flush()
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._calls[rid] = ([_PUBLISH, rid, [item]], future)
+        ((seq,),) = await self._answered(rid, future, timeout_s)
+        return [Receipt(message_id, abs(seq), seq < 0)]
 
     async def ack(self, delivery: Delivery, *drafts: Draft) -> list[Receipt]:
         """See `Bus.ack`."""
@@ -314,16 +258,28 @@ class Client(Bus):
         group = token.stream.subscription.group
         try:
             if not drafts:
-                await self._ack_alone(group, token.offset)
+                await self._ack_alone(group, (token.offset,))
                 return []
-            ids, items = self._encode(drafts)
+            ids, items = self._items(drafts)
             rid = self._rid()
             (answer,) = await self._call([_ACK, rid, group, [token.offset], items], rid, None)
         finally:
             token.stream.open.discard(token.offset)
-        return [Receipt(message_id, seq, dup) for message_id, (seq, dup) in zip(ids, answer, strict=True)]
+        return _receipts(ids, answer)
 
-    def _ack_alone(self, group: str, offset: int) -> asyncio.Future[None]:
+    async def ack_all(self, deliveries: Sequence[Delivery]) -> None:
+        """See `Bus.ack_all`."""
+        groups: dict[str, list[int]] = {}
+        for delivery in deliveries:
+            groups.setdefault(delivery.token.stream.subscription.group, []).append(delivery.token.offset)
+        try:
+            for waiter in [self._ack_alone(group, offsets) for group, offsets in groups.items()]:
+                await waiter
+        finally:
+            for delivery in deliveries:
+                delivery.token.stream.open.discard(delivery.token.offset)
+
+    def _ack_alone(self, group: str, offsets: Sequence[int]) -> asyncio.Future[None]:
         """Acks that cause nothing share an operation with the others of this turn of the event loop."""
         together = self._acking.get(group)
         if together is None:
@@ -334,7 +290,7 @@ class Client(Bus):
             self._calls[rid] = (together.operation, future)
             self._say(together.operation)
         waiter: asyncio.Future[None] = self._loop.create_future()
-        together.operation[3].append(offset)
+        together.operation[3] += offsets
         together.waiters.append(waiter)
         return waiter
 
@@ -355,12 +311,16 @@ class Client(Bus):
         token: Token = delivery.token
         self._say([Op.PROGRESS, token.stream.subscription.group, token.offset])
 
-    def subscribe(self, subscription: Subscription) -> AsyncIterator[Delivery]:
+    def subscribe(self, subscription: Subscription) -> Deliveries:
         """See `Bus.subscribe`."""
-        stream = Stream(self._rid(), subscription)
+        stream = Stream(self._rid(), subscription, self._unsubscribe)
         self._streams[stream.sid] = stream
         self._say(stream.operation())
         return stream
+
+    def _unsubscribe(self, stream: Stream) -> None:
+        if self._streams.pop(stream.sid, None) is not None:
+            self._say([Op.UNSUBSCRIBE, stream.sid])
 
     async def replay(self, session_id: str, last_seen_seq: int) -> AsyncIterator[Envelope]:
         """See `Bus.replay`."""
@@ -448,23 +408,17 @@ class Client(Bus):
 
     async def close(self) -> None:
         """See `Bus.close`."""
-        if self._closed:
+        if self._link.closed:
             return
-        self._pinging.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._pinging
         for task in list(self._answering):
             task.cancel()
-        if self._greeted.done() and not self._greeted.cancelled() and self._greeted.exception() is None:
-            for sid in self._streams:
-                self._say([Op.UNSUBSCRIBE, sid])
-            self._flush()
-        self._closed = True
-        self._loop.remove_reader(self._fd)
+        await self._link.close([[Op.UNSUBSCRIBE, sid] for sid in self._streams])
         for _, future in self._calls.values():
             future.cancel()
-        self._socket.close()
-        self._context.term()
+
+
+def _receipts(ids: list[bytes], answer: list[int]) -> list[Receipt]:
+    return [Receipt(message_id, abs(seq), seq < 0) for message_id, seq in zip(ids, answer, strict=True)]
 
 
 def _refusal(code: str, why: str, retry_after_ms: int, operation: list[Any]) -> Exception:

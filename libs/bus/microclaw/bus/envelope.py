@@ -36,9 +36,7 @@ T = TypeVar("T")
 _Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)]
 
 
-class Envelope(msgspec.Struct, frozen=True, kw_only=True):
-    """What travels."""
-
+class _Head(msgspec.Struct, frozen=True, kw_only=True):
     v: int
     #: Place in the session, dense from 1; 0 = not yet given by the broker.
     seq: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
@@ -52,6 +50,11 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     session_id: _Name
     #: 16 bytes; the same id is the same message.
     message_id: Annotated[bytes, Meta(min_length=ID_BYTES, max_length=ID_BYTES)]
+
+
+class Envelope(_Head, frozen=True, kw_only=True):
+    """What travels."""
+
     payload: msgspec.Raw
 
     @property
@@ -70,11 +73,18 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
             raise EnvelopeError("payload", str(error)) from error
 
 
-class _KindOnly(msgspec.Struct):
+class _KindOnly(msgspec.Struct, frozen=True, gc=False):
     kind: str
 
 
+class Incoming(_Head, frozen=True, kw_only=True):
+    """The same envelope as the broker reads it: of the payload only the kind."""
+
+    payload: _KindOnly
+
+
 _decoder = msgspec.msgpack.Decoder(Envelope)
+_incoming_decoder = msgspec.msgpack.Decoder(Incoming)
 _kind_decoder = msgspec.msgpack.Decoder(_KindOnly)
 _encoder = msgspec.msgpack.Encoder()
 _good_kinds: set[str] = set()
@@ -86,13 +96,16 @@ def kind_of(payload: bytes | msgspec.Raw) -> str:
         kind = _kind_decoder.decode(payload).kind
     except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
         raise EnvelopeError("payload", str(error)) from error
-    if kind in _good_kinds:
-        return kind
+    if kind not in _good_kinds:
+        _check_kind(kind)
+    return kind
+
+
+def _check_kind(kind: str) -> None:
     if len(kind) > NAME_CHARS_MAX or not _KIND.match(kind):
         raise EnvelopeError("payload.kind", f"{kind[:40]!r} is not dotted lower-case words")
     if len(_good_kinds) < GOOD_KINDS_MAX:
         _good_kinds.add(kind)
-    return kind
 
 
 def encode(envelope: Envelope) -> bytes:
@@ -102,13 +115,47 @@ def encode(envelope: Envelope) -> bytes:
     return raw
 
 
+def encode_new(
+    ts_ms: int, source: str, device_id: str, session_id: str, message_id: bytes, payload: msgspec.Struct | bytes
+) -> bytes:
+    """The bytes of an envelope that has no `seq` yet. `payload` as a struct, or encoded already. Raises
+    EnvelopeError."""
+    encoded = payload if isinstance(payload, bytes) else _encoder.encode(payload)
+    raw = _encoder.encode(Envelope(
+        v=VERSION, seq=0, ts_ms=ts_ms, source=source, device_id=device_id, session_id=session_id,
+        message_id=message_id, payload=msgspec.Raw(encoded),
+    ))
+    # What our own encoder made is well formed; to look at the lengths costs a tenth of reading it all again.
+    if (
+        encoded is payload or len(raw) > ENVELOPE_BYTES_MAX or not 0 < len(session_id) <= NAME_CHARS_MAX
+        or len(device_id) > NAME_CHARS_MAX or len(message_id) != ID_BYTES or not 0 <= ts_ms < 1 << 48
+    ):
+        decode(raw)
+    return raw
+
+
 def decode(raw: bytes) -> Envelope:
     """The envelope in these bytes, whole and nothing else. Raises EnvelopeError. The payload's kind is checked when
     it is read (`Envelope.kind`)."""
+    return _decoded(raw, _decoder)
+
+
+def incoming(raw: bytes) -> Incoming:
+    """The same as the broker reads it, its kind checked. Raises EnvelopeError."""
+    envelope = _decoded(raw, _incoming_decoder)
+    if envelope.payload.kind not in _good_kinds:
+        _check_kind(envelope.payload.kind)
+    return envelope
+
+
+H = TypeVar("H", bound=_Head)
+
+
+def _decoded(raw: bytes, decoder: msgspec.msgpack.Decoder[H]) -> H:
     if len(raw) > ENVELOPE_BYTES_MAX:
         raise EnvelopeTooBig(len(raw), ENVELOPE_BYTES_MAX)
     try:
-        envelope = _decoder.decode(raw)
+        envelope = decoder.decode(raw)
     except msgspec.ValidationError as error:
         raise EnvelopeError(_field_in(str(error)), str(error)) from error
     except (msgspec.DecodeError, RecursionError) as error:
@@ -129,24 +176,19 @@ def with_seq(envelope: Envelope, seq: int) -> Envelope:
 
 
 def placed_all(rows: Iterable[tuple[int, bytes]]) -> list[Envelope]:
-    """The envelopes of these (seq, bytes), which the broker has checked when it took them. Raises EnvelopeError."""
-    envelopes = []
-    read, put = _decoder.decode, msgspec.structs.force_setattr
-    for seq, raw in rows:
-        try:
-            envelope = read(raw)
-        except msgspec.MsgspecError:
-            envelope = decode(raw)  # says what is wrong
-        if envelope.v != VERSION:
-            envelope = decode(raw)
-        put(envelope, "seq", seq)
-        envelopes.append(envelope)
-    return envelopes
+    """The envelopes of these (seq, bytes), each at its place. Raises EnvelopeError."""
+    return [placed(raw, seq) for seq, raw in rows]
 
 
 def placed(raw: bytes, seq: int) -> Envelope:
-    """The envelope in these bytes, at its place. Raises EnvelopeError."""
-    envelope = decode(raw)
+    """The envelope in these bytes, which the broker has checked when it took them, at its place. Raises
+    EnvelopeError."""
+    try:
+        envelope = _decoder.decode(raw)
+    except msgspec.MsgspecError:
+        envelope = decode(raw)  # says what is wrong
+    if envelope.v != VERSION:
+        envelope = decode(raw)
     # Nobody else has it yet: setting the field costs a quarter of a copy.
     msgspec.structs.force_setattr(envelope, "seq", seq)
     return envelope

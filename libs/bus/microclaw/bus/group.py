@@ -15,6 +15,9 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
 
 from microclaw.bus.journal_schema import Parked
 
@@ -26,8 +29,23 @@ LAG_MAX = 50_000
 PAUSE_MS_MAX = 24 * 3600 * 1000
 
 
-@dataclass(slots=True)
-class Lease:
+class Offered(Protocol):
+    """What a group looks at of a message."""
+
+    @property
+    def offset(self) -> int: ...
+
+    @property
+    def session(self) -> int: ...
+
+    @property
+    def kind(self) -> int: ...
+
+    @property
+    def not_before_ms(self) -> int | None: ...
+
+
+class Lease(msgspec.Struct, eq=False, gc=False):
     """A delivery that is not settled."""
 
     subscriber: Subscriber
@@ -100,7 +118,6 @@ class Group:
         self.redelivered = 0
         #: Settled without a delivery, because their time was over.
         self.expired = 0
-        self._saved_floor = floor
         self._saved_beyond: set[int] = set()
         #: Unsettled and not parked, in rising order of offset, → session.
         self._pending: dict[int, int] = {}
@@ -206,6 +223,31 @@ class Group:
             return
         self._queue_up(offset, session, None)
 
+    def look(self, rows: Iterable[Offered], wants: Callable[[Offered], bool], now: float, now_ms: int) -> None:
+        """The next messages of the journal; `wants` says which of them are for this group."""
+        pending, head, behind, ready = self._pending, self._head, self._behind, self._ready
+        unusual = self._settled_ahead or self._parked
+        for row in rows:
+            offset, session = row.offset, row.session
+            due_ms = row.not_before_ms or 0
+            if unusual or due_ms > now_ms:
+                due = now + (due_ms - now_ms) / 1000 if due_ms > now_ms else None
+                self.offer(offset, session, wants(row), due=due, due_ms=due_ms)
+                unusual = self._settled_ahead or self._parked
+                continue
+            # As `offer`, for what nearly all messages are.
+            self.next = offset + 1
+            if not wants(row):
+                continue
+            pending[offset] = session
+            if session not in head:
+                head[session] = offset
+                ready.append(offset)
+            elif session in behind:
+                behind[session].append(offset)
+            else:
+                behind[session] = deque((offset,))
+
     def _queue_up(self, offset: int, session: int, due: float | None) -> None:
         if session in self._head:
             self._behind.setdefault(session, deque()).append(offset)
@@ -220,33 +262,38 @@ class Group:
 
     def give(self, now: float) -> tuple[int, Subscriber, int] | None:
         """(offset, subscriber, count) of the next delivery, None when nobody can take one or nothing is ready."""
-        subscribers = self.subscribers
         while self._ready:
-            for _ in range(len(subscribers)):
-                subscriber = subscribers[0]
-                if subscriber.in_flight < subscriber.max_in_flight:
-                    subscribers.rotate(-1)
-                    break
-                subscribers.rotate(-1)
-            else:
+            subscriber = self._next_with_room()
+            if subscriber is None:
                 return None
             offset = self._ready.popleft()
             if offset in self.leases or (offset not in self._pending and offset not in self._parked):
                 continue
-            attempt = self._attempts.get(offset)
-            if attempt is None:
-                attempt = self._attempts[offset] = Attempt()
-            if attempt.count >= self.max_deliver:
-                self._bury(offset, f"delivered {attempt.count} times without success")
-                continue
-            attempt.count += 1
-            self.redelivered += attempt.count > 1
+            # Of most messages there is nothing to remember before they are settled.
+            count = 1
+            if attempt := self._attempts.get(offset):
+                if attempt.count >= self.max_deliver:
+                    self._bury(offset, f"delivered {attempt.count} times without success")
+                    continue
+                count = attempt.count = attempt.count + 1
+                self.redelivered += count > 1
             subscriber.in_flight += 1
             deadline = now + self.ack_wait_s
             self.leases[offset] = Lease(subscriber, deadline)
             if deadline < self._lease_due:
                 self._lease_due = deadline
-            return offset, subscriber, attempt.count
+            return offset, subscriber, count
+        return None
+
+    def _next_with_room(self) -> Subscriber | None:
+        """They take turns."""
+        subscribers = self.subscribers
+        for _ in range(len(subscribers)):
+            subscriber = subscribers[0]
+            if len(subscribers) > 1:
+                subscribers.rotate(-1)
+            if subscriber.in_flight < subscriber.max_in_flight:
+                return subscriber
         return None
 
     def wake(self, now: float, now_ms: int) -> None:
@@ -280,7 +327,7 @@ class Group:
         if offset in self._pending or offset in self._parked:
             self._settle(offset)
             self.changes.settled.append(offset)
-        elif isinstance(offset, int) and self.next <= offset <= last_offset and offset not in self._settled_ahead:
+        elif self.next <= offset <= last_offset and offset not in self._settled_ahead:
             self._settled_ahead.add(offset)
             self.changes.settled.append(offset)
 
@@ -294,7 +341,7 @@ class Group:
         if offset not in self.leases:
             return
         self._release(offset)
-        attempt = self._attempts[offset]
+        attempt = self._attempt(offset)
         attempt.last_error = error[:500]
         attempt.first_error = attempt.first_error or attempt.last_error
         if attempt.count >= self.max_deliver:
@@ -331,7 +378,7 @@ class Group:
         for offset in mine:
             if clean:
                 self._release(offset)
-                self._attempts[offset].count -= 1
+                self._attempts.setdefault(offset, Attempt(1)).count -= 1
                 self._ready.appendleft(offset)
             else:
                 self._take_back(offset, "its consumer went away", now, now_ms)
@@ -348,6 +395,12 @@ class Group:
     def _release(self, offset: int) -> None:
         if lease := self.leases.pop(offset, None):
             lease.subscriber.in_flight -= 1
+            # It was given: from now on that is to be remembered.
+            self._attempts.setdefault(offset, Attempt(1))
+
+    def _attempt(self, offset: int) -> Attempt:
+        """What is known of its deliveries, one that is out included."""
+        return self._attempts.get(offset) or Attempt(1 if offset in self.leases else 0)
 
     def _take_back(self, offset: int, why: str, now: float, now_ms: int) -> None:
         # Parked, so that its count survives the broker too: what kills whoever reads it is a dead letter some day.
@@ -356,7 +409,7 @@ class Group:
     def _park(self, offset: int, due_ms: int) -> None:
         if offset in self._pending:
             self._parked[offset] = self._pending.pop(offset)
-        attempt = self._attempts.get(offset) or Attempt()
+        attempt = self._attempt(offset)
         self.changes.parked[offset] = Parked(offset, attempt.count, due_ms, attempt.first_error, attempt.last_error)
 
     def _settle(self, offset: int) -> None:
@@ -365,22 +418,26 @@ class Group:
             session = self._parked.pop(offset)
             self.changes.parked.pop(offset, None)
             self.changes.unparked.append(offset)
-        self._attempts.pop(offset, None)
-        self._later.pop(offset, None)
-        if self._head.get(session) == offset:
-            behind = self._behind.get(session)
-            if behind:
-                following = behind.popleft()
-                self._head[session] = following
-                self._ready.append(following)
-            else:
-                self._behind.pop(session, None)
-                del self._head[session]
-        elif session in self._behind and offset in self._behind[session]:
-            self._behind[session].remove(offset)
+        if self._attempts:
+            self._attempts.pop(offset, None)
+        if self._later:
+            self._later.pop(offset, None)
+        behind = self._behind.get(session)
+        if self._head.get(session) != offset:
+            if behind and offset in behind:
+                behind.remove(offset)
+        elif behind:
+            following = behind.popleft()
+            self._head[session] = following
+            self._ready.append(following)
+            if not behind:
+                del self._behind[session]
+        else:
+            self._behind.pop(session, None)
+            del self._head[session]
 
     def _bury(self, offset: int, reason: str) -> None:
-        attempt = self._attempts.get(offset) or Attempt()
+        attempt = self._attempt(offset)
         self._settle(offset)
         self.changes.settled.append(offset)
         self.changes.buried.append(
@@ -403,14 +460,14 @@ class Group:
     def durable(self) -> tuple[int, list[int], bool]:
         """(floor, settled offsets beyond it to add, whether rows below it can be swept) for `Journal.settle`."""
         floor = self.floor
-        beyond = [offset for offset in self.changes.settled if offset > floor]
-        return floor, beyond, any(offset <= floor for offset in self._saved_beyond)
+        settled = self.changes.settled
+        beyond = [offset for offset in settled if offset > floor] if settled and max(settled) > floor else []
+        return floor, beyond, bool(self._saved_beyond) and min(self._saved_beyond) <= floor
 
     def saved(self) -> None:
         """What `changes` says is on disk."""
-        floor, beyond, _ = self.durable()
+        floor, beyond, sweep = self.durable()
         self._saved_beyond.update(beyond)
-        if any(offset <= floor for offset in self._saved_beyond):
+        if sweep:
             self._saved_beyond = {offset for offset in self._saved_beyond if offset > floor}
-        self._saved_floor = floor
         self.changes = Changes()

@@ -7,26 +7,25 @@ growing a file, which costs the file system a second journal commit.
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from microclaw.bus.journal_reads import JournalReads
 from microclaw.bus.journal_schema import (
+    MIGRATIONS,
     SCHEMA,
     STDLIB,
     TABLES,
-    Damaged,
     Driver,
     JournalError,
     NewRow,
     NoSpace,
     Parked,
-    Row,
 )
 from microclaw.bus.mark import Mark
 
@@ -40,10 +39,8 @@ CHECKED_BYTES_MAX = 16 << 20
 PREWARM_BYTES = 17 << 20
 PREWARM_STEP_BYTES = 1 << 20
 
-_ROW = "offset, session, seq, kind, body, not_before_ms, expires_ms"
 
-
-class Journal:
+class Journal(JournalReads):
     """The file. Changes happen between `begin` and `commit`; everything read is what was committed or begun."""
 
     def __init__(self, path: Path, *, driver: Driver = STDLIB, synchronous: str = "FULL") -> None:
@@ -81,6 +78,8 @@ class Journal:
         version = self._value("PRAGMA user_version")
         if version == 0:
             self._create()
+        elif version in MIGRATIONS:
+            self._migrate(version)
         elif version != SCHEMA:
             raise JournalError(f"{path.name} has version {version}, this program reads {SCHEMA}: use the program "
                                "that wrote it, or restore a backup")
@@ -115,18 +114,25 @@ class Journal:
         """Keep every broker away from this journal until what is returned is closed. Raises JournalError."""
         return _lock(path.with_suffix(".lock"))
 
-    def _value(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
-        row = next(iter(self._db.execute(sql, parameters)), None)
-        return None if row is None else row[0]
-
     def _create(self) -> None:
         self._db.execute("BEGIN IMMEDIATE")
-        for statement in TABLES.split(";"):
-            if statement.strip():
-                self._db.execute(statement)
+        self._run(TABLES)
         self._db.execute("INSERT INTO meta VALUES ('epoch', ?)", (os.urandom(8).hex(),))
         self._db.execute(f"PRAGMA user_version={SCHEMA}")
         self._db.execute("COMMIT")
+
+    def _migrate(self, version: int) -> None:
+        """Bring an older journal up to date, all or nothing."""
+        self._db.execute("BEGIN IMMEDIATE")
+        for older in range(version, SCHEMA):
+            self._run(MIGRATIONS[older])
+        self._db.execute(f"PRAGMA user_version={SCHEMA}")
+        self._db.execute("COMMIT")
+
+    def _run(self, script: str) -> None:
+        for statement in script.split(";"):
+            if statement.strip():
+                self._db.execute(statement)
 
     def _prewarm(self) -> None:
         """Let the write-ahead log be as long as it gets, if it is not: one blob written again and again, so that the
@@ -180,24 +186,22 @@ class Journal:
     def insert(self, rows: Sequence[NewRow], stored_ms: int) -> bool:
         """Store messages. False = one of their ids is already there, and then none of them was stored."""
         done = 0
+        crc32 = zlib.crc32
         try:
             while done < len(rows):
                 size = next(size for size in INSERT_ROWS if size <= len(rows) - done)
                 values: list[Any] = []
-                timed = False
+                seldom: list[NewRow] = []
                 for row in rows[done:done + size]:
-                    crc = zlib.crc32(row.body, zlib.crc32(row.message_id))
+                    message_id, body = row.message_id, row.body
                     # sqlite3 asks its adapter registry about every `bytes` (and None), which costs more than a copy.
-                    values += (row.offset, bytearray(row.message_id), row.session, row.seq, row.kind, stored_ms,
-                               bytearray(row.digest), crc, bytearray(row.body))
-                    for handle in row.blobs:
-                        self._write("INSERT INTO blobs VALUES (?, ?)", (handle, row.offset))
-                    timed = timed or row.not_before_ms is not None or row.expires_ms is not None
+                    values += (row.offset, bytearray(message_id), row.session, row.seq, row.kind, stored_ms,
+                               crc32(body, crc32(message_id)), bytearray(body))
+                    if row.blobs or row.not_before_ms is not None or row.expires_ms is not None:
+                        seldom.append(row)
                 self._write(self._inserts[size], values)
-                if timed:
-                    for row in rows[done:done + size]:
-                        self._write("UPDATE messages SET not_before_ms = ?, expires_ms = ? WHERE offset = ?",
-                                    (row.not_before_ms, row.expires_ms, row.offset))
+                for row in seldom:
+                    self._insert_seldom(row)
                 done += size
         except self._driver.constraint:
             if done:
@@ -210,6 +214,27 @@ class Journal:
         if rows:
             self._newest = rows[-1].offset
         return True
+
+    def _insert_seldom(self, row: NewRow) -> None:
+        """What few messages have."""
+        if row.not_before_ms is not None or row.expires_ms is not None:
+            self._write("UPDATE messages SET not_before_ms = ?, expires_ms = ? WHERE offset = ?",
+                        (row.not_before_ms, row.expires_ms, row.offset))
+        for handle in row.blobs:
+            self._write("INSERT INTO blobs VALUES (?, ?)", (handle, row.offset))
+
+    def fold(self) -> int:
+        """Bring the index over places up to date (inside a transaction); returns the offset that it now reaches.
+
+        It is not kept with every message: in the order of the journal each message's place is on another page, in the
+        order of sessions and seqs many are on one."""
+        last = self.last_offset()
+        self._write(
+            "INSERT INTO places SELECT session, seq, offset FROM messages WHERE offset > ? AND offset <= ?"
+            " ORDER BY session, seq", (self.placed(), last),
+        )
+        self._write("INSERT OR REPLACE INTO meta VALUES ('placed', ?)", (last,))
+        return last
 
     def add_kind(self, name: str) -> int:
         """The number of a kind, made on first use (inside a transaction)."""
@@ -287,7 +312,7 @@ class Journal:
 
     def expire(self, before_ms: int, floor: int, limit: int) -> int:
         """Delete up to `limit` of the oldest messages stored before `before_ms` that every group is done with (up to
-        `floor`), but none that is parked or dead. Returns how many."""
+        `floor`), but none that is parked or dead. Returns how many. Their places must be folded."""
         rows = list(self._db.execute(
             "SELECT offset, session, seq FROM messages WHERE offset <= ? AND stored_ms < ?"
             " AND offset NOT IN (SELECT offset FROM parked UNION SELECT offset FROM dead) ORDER BY offset LIMIT ?",
@@ -297,6 +322,7 @@ class Journal:
         for offset, session, seq in rows:
             last[session] = max(seq, last.get(session, 0))
             self._write("DELETE FROM messages WHERE offset = ?", (offset,))
+            self._write("DELETE FROM places WHERE session = ? AND seq = ?", (session, seq))
             if self._has_blobs:
                 self._write("DELETE FROM blobs WHERE offset = ?", (offset,))
         if rows:
@@ -314,157 +340,13 @@ class Journal:
                 raise NoSpace from error
             raise
 
-    # --- reading --------------------------------------------------------------------------------------------------
-
-    def last_offset(self) -> int:
-        """The newest message's offset ever given, 0 = none."""
-        newest = int(self._value("SELECT max(offset) FROM messages") or 0)
-        return max(newest, int(self._value("SELECT value FROM meta WHERE key = 'last_expired'") or 0))
-
-    def first_offset(self) -> int:
-        """The oldest kept message's offset, 0 = none."""
-        return int(self._value("SELECT min(offset) FROM messages") or 0)
-
-    def kinds(self) -> dict[str, int]:
-        """All kinds by name."""
-        return dict(self._db.execute("SELECT name, no FROM kinds"))
-
-    def session(self, name: str) -> tuple[int, int] | None:
-        """(number, last seq) of a session, None = unknown."""
-        row = next(iter(self._db.execute("SELECT no, base_seq FROM sessions WHERE name = ?", (name,))), None)
-        if row is None:
-            return None
-        last = self._value("SELECT max(seq) FROM messages WHERE session = ?", (row[0],))
-        return row[0], max(row[1], last or 0)
-
-    def session_name(self, number: int) -> str:
-        """The name of a session."""
-        return str(self._value("SELECT name FROM sessions WHERE no = ?", (number,)))
-
-    def base_seq(self, session: int) -> int:
-        """The last `seq` of a session that retention has deleted, 0 = none. Parked and dead messages may be older."""
-        return int(self._value("SELECT base_seq FROM sessions WHERE no = ?", (session,)) or 0)
-
-    def find(self, message_id: bytes) -> tuple[int, bytes] | None:
-        """(seq, digest) of a stored message, None = unknown."""
-        return next(iter(self._db.execute("SELECT seq, digest FROM messages WHERE id = ?", (message_id,))), None)
-
-    def scan(self, offset: int, limit: int) -> Iterator[Row]:
-        """Messages from this offset on."""
-        for row in self._db.execute(
-            f"SELECT {_ROW} FROM messages WHERE offset >= ? ORDER BY offset LIMIT ?",  # noqa: S608 - column names
-            (offset, limit),
-        ):
-            yield Row(*row)
-
-    def row(self, offset: int) -> Row | None:
-        """One message, None = not kept."""
-        row = next(iter(self._db.execute(
-            f"SELECT {_ROW}, id, crc FROM messages WHERE offset = ?", (offset,))), None)  # noqa: S608 - column names
-        if row is None:
-            return None
-        found = Row(*row[:-2])
-        if zlib.crc32(found.body, zlib.crc32(row[-2])) != row[-1]:
-            return dataclasses.replace(found, damaged=True)
-        return found
-
-    def replay(self, session: int, after_seq: int, limit: int, bytes_max: int) -> list[tuple[int, bytes]]:
-        """(seq, body) of a session's messages after this one, up to the first damaged one, or until they are more than
-        `bytes_max`.
-
-        :raises Damaged: the very first of them is.
-        """
-        rows: list[tuple[int, bytes]] = []
-        crc32 = zlib.crc32
-        for seq, body, message_id, crc in self._db.execute(
-            "SELECT seq, body, id, crc FROM messages WHERE session = ? AND seq > ? ORDER BY seq LIMIT ?",
-            (session, after_seq, limit),
-        ):
-            if crc32(body, crc32(message_id)) != crc:
-                if not rows:
-                    raise Damaged(f"message {seq} is damaged on disk; ask again after it, or `microclaw bus repair`")
-                break
-            rows.append((seq, body))
-            bytes_max -= len(body)
-            if bytes_max < 0:
-                break
-        return rows
-
-    def groups(self) -> list[tuple[int, str, int, bytes]]:
-        """(number, name, floor, spec) of every group."""
-        return list(self._db.execute("SELECT no, name, floor, spec FROM groups ORDER BY no"))
-
-    def settled(self, group: int) -> set[int]:
-        """Offsets after its floor that the group is done with, dead letters included."""
-        return {row[0] for row in self._db.execute(
-            "SELECT offset FROM settled WHERE grp = ?1 UNION SELECT offset FROM dead"
-            " WHERE grp = ?1 AND offset > (SELECT floor FROM groups WHERE no = ?1)", (group,)
-        )}
-
-    def parked(self, group: int) -> list[Parked]:
-        """What waits for its next delivery, oldest first."""
-        return [Parked(*row) for row in self._db.execute(
-            "SELECT offset, count, due_ms, first_error, last_error FROM parked WHERE grp = ? ORDER BY offset", (group,)
-        )]
-
-    def dead(self, group: int, limit: int) -> list[tuple[Any, ...]]:
-        """(offset, count, dead_ms, reason, first_error, last_error, body) of dead letters, newest first."""
-        return list(self._db.execute(
-            "SELECT d.offset, d.count, d.dead_ms, d.reason, d.first_error, d.last_error, m.body FROM dead d"
-            " JOIN messages m ON m.offset = d.offset WHERE d.grp = ? ORDER BY d.dead_ms DESC, d.offset DESC LIMIT ?",
-            (group, limit),
-        ))
-
-    def sessions(self, prefix: str, limit: int) -> list[tuple[str, int, int]]:
-        """(name, last seq, kept) of sessions whose name begins so, most recently used first."""
-        # A range, not LIKE: names may hold its wild cards, and the index serves a range.
-        return list(self._db.execute(
-            "SELECT s.name, max(s.base_seq, coalesce(max(m.seq), 0)), count(m.seq) FROM sessions s"
-            " LEFT JOIN messages m ON m.session = s.no WHERE s.name >= ? AND substr(s.name, 1, ?) = ?"
-            " GROUP BY s.no ORDER BY max(m.offset) DESC LIMIT ?", (prefix, len(prefix), prefix, limit),
-        ))
-
-    def dead_offsets(self, group: int) -> list[int]:
-        """The offsets of a group's dead letters, oldest first."""
-        return [row[0] for row in self._db.execute("SELECT offset FROM dead WHERE grp = ? ORDER BY offset", (group,))]
-
-    def stored_ms(self, offset: int) -> int | None:
-        """When a message was stored, None = not kept."""
-        stored = self._value("SELECT stored_ms FROM messages WHERE offset = ?", (offset,))
-        return None if stored is None else int(stored)
-
-    def offset_at(self, stored_ms: int) -> int:
-        """The first offset stored at or after this moment (stored times never fall, unless the clock was set back)."""
-        found = self._value(
-            "SELECT offset FROM messages WHERE stored_ms >= ? ORDER BY offset LIMIT 1", (stored_ms,)
-        )
-        return self.last_offset() + 1 if found is None else int(found)
-
-    def sizes(self) -> tuple[int, int]:
-        """Bytes of the file and of its write-ahead log."""
-        wal = Path(f"{self.path}-wal")
-        return self.path.stat().st_size, wal.stat().st_size if wal.exists() else 0
-
-    @property
-    def _has_blobs(self) -> bool:
-        return self._value("SELECT 1 FROM blobs LIMIT 1") is not None
-
-    def refers(self, handle: str) -> bool:
-        """A kept message refers to this blob."""
-        return self._value("SELECT 1 FROM blobs WHERE handle = ? LIMIT 1", (handle,)) is not None
-
-    def counts(self) -> dict[str, int]:
-        """Rows of each table, for `bus info`."""
-        tables = ("messages", "sessions", "groups", "settled", "parked", "dead")
-        return {table: int(self._value(f"SELECT count(*) FROM {table}")) for table in tables}  # noqa: S608 - names above
-
     def close(self) -> None:
         """Checkpoint and let go."""
         self._release()
 
 
 def _insert_sql(rows: int) -> str:
-    return f"INSERT INTO messages VALUES {','.join(['(?,?,?,?,?,?,?,?,?,NULL,NULL)'] * rows)}"  # noqa: S608 - only place holders
+    return f"INSERT INTO messages VALUES {','.join(['(?,?,?,?,?,?,?,?,NULL,NULL)'] * rows)}"  # noqa: S608 - only place holders
 
 
 def _lock(path: Path) -> BinaryIO:

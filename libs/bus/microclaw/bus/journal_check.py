@@ -39,6 +39,7 @@ def check(path: Path, progress: Progress = lambda _share: None) -> list[str]:
             findings += [f"file: {line}" for (line,) in db.execute("PRAGMA quick_check(20)") if line != "ok"]
             findings += _rows(db, progress)
             findings += _sessions(db)
+            findings += _places(db)
             findings += _groups(db)
         finally:
             db.close()
@@ -82,6 +83,18 @@ def _sessions(db: sqlite3.Connection) -> Iterator[str]:
     )
     for name, base, count, low, high in db.execute(query):
         yield f"session {name}: {count} messages between {max(base + 1, low)} and {high}, some are missing"
+
+
+def _places(db: sqlite3.Connection) -> Iterator[str]:
+    """Does the index over places say what the messages say?"""
+    placed = db.execute("SELECT coalesce(max(value), 0) FROM meta WHERE key = 'placed'").fetchone()[0]
+    query = (
+        "SELECT m.offset FROM messages m LEFT JOIN places p ON p.session = m.session AND p.seq = m.seq"
+        " WHERE m.offset <= ? AND p.offset IS NOT m.offset"
+        " UNION SELECT p.offset FROM places p LEFT JOIN messages m USING (offset) WHERE m.offset IS NULL LIMIT ?"
+    )
+    for (offset,) in db.execute(query, (placed, FINDINGS_MAX)):
+        yield f"message {offset} is not where the index over places says: `microclaw bus repair` makes it anew"
 
 
 def _groups(db: sqlite3.Connection) -> Iterator[str]:
@@ -146,13 +159,13 @@ def _save(source: sqlite3.Connection, target: Journal, lost: list[str], progress
     kind_no = {no: target.add_kind(name) for no, name in kinds.items()}
     last = source.execute("SELECT max(offset) FROM messages").fetchone()[0] or 0
     for offset, row in _readable(source, last, lost):
-        message_id, session, seq, kind, stored_ms, digest, crc, body, not_before, expires = row
+        message_id, session, seq, kind, stored_ms, crc, body, not_before, expires = row
         if why := damage(message_id, crc, body):
             lost.append(f"message {offset} of {sessions.get(session, '?')} (seq {seq}): {why}")
             continue
-        new = NewRow(offset, message_id, session_no[session], seq, kind_no[kind], digest, body, not_before, expires)
+        new = NewRow(message_id, body, "", "", offset, session_no[session], seq, kind_no[kind], not_before, expires)
         if not target.insert([new], stored_ms):
-            lost.append(f"message {offset} of {sessions[session]} (seq {seq}): its id or place is taken")
+            lost.append(f"message {offset} of {sessions[session]} (seq {seq}): its id is taken")
         progress(offset / last)
     for no, name, floor, spec in source.execute("SELECT no, name, floor, spec FROM groups"):
         group = target.save_group(name, floor, spec)
@@ -160,12 +173,13 @@ def _save(source: sqlite3.Connection, target: Journal, lost: list[str], progress
         target.settle(group, floor, settled, sweep=False)
         for table in ("parked", "dead"):
             target.copy_aside(table, group, source.execute(f"SELECT * FROM {table} WHERE grp = ?", (no,)))  # noqa: S608
+    target.fold()
     target.commit()
 
 
 def _readable(source: sqlite3.Connection, last: int, lost: list[str]) -> Iterator[tuple[int, tuple[Any, ...]]]:
     """Row by row, so that a page that can't be read costs only what stands on it."""
-    query = ("SELECT id, session, seq, kind, stored_ms, digest, crc, body, not_before_ms, expires_ms FROM messages"
+    query = ("SELECT id, session, seq, kind, stored_ms, crc, body, not_before_ms, expires_ms FROM messages"
              " WHERE offset = ?")
     first = source.execute("SELECT min(offset) FROM messages").fetchone()[0] or 1
     for offset in range(first, last + 1):

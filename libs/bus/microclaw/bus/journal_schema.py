@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import msgspec
 from microclaw.bus.errors import BusError
 
 #: Version of the tables below.
-SCHEMA = 1
+SCHEMA = 2
 
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
@@ -22,11 +21,13 @@ CREATE TABLE kinds (no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE sessions (no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, base_seq INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE TABLE messages (
     offset INTEGER PRIMARY KEY, id BLOB NOT NULL, session INTEGER NOT NULL, seq INTEGER NOT NULL,
-    kind INTEGER NOT NULL, stored_ms INTEGER NOT NULL, digest BLOB NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL,
+    kind INTEGER NOT NULL, stored_ms INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL,
     not_before_ms INTEGER, expires_ms INTEGER
 ) STRICT;
 CREATE UNIQUE INDEX messages_id ON messages (id);
-CREATE UNIQUE INDEX messages_place ON messages (session, seq);
+CREATE TABLE places (
+    session INTEGER NOT NULL, seq INTEGER NOT NULL, offset INTEGER NOT NULL, PRIMARY KEY (session, seq)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE groups (
     no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, floor INTEGER NOT NULL, spec BLOB NOT NULL
 ) STRICT;
@@ -41,6 +42,19 @@ CREATE TABLE dead (
     reason TEXT NOT NULL, first_error TEXT NOT NULL, last_error TEXT NOT NULL, PRIMARY KEY (grp, offset)
 ) STRICT, WITHOUT ROWID;
 """
+
+#: How a journal of an earlier version becomes one of this.
+MIGRATIONS = {
+    1: """
+CREATE TABLE places (
+    session INTEGER NOT NULL, seq INTEGER NOT NULL, offset INTEGER NOT NULL, PRIMARY KEY (session, seq)
+) STRICT, WITHOUT ROWID;
+INSERT INTO places SELECT session, seq, offset FROM messages ORDER BY session, seq;
+INSERT OR REPLACE INTO meta SELECT 'placed', coalesce(max(offset), 0) FROM messages;
+DROP INDEX messages_place;
+ALTER TABLE messages DROP COLUMN digest;
+""",
+}
 
 
 class JournalError(BusError):
@@ -72,20 +86,26 @@ class Row:
     #: Its checksum does not match: the body is not what was stored.
     damaged: bool = False
 
+    def damage(self) -> Damaged:
+        """To be raised instead of giving the body to anybody."""
+        return Damaged(f"message {self.seq} is damaged on disk; ask again after it, or `microclaw bus repair`")
 
-@dataclass(slots=True)
-class NewRow:
-    """A message about to be stored; `offset` and `seq` are given by the engine."""
 
-    offset: int
+class NewRow(msgspec.Struct, gc=False):
+    """A message about to be stored. `offset`, `session`, `seq` and `kind` are given by `Storage`."""
+
     message_id: bytes
-    session: int
-    seq: int
-    kind: int
-    digest: bytes
     body: bytes
+    session_name: str
+    kind_name: str
+    offset: int = 0
+    session: int = 0
+    seq: int = 0
+    kind: int = 0
     not_before_ms: int | None = None
     expires_ms: int | None = None
+    #: Stored only if this is the session's last seq; None = whatever it is.
+    expected_seq: int | None = None
     #: Blobs that it refers to.
     blobs: tuple[str, ...] = ()
 
@@ -126,10 +146,3 @@ STDLIB = Driver(
     constraint=sqlite3.IntegrityError,
     full=lambda error: isinstance(error, sqlite3.OperationalError) and error.sqlite_errorname in _FULL,
 )
-
-
-def digest_of(session: str, source: str, payload: bytes | msgspec.Raw) -> bytes:
-    """What makes two messages of one id the same message: 8 bytes over session, source and payload (the kind is in it).
-    """
-    head = f"{len(session)} {len(source)} {session}{source}".encode()
-    return blake2b(b"".join((head, payload)), digest_size=8).digest()

@@ -83,7 +83,7 @@ class Replays:
             self._say(waiting.client.routing, [Op.REFUSED, waiting.rid, "gap", str(base + 1), 0])
             return True
         try:
-            rows = self._journal.replay(number, waiting.after, waiting.limit, REPLAY_BYTES_MAX)
+            rows = self._storage.replay(number, last, waiting.after, waiting.limit, REPLAY_BYTES_MAX)
         except Damaged as error:
             self._say(waiting.client.routing, [Op.REFUSED, waiting.rid, "damaged", str(error), 0])
             return True

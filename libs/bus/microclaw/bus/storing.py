@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import logging
+from collections import defaultdict
 from collections.abc import Iterable
 
 from microclaw.bus.calls import Call, Refusal
+from microclaw.bus.envelope import decode
+from microclaw.bus.errors import EnvelopeError
 from microclaw.bus.journal import Journal
 from microclaw.bus.journal_schema import NewRow, Row
 from microclaw.bus.tail import Tail
+
+#: Messages whose places are known by heart alone, before the journal's index over places is brought up to date.
+UNFOLDED_MAX = 32_768
+#: Sessions remembered.
+SESSIONS_MAX = 20_000
+
+log = logging.getLogger("microclaw.broker")
+
+
+class Session:
+    """Where a session is."""
+
+    __slots__ = ("last", "no")
+
+    def __init__(self, no: int, last: int) -> None:
+        self.no = no
+        #: The last seq given.
+        self.last = last
 
 
 class Storage:
@@ -19,7 +41,9 @@ class Storage:
         self.duplicates = 0
         self._session_names: dict[int, str] = {}
         self._tail = Tail()
-        self._sessions: dict[str, tuple[int, int]] = {}
+        self._sessions: dict[str, Session] = {}
+        #: Number of a session → the offsets of its newest messages, which the index over places does not have yet.
+        self._unfolded: dict[int, list[int]] = defaultdict(list)
         self.reload()
 
     def reload(self) -> None:
@@ -29,6 +53,12 @@ class Storage:
         self._tail.clear()
         #: The newest offset given.
         self.last_offset = self._journal.last_offset()
+        self._placed = self._journal.placed()
+        self._unfolded.clear()
+        for session, _seq, offset in self._journal.unfolded():
+            self._unfolded[session].append(offset)
+
+    # --- what is known ----------------------------------------------------------------------------------------------
 
     def kind_names(self) -> dict[int, str]:
         """The kinds by number."""
@@ -36,7 +66,8 @@ class Storage:
 
     def session(self, name: str) -> tuple[int, int]:
         """(number, last seq) of a session, (0, 0) = there is none."""
-        return self._sessions.get(name) or self._journal.session(name) or (0, 0)
+        known = self._sessions.get(name) or self._on_disk(name)
+        return (known.no, known.last) if known is not None else (0, 0)
 
     def row(self, offset: int) -> Row | NewRow | None:
         """One message, None = not kept."""
@@ -53,13 +84,47 @@ class Storage:
         """Messages from this offset on."""
         return self._tail.after(offset, limit) or self._journal.scan(offset, limit)
 
-    def _session(self, name: str) -> tuple[int, int]:
-        """(number, last seq), made on first use. Inside a transaction."""
+    def replay(self, session: int, last: int, after: int, limit: int, bytes_max: int) -> list[tuple[int, bytes]]:
+        """(seq, body) of a session's messages after this one, the `last` of which is known; up to the first damaged
+        one, or until they are more than `bytes_max`.
+
+        :raises Damaged: the very first of them is.
+        """
+        newest = self._unfolded.get(session, [])
+        first_new = last - len(newest) + 1
+        rows = self._journal.replay(session, after, limit, bytes_max) if after + 1 < first_new else []
+        if rows and rows[-1][0] != first_new - 1:
+            return rows
+        room = bytes_max - sum(len(body) for _, body in rows)
+        start = max(after + 1 - first_new, 0)
+        for seq, offset in enumerate(newest[start:start + limit - len(rows)], first_new + start):
+            row = self._tail.get(offset) or self._journal.row(offset)
+            if room < 0 or row is None:
+                break
+            if isinstance(row, Row) and row.damaged:
+                if not rows:
+                    raise row.damage()
+                break
+            rows.append((seq, row.body))
+            room -= len(row.body)
+        return rows
+
+    # --- giving places ----------------------------------------------------------------------------------------------
+
+    def _on_disk(self, name: str) -> Session | None:
+        found = self._journal.session(name)
+        if found is None:
+            return None
+        no, folded = found
+        return Session(no, folded + len(self._unfolded.get(no, ())))
+
+    def _session(self, name: str) -> Session:
+        """Where a session is, made on first use. Inside a transaction."""
         known = self._sessions.get(name)
         if known is None:
-            known = self._journal.session(name) or (self._journal.add_session(name), 0)
+            known = self._on_disk(name) or Session(self._journal.add_session(name), 0)
             self._sessions[name] = known
-            self._session_names[known[0]] = name
+            self._session_names[known.no] = name
         return known
 
     def _kind(self, name: str) -> int:
@@ -68,91 +133,140 @@ class Storage:
             no = self._kinds[name] = self._journal.add_kind(name)
         return no
 
-    def _place(self, calls: list[Call]) -> list[NewRow]:
-        """Give the calls' messages their offsets and seqs."""
-        rows: list[NewRow] = []
-        last: dict[str, tuple[int, int]] = {}
+    def _place(self, rows: list[NewRow]) -> None:
+        """Give these their offsets and seqs."""
         offset = self.last_offset
-        known, kinds = self._sessions, self._kinds
-        for call in calls:
-            for row, (session, kind, _) in zip(call.rows, call.names, strict=True):
-                no, seq = last.get(session) or known.get(session) or self._session(session)
-                offset += 1
-                seq += 1
-                last[session] = (no, seq)
-                row.offset = offset
-                row.session = no
-                row.seq = seq
-                row.kind = kinds.get(kind) or self._kind(kind)
-                rows.append(row)
-        return rows
+        sessions, kinds = self._sessions, self._kinds
+        for row in rows:
+            session = sessions.get(row.session_name) or self._session(row.session_name)
+            offset += 1
+            session.last = row.seq = session.last + 1
+            row.offset = offset
+            row.session = session.no
+            row.kind = kinds.get(row.kind_name) or self._kind(row.kind_name)
 
-    def _placed(self, rows: list[NewRow], calls: list[Call]) -> None:
-        """They are stored: remember the last seqs, keep the tail."""
-        for call in calls:
-            for row, (session, _, _) in zip(call.rows, call.names, strict=True):
-                self._sessions[session] = (row.session, row.seq)
+    def _unplace(self, rows: list[NewRow]) -> None:
+        """They are not stored after all."""
+        for row in rows:
+            self._sessions[row.session_name].last -= 1
+
+    def _placed_are(self, rows: list[NewRow]) -> None:
+        """They are stored: keep them in mind."""
         if rows:
+            unfolded = self._unfolded
+            for row in rows:
+                unfolded[row.session].append(row.offset)
             self.last_offset = rows[-1].offset
+            self.published += len(rows)
             self._tail.extend(rows)
 
+    # --- storing ----------------------------------------------------------------------------------------------------
+
     def store(self, calls: list[Call], now_ms: int) -> None:
-        """All calls at once; when an id was seen before, call by call. Each gets its `answer`, or its `refusal`. Inside
-        a transaction.
+        """All calls at once; when an id was seen before, call by call. Each gets its `answer`, or its `refusals`.
+        Inside a transaction.
 
         :raises NoSpace: the disk is full; undo the transaction and `reload`.
         """
-        rows = self._place(calls)
-        if self._plain(rows, calls) and self._journal.insert(rows, now_ms):
-            for call in calls:
-                call.answer = [[row.seq, False] for row in call.rows]
-            self._placed(rows, calls)
-            self.published += len(rows)
-            return
+        rows = [row for call in calls for row in call.rows]
+        if self._plain(rows):
+            self._place(rows)
+            if self._journal.insert(rows, now_ms):
+                for call in calls:
+                    call.answer = [row.seq for row in call.rows]
+                self._placed_are(rows)
+                return
+            self._unplace(rows)
         for call in calls:
-            self._store_one(call, now_ms)
+            if call.each:
+                call.answer = [self._store_all(call, call.rid + n, [row], now_ms)[0] for n, row in enumerate(call.rows)]
+            else:
+                answer = self._store_all(call, call.rid, call.rows, now_ms)
+                call.answer = answer if call.rid not in call.refusals else None
 
     @staticmethod
-    def _plain(rows: list[NewRow], calls: list[Call]) -> bool:
+    def _plain(rows: list[NewRow]) -> bool:
         """No id twice, nothing fenced: the calls can't be in each other's way."""
         return len({row.message_id for row in rows}) == len(rows) and not any(
-            expected is not None for call in calls for _, _, expected in call.names
+            row.expected_seq is not None for row in rows
         )
 
-    def _store_one(self, call: Call, now_ms: int) -> None:
-        known: dict[bytes, tuple[int, bytes]] = {}
-        fresh, names = [], []
-        for row, name in zip(call.rows, call.names, strict=True):
-            found = self._journal.find(row.message_id) or known.get(row.message_id)
-            if found is None:
-                known[row.message_id] = (0, row.digest)
-                fresh.append(row)
-                names.append(name)
-            elif bytes(found[1]) != row.digest:
-                call.refusal = Refusal(
+    def _store_all(self, call: Call, rid: int, rows: list[NewRow], now_ms: int) -> list[int]:
+        """These, all or none; what of them is there already is found. Their part of the answer."""
+        try:
+            known = self._known(rows)
+        except Refusal as refusal:
+            call.refusals = call.refusals | {rid: refusal}
+            return [0]
+        first: dict[bytes, NewRow] = {}
+        for row in rows:
+            if row.message_id not in known:
+                first.setdefault(row.message_id, row)
+        fresh = list(first.values())
+        self._place(fresh)
+        for row in fresh:
+            if row.expected_seq is not None and row.seq != row.expected_seq + 1:
+                self._unplace(fresh)
+                call.refusals = call.refusals | {rid: Refusal(
+                    "fenced", f"{row.session_name} is at {row.seq - 1}, not at {row.expected_seq}: somebody else wrote"
+                )}
+                return [0]
+        if fresh and not self._journal.insert(fresh, now_ms):
+            raise AssertionError("an id was free a moment ago and is taken now; the journal has another writer")
+        self._placed_are(fresh)
+        self.duplicates += len(rows) - len(fresh)
+        return [row.seq if first.get(row.message_id) is row
+                else -(first[row.message_id].seq if row.message_id in first else known[row.message_id])
+                for row in rows]
+
+    def _known(self, rows: list[NewRow]) -> dict[bytes, int]:
+        """id → seq of those that are in the journal already.
+
+        :raises Refusal: one of the ids is that of another message, there or in this very call.
+        """
+        known: dict[bytes, int] = {}
+        bodies: dict[bytes, bytes] = {}
+        for row in rows:
+            if row.message_id not in bodies and (found := self._journal.find(row.message_id)):
+                offset, known[row.message_id], bodies[row.message_id] = found
+                if (stored := self._journal.row(offset)) is not None and stored.damaged:
+                    # It was acknowledged once; whether the content is the same nobody can say any more.
+                    log.error("a message that came again is damaged on disk", extra={"offset": offset})
+                    bodies[row.message_id] = row.body
+            if not same_message(bodies.setdefault(row.message_id, row.body), row.body):
+                raise Refusal(
                     "id_conflict", f"message {row.message_id.hex()} is already there with another content"
                 )
-                return
-            else:
-                known.setdefault(row.message_id, found)
-        part = Call(call.client, call.rid, fresh, names)
-        rows = self._place([part])
-        for row, (session, _, expected) in zip(fresh, names, strict=True):
-            if expected is not None and row.seq != expected + 1:
-                call.refusal = Refusal(
-                    "fenced", f"{session} is at {row.seq - 1}, not at {expected}: somebody else wrote"
-                )
-                return
-        if rows and not self._journal.insert(rows, now_ms):
-            raise AssertionError("an id was free a moment ago and is taken now; the journal has another writer")
-        self._placed(rows, [part])
-        mine = {row.message_id: row.seq for row in fresh}
-        call.answer = []
-        for row in call.rows:
-            if row.message_id in mine:
-                call.answer.append([mine.pop(row.message_id), False])
-            else:
-                seq = self._journal.find(row.message_id)
-                call.answer.append([seq[0] if seq else 0, True])
-        self.published += len(fresh)
-        self.duplicates += len(call.rows) - len(fresh)
+        return known
+
+    # --- folding ----------------------------------------------------------------------------------------------------
+
+    @property
+    def unfolded(self) -> int:
+        """Messages whose places are known by heart alone."""
+        return self.last_offset - self._placed
+
+    def fold(self) -> int:
+        """Bring the index over places up to date, inside a transaction; call `folded` with what this returns once it is
+        committed."""
+        return self._journal.fold() if self.unfolded else self._placed
+
+    def folded(self, placed: int) -> None:
+        """The index over places reaches this offset, on disk."""
+        self._placed = placed
+        self._unfolded.clear()
+        if len(self._sessions) > SESSIONS_MAX:
+            self._sessions.clear()
+            self._session_names.clear()
+
+
+def same_message(one: bytes, other: bytes) -> bool:
+    """What makes two envelopes of one id the same message: session, source and payload (the kind is in it)."""
+    if one == other:
+        return True
+    try:
+        first, second = decode(one), decode(other)
+    except EnvelopeError:
+        return False
+    return (first.session_id, first.source, bytes(first.payload)) == (
+        second.session_id, second.source, bytes(second.payload))

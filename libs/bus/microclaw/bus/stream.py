@@ -4,33 +4,66 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from microclaw.bus.api import Delivery, Subscription
+import msgspec
+
+from microclaw.bus.api import Deliveries, Delivery, Subscription
 from microclaw.bus.errors import Refused
 from microclaw.bus.wire import Op
 
 
 @dataclass(slots=True, eq=False)
-class Stream:
+class Stream(Deliveries):
     """A subscription at work."""
 
     sid: int
     subscription: Subscription
+    #: Tells the broker that it is over.
+    unsubscribe: Callable[[Stream], None]
     #: Came in and not taken yet; `Refused` when the broker will not have this subscription.
     queue: deque[Delivery | Refused] = field(default_factory=deque)
     #: Offsets handed out and not settled: a repeat of one of these is not a second delivery.
     open: set[int] = field(default_factory=set)
     #: Those who wait for the next one.
     waiters: deque[asyncio.Future[None]] = field(default_factory=deque)
+    closed: bool = False
 
     def __aiter__(self) -> Stream:
         return self
 
     async def __anext__(self) -> Delivery:
         """The next delivery; cancelling the wait loses nothing."""
+        if not self.queue:
+            await self._filled()
+        return self._taken()
+
+    async def batch(self, limit: int) -> list[Delivery]:
+        """See `Deliveries.batch`."""
+        if not self.queue:
+            await self._filled()
+        taken = [self._taken()]
+        while len(taken) < limit and self.queue and not isinstance(self.queue[0], Refused):
+            taken.append(self._taken())
+        return taken
+
+    async def aclose(self) -> None:
+        """See `Deliveries.aclose`."""
+        self.closed = True
+        self.queue.clear()
+        self.open.clear()
+        self.unsubscribe(self)
+        waiters, self.waiters = self.waiters, deque()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _filled(self) -> None:
         while not self.queue:
+            if self.closed:
+                raise StopAsyncIteration
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self.waiters.append(waiter)
             try:
@@ -39,10 +72,17 @@ class Stream:
                 if not waiter.cancelled():
                     self.wake()  # we were woken and will not come: somebody else must
                 raise
+
+    def _taken(self) -> Delivery:
         item = self.queue.popleft()
         if isinstance(item, Refused):
             raise item
         return item
+
+    def put(self, item: Delivery | Refused) -> None:
+        """It came in."""
+        self.queue.append(item)
+        self.wake()
 
     def wake(self) -> None:
         """Wake as many who wait as there is something for."""
@@ -60,8 +100,7 @@ class Stream:
                 want.ack_wait_ms, want.max_deliver, list(want.backoff_ms), want.start]
 
 
-@dataclass(slots=True)
-class Token:
+class Token(msgspec.Struct, eq=False):
     """How the client names a delivery to the broker."""
 
     stream: Stream

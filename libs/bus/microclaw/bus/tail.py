@@ -16,6 +16,8 @@ class Tail:
 
     def __init__(self) -> None:
         self._rows: list[NewRow] = []
+        #: The offset of the oldest.
+        self._first = 0
         self._bytes = 0
 
     def clear(self) -> None:
@@ -25,9 +27,10 @@ class Tail:
 
     def extend(self, rows: list[NewRow]) -> None:
         """These follow; the oldest go when there are too many."""
+        if not self._rows:
+            self._first = rows[0].offset
         self._rows += rows
-        for row in rows:
-            self._bytes += len(row.body)
+        self._bytes += sum([len(row.body) for row in rows])
         excess = len(self._rows) - TAIL_MESSAGES_MAX
         if excess > TAIL_SLACK or self._bytes > TAIL_BYTES_MAX:
             gone = 0
@@ -35,13 +38,14 @@ class Tail:
                 self._bytes -= len(self._rows[gone].body)
                 gone += 1
             del self._rows[:gone]
+            self._first += gone
 
     def get(self, offset: int) -> NewRow | None:
         """One of them."""
-        place = offset - self._rows[0].offset if self._rows else -1
+        place = offset - self._first
         return self._rows[place] if 0 <= place < len(self._rows) else None
 
     def after(self, offset: int, limit: int) -> list[NewRow]:
         """From this offset on; none when it is older than the oldest."""
-        place = offset - self._rows[0].offset if self._rows else -1
+        place = offset - self._first
         return self._rows[place:place + limit] if place >= 0 else []

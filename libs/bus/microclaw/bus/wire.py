@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 #: Version of this protocol; HELLO carries it.
-PROTOCOL = 1
+PROTOCOL = 2
 #: Largest frame, bytes; libzmq drops a peer that sends a larger one.
 FRAME_BYTES_MAX = 16 << 20
 #: A client says something at least so often.
@@ -26,7 +26,7 @@ class Op(IntEnum):
 
     #: [HELLO, protocol, name, instance] → [HELLO, protocol, epoch]
     HELLO = 1
-    #: [PUBLISH, rid, [item, …]] → [PUBLISH, rid, [[seq, duplicate], …]]
+    #: [PUBLISH, rid, [item, …]] → [PUBLISH, rid, [seq, …]], a negative seq: it was there before; all or none
     #: item = body, or [body, not_before_ms, expires_ms, expected_last_seq | nil, [blob handle, …]]
     PUBLISH = 2
     #: [SUBSCRIBE, sid, group, kinds, sessions, max_in_flight, ack_wait_ms, max_deliver, backoff_ms, start]
@@ -60,6 +60,9 @@ class Op(IntEnum):
     BLOB_PUT = 18
     #: [BLOB_GET, rid, handle, start] → [BLOB_GET, rid, part, size]
     BLOB_GET = 19
+    #: [PUBLISH_EACH, rid, [item, …]] → [PUBLISH_EACH, rid, [seq, …]]: so many publishes of one message each, whose rids
+    #: are rid, rid + 1, …; seq 0: that one is refused, by itself
+    PUBLISH_EACH = 20
     #: broker → client: [UNKNOWN]: say HELLO again (the broker is new, or had given you up).
     UNKNOWN = 17
 

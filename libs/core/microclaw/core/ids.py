@@ -9,53 +9,52 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 import uuid
 
 #: Length of a message id.
 ID_BYTES = 16
-#: Randomness read at once.
-RANDOM_BYTES = 10 * 256
+#: Ids whose random part is read at once.
+RANDOM_IDS = 256
+
+#: Version 7 (or 8) and the variant, where they stand in an id's last ten bytes; and what is left for the rest.
+_V7, _V8, _REST = 0x7000_8000_0000_0000_0000, 0x8000_8000_0000_0000_0000, 0x0FFF_3FFF_FFFF_FFFF_FFFF
 
 
 class _Random:
     """The kernel's randomness, some in advance: a system call for each id would cost more than all the rest of it."""
 
     def __init__(self) -> None:
-        self._bytes = b""
-        self._used = 0
-        self._lock = threading.Lock()
+        self._tails: list[int] = []
 
-    def take(self) -> bytes:
-        """Ten bytes that nobody else gets."""
-        with self._lock:
-            if self._used >= len(self._bytes):
-                self._bytes = os.urandom(RANDOM_BYTES)
-                self._used = 0
-            self._used += 10
-            return self._bytes[self._used - 10:self._used]
+    def take(self) -> int:
+        """The last ten bytes of an id, which nobody else gets."""
+        while True:
+            try:
+                return self._tails.pop()  # one step also between threads
+            except IndexError:
+                raw = os.urandom(10 * RANDOM_IDS)
+                self._tails += [
+                    _V7 | (int.from_bytes(raw[at:at + 10], "big") & _REST) for at in range(0, len(raw), 10)
+                ]
 
     def forget(self) -> None:
         """A forked child must not go on with its parent's."""
-        self._bytes = b""
-        self._used = 0
-        self._lock = threading.Lock()
+        self._tails = []
 
 
 _random = _Random()
 os.register_at_fork(after_in_child=_random.forget)
 
 
-def _stamp(ts_ms: int, tail: bytes, version: int) -> bytes:
-    raw = bytearray((ts_ms & 0xFFFF_FFFF_FFFF).to_bytes(6, "big") + tail[:10])
-    raw[6] = (raw[6] & 0x0F) | (version << 4)
-    raw[8] = (raw[8] & 0x3F) | 0x80
-    return bytes(raw)
+def _stamp(ts_ms: int, tail: int) -> bytes:
+    return ((ts_ms & 0xFFFF_FFFF_FFFF) << 80 | tail).to_bytes(ID_BYTES, "big")
 
 
 def new_id(ts_ms: int, randomness: bytes | None = None) -> bytes:
     """A fresh id for a message made at `ts_ms` (Unix milliseconds); `randomness` is 10 bytes, for tests."""
-    return _stamp(ts_ms, randomness if randomness is not None else _random.take(), 7)
+    if randomness is None:
+        return _stamp(ts_ms, _random.take())
+    return _stamp(ts_ms, _V7 | (int.from_bytes(randomness, "big") & _REST))
 
 
 def derived_id(ts_ms: int, *parts: str | bytes | int) -> bytes:
@@ -66,7 +65,7 @@ def derived_id(ts_ms: int, *parts: str | bytes | int) -> bytes:
         raw = part if isinstance(part, bytes) else str(part).encode()
         digest.update(len(raw).to_bytes(8, "big"))
         digest.update(raw)
-    return _stamp(ts_ms, digest.digest(), 8)
+    return _stamp(ts_ms, _V8 | (int.from_bytes(digest.digest(), "big") & _REST))
 
 
 def id_time(message_id: bytes) -> int:

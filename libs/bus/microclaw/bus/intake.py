@@ -1,0 +1,103 @@
+"""What a client wants published, checked: form, size, rights, blobs; and turned into rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from microclaw.bus.blobs import BlobStore
+from microclaw.bus.calls import Client, Refusal
+from microclaw.bus.envelope import Incoming, incoming
+from microclaw.bus.errors import EnvelopeError, EnvelopeTooBig, Refused
+from microclaw.bus.group import subject_matcher
+from microclaw.bus.journal_schema import NewRow
+
+#: Messages in one publish call.
+CALL_MESSAGES_MAX = 1_000
+#: Kinds of one client remembered as allowed.
+KINDS_KEPT_MAX = 1_000
+
+#: (who, what it tried, why it may not).
+Denied = Callable[[str, str, str], None]
+
+
+def is_count(number: object) -> bool:
+    """A whole number that the journal can hold."""
+    return isinstance(number, int) and 0 <= number < 1 << 63
+
+
+class Intake:
+    """Checks everything before it is given a place."""
+
+    def __init__(self, blobs: BlobStore | None, denied: Denied) -> None:
+        self._blobs = blobs
+        self._denied = denied
+
+    def rows(self, client: Client, items: list[Any]) -> list[NewRow]:
+        """The messages of a call.
+
+        :raises Refusal: one of them can't be taken, so none is. Garbage raises ValueError, TypeError or LookupError.
+        """
+        if len(items) > CALL_MESSAGES_MAX:
+            raise Refusal("too_big", f"{len(items)} messages in one call, the limit is {CALL_MESSAGES_MAX}")
+        return [self.row(client, item) for item in items]
+
+    def row(self, client: Client, item: Any) -> NewRow:
+        """One message; raises as `rows` does."""
+        try:
+            return self._special(client, *item) if isinstance(item, list) else self._row(client, item)
+        except EnvelopeTooBig as error:
+            raise Refusal("too_big", str(error)) from error
+        except Refused as error:
+            raise Refusal(error.code, error.why) from error
+        except EnvelopeError as error:
+            raise Refusal("version" if error.field == "v" else "malformed", str(error)) from error
+        except Refusal as refusal:
+            if refusal.code == "denied":
+                self._denied(client.name, "publish", refusal.why)
+            raise
+
+    def _row(self, client: Client, body: bytes) -> NewRow:
+        envelope = incoming(body)
+        kind = envelope.payload.kind
+        session = envelope.session_id
+        if (
+            kind not in client.may_publish or envelope.source != client.name
+            or not session.startswith(client.rights.sessions)
+        ):
+            self._check_rights(client, envelope)
+        return NewRow(envelope.message_id, body, session, kind)
+
+    def _special(
+        self, client: Client, body: bytes, not_before: int, expires: int, expected: int | None,
+        handles: list[str] | None = None,
+    ) -> NewRow:
+        """One with more to it than its envelope."""
+        if not all(is_count(number) for number in (not_before, expires, expected or 0)):
+            raise TypeError("times and places are whole numbers")
+        row = self._row(client, body)
+        row.not_before_ms = not_before or None
+        row.expires_ms = expires or None
+        row.expected_seq = expected
+        row.blobs = self._kept(handles or [])
+        return row
+
+    def _kept(self, handles: list[str]) -> tuple[str, ...]:
+        """The blobs that a message names; all must be here."""
+        for handle in handles:
+            if self._blobs is None or not self._blobs.has(handle):
+                raise Refusal("malformed", f"the blob {handle} is not here: put it first")
+        return tuple(dict.fromkeys(handles))
+
+    @staticmethod
+    def _check_rights(client: Client, envelope: Incoming) -> None:
+        kind = envelope.payload.kind
+        if envelope.source != client.name:
+            raise Refusal("denied", f"{client.name} may not publish as {envelope.source}")
+        if kind not in client.may_publish:
+            if not subject_matcher(client.rights.publish)(kind):
+                raise Refusal("denied", f"{client.name} may not publish {kind}")
+            if len(client.may_publish) < KINDS_KEPT_MAX:
+                client.may_publish.add(kind)
+        if not envelope.session_id.startswith(client.rights.sessions):
+            raise Refusal("denied", f"{client.name} may not publish in {envelope.session_id}")

@@ -1,0 +1,105 @@
+"""What the broker does beside the traffic: retention, the index over places, dead letters and groups on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from microclaw.bus.blobs import BlobStore
+from microclaw.bus.group import Group
+from microclaw.bus.journal import Journal
+from microclaw.bus.journal_schema import NoSpace
+from microclaw.bus.room import Room
+from microclaw.bus.storing import UNFOLDED_MAX, Storage
+
+#: Expired messages deleted in one turn: bounds how long a publisher waits behind it.
+EXPIRE_ROWS_MAX = 200
+
+
+def save(journal: Journal, group: Group, now_ms: int) -> None:
+    """Write what of a group has changed, inside a transaction; tell it by `Group.saved` once that is committed."""
+    changes = group.changes
+    floor, beyond, sweep = group.durable()
+    journal.settle(group.no, floor, beyond, sweep=sweep)
+    for parked in changes.parked.values():
+        journal.park(group.no, parked)
+    for offset in changes.unparked:
+        journal.unpark(group.no, offset)
+    for parked, reason in changes.buried:
+        journal.bury(group.no, parked, reason, now_ms)
+
+
+class Upkeep:
+    """Each call is a transaction of its own, between two turns."""
+
+    def __init__(
+        self, journal: Journal, storage: Storage, groups: dict[str, Group], room: Room, blobs: BlobStore | None, *,
+        wall_ms: Callable[[], int], retention_ms: int,
+    ) -> None:
+        self._journal = journal
+        self._storage = storage
+        self._groups = groups
+        self._room = room
+        self._blobs = blobs
+        self._wall_ms = wall_ms
+        self._retention_ms = retention_ms
+
+    def expire(self) -> int:
+        """Delete some of what is older than the retention and done with. Call it now and then; returns how many."""
+        floors = [group.floor for group in self._groups.values()]
+        floor = min(floors, default=self._storage.last_offset)
+        try:
+            self._journal.begin()
+            placed = self._storage.fold()
+            gone = self._journal.expire(self._wall_ms() - self._retention_ms, floor, EXPIRE_ROWS_MAX)
+            self._journal.commit()
+        except NoSpace:
+            self._room.full()
+            return 0
+        self._storage.folded(placed)
+        if self._blobs is not None and not gone:
+            for handle in self._blobs.old(self._wall_ms() / 1000):
+                if not self._journal.refers(handle):
+                    self._blobs.delete(handle)
+        return gone
+
+    def tidy(self, *, now: bool = False) -> None:
+        """Do what nobody waits for, when there is enough of it (or `now`). Call it when all is answered."""
+        if self._storage.unfolded >= (1 if now else UNFOLDED_MAX):
+            try:
+                self._journal.begin()
+                placed = self._storage.fold()
+                self._journal.commit()
+            except NoSpace:
+                self._room.full()
+            else:
+                self._storage.folded(placed)
+
+    def requeue(self, group: Group, offset: int) -> bool:
+        """Deliver a dead letter again, as if never delivered. False = there is none."""
+        row = self._journal.row(offset)
+        self._journal.begin()
+        found = self._journal.exhume(group.no, offset) and row is not None
+        if found and row is not None:
+            group.revive(offset, row.session)
+            save(self._journal, group, self._wall_ms())
+        self._journal.commit()
+        if found:
+            group.saved()
+        return found
+
+    def drop_dead(self, group: Group, offset: int) -> bool:
+        """Forget a dead letter. False = there is none."""
+        self._journal.begin()
+        found = self._journal.exhume(group.no, offset)
+        if found:
+            # Settled it is, and stays: beyond the floor that must still be said.
+            self._journal.settle(group.no, group.floor, [offset] if offset > group.floor else [], sweep=False)
+        self._journal.commit()
+        return found
+
+    def drop_group(self, group: Group) -> None:
+        """Forget a consumer group that nobody uses."""
+        self._journal.begin()
+        self._journal.drop_group(group.no)
+        self._journal.commit()
+        del self._groups[group.name]
