@@ -11,6 +11,7 @@ import pytest
 from tests.contract import run
 from tests.contract.rows import Verdict, judge, read
 
+OWN_FILE = Path(__file__).parent / "own_rows.json"
 FILE = Path(__file__).parents[3] / "shared" / "contract" / "nanoclaw.json"
 
 
@@ -28,6 +29,12 @@ def test_we_do_as_the_row_says(row: Mapping[str, Any], meta: Mapping[str, Any]) 
     assert judged.verdict is Verdict.PASSED, judged.why
 
 
+@pytest.mark.parametrize("row", [pytest.param(row, id=row["id"]) for row in read(OWN_FILE)[1]])
+def test_the_adapters_know_more_than_the_rows_they_were_written_for(row: Mapping[str, Any]) -> None:
+    judged = judge(row, {})
+    assert judged.verdict is Verdict.PASSED, judged.why
+
+
 def row(area: str, given: Mapping[str, Any], then: Mapping[str, Any], parity: str = "keep") -> dict[str, Any]:
     return {"id": "x", "area": area, "parity": parity, "given": given, "when": "it happens", "then": then}
 
@@ -39,6 +46,10 @@ def row(area: str, given: Mapping[str, Any], then: Mapping[str, Any], parity: st
     (row("escape", {"text": "<", "mode": "odd"}, {"text": "&lt;"}), Verdict.UNMAPPED),
     (row("escape", {"text": "<"}, {"length": 1}), Verdict.UNMAPPED),
     (row("nonsense", {}, {}), Verdict.UNMAPPED),
+    (row("prompt_format", {"messages": [{"content": "x", "mood": "y"}]}, {"prompt": ""}), Verdict.UNMAPPED),
+    (row("visibility", {"tasks": [{"id": 1, "folder": "m", "x": 1}], "viewer": "m"}, {"ids": [1]}), Verdict.UNMAPPED),
+    (row("agent_run", {"container": "sings"}, {"sent": []}), Verdict.UNMAPPED),
+    (row("ipc_files", {"file": "1.json", "content": "a song of ice"}, {"handled": False}), Verdict.UNMAPPED),
     (row("channel", {"disconnect": "logged out"}, {"keys": 1}), Verdict.UNMAPPED),
     (row("escape", {"text": 7}, {"text": "7"}), Verdict.FAILED),
 ])

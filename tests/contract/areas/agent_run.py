@@ -77,28 +77,56 @@ async def _plain(case: Case) -> dict[str, Any]:
         return facts
 
 
-def _turn(said: str) -> list[tuple[str, Any]]:
-    """The acts of a worker that does this."""
-    if match := re.fullmatch(r"exits (\d+) without output", said):
-        return [("exit", int(match[1]))]
-    if match := re.fullmatch(r'sends "(.*)",? (?:then|and) exits (\d+)', said):
-        return [("send", match[1]), ("exit", int(match[2]))]
-    if match := re.fullmatch(r'sends "(.*)",? (?:(?:then|and) )?reports status error.*', said):
-        return [("send", match[1]), ("done", {"ok": False, "error": "boom", "error_code": "crashed"})]
-    if re.fullmatch(r"reports status error.*", said):
-        return [("session", "s1"), ("done", {"ok": False, "error": "boom", "error_code": "crashed"})]
-    if re.fullmatch(r"result (null|empty)", said):
-        return [("done", {"text": ""})]
-    if match := re.fullmatch(r'result "(.*)"', said):
-        return [("done", {"text": match[1]})]
-    if match := re.fullmatch(r"result is an object (.*)", said):
-        return [("done", {"text": match[1]})]
-    if (match := re.fullmatch(r"(\w+) results in one run", said)) and match[1] in _NUMBERS:
-        count = _NUMBERS[match[1]]
-        return [*(("send", f"result {number}") for number in range(1, count)), ("done", {"text": f"result {count}"})]
-    if match := re.fullmatch(r"new session id (\w+)(?:, later (\w+))?", said):
-        return [*(("session", name) for name in match.groups() if name), *_OK]
+#: What a container may do, one after the other, and what the scripted worker does then.
+_ACTS: tuple[tuple[str, str], ...] = (
+    (r'(?:sends|results?|gives) "(?P<value>[^"]*)"', "said"),
+    (r"result is an object (?P<value>\{.*?\})", "said"),
+    (r"result (?:null|empty|is null|is empty)", "nothing"),
+    (r"(?P<value>one|two|three|four|five|\d+) results(?: in one run)?", "many"),
+    (r"(?:reports )?(?:status )?error(?: \"[^\"]*\")?", "error"),
+    (r"new session id (?P<value>[\w-]+)", "session"),
+    (r"later (?P<value>[\w-]+)", "session"),
+    (r"(?:exits|dies with)(?: with)?(?: code)? (?P<value>\d+)(?: without output)?", "exit"),
+    (r"is killed", "exit"),
+)
+_BETWEEN = re.compile(r"(?:,| then| and)*\s*")
+
+
+def _act(said: str, place: int) -> tuple[str, re.Match[str]]:
+    for pattern, act in _ACTS:
+        if match := re.compile(pattern).match(said, place):
+            return act, match
     raise Unmapped(f"container: {said}")
+
+
+def _turn(said: str) -> list[tuple[str, Any]]:
+    """The acts of a worker that does this: the last result ends the turn, unless the container ends it otherwise."""
+    results: list[str] = []
+    sessions: list[tuple[str, Any]] = []
+    end: tuple[str, Any] | None = None
+    place = 0
+    while place < len(said):
+        act, match = _act(said, place)
+        value = match.groupdict().get("value") or ""
+        if act == "said":
+            results.append(value)
+        elif act == "many":
+            results += [f"result {number}" for number in range(1, 1 + (_NUMBERS.get(value) or int(value)))]
+        elif act == "session":
+            sessions.append(("session", value))
+        elif act == "error":
+            # Its session is there before it fails.
+            sessions = sessions or ([] if results else [("session", "s1")])
+            end = ("done", {"ok": False, "error": "boom", "error_code": "crashed"})
+        elif act == "exit" and end is None:
+            # One that ended well has said its last word before.
+            code = int(value) if value else 137
+            end = ("done", {"text": results.pop()}) if code == 0 and results else ("exit", code)
+        place = match.end()
+        place += len(_BETWEEN.match(said, place)[0])  # type: ignore[index]
+    if end is None:
+        end = ("done", {"text": results.pop() if results else "ok" if sessions else ""})
+    return [*sessions, *(("send", text) for text in results), end]
 
 
 def _number(text: str) -> int:
@@ -178,7 +206,9 @@ async def _killed_in_run(case: Case) -> dict[str, Any]:
         running = await made.begin_next()
         await made.kill(running)
         await made.run_all()
-        return _processed(made, "remember me")
+        sent = [reply.text for reply in made.replies()]
+        twice = any(sent.count(text) > 1 for text in case.given.get("sent", []))
+        return _processed(made, "remember me") | {"sent": sent, "sent_twice": twice, "sent_again": twice}
 
 
 async def _killed_after_store(case: Case) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from microclaw.core.settings import parse
 def answer(case: Case) -> dict[str, Any]:
     case.knows("MAX_CONCURRENT_CONTAINERS")
     said = case.given.get("MAX_CONCURRENT_CONTAINERS") or ""
+    said = "" if said in ("absent", "unset", "not set", "undefined") else str(said)
     try:
         settings = parse(f"[queue]\nmax_concurrent = {said}\n" if said.strip() else "", {})
     except UsageError as error:

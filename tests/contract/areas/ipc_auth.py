@@ -18,6 +18,9 @@ from microclaw.core.groups import MAIN_FOLDER
 from microclaw.core.kinds import MessageReceived
 from microclaw.core.requests import TaskAnswer
 
+#: The original's names of fields that we call otherwise.
+_OUR_NAMES = {"targetJid": "target_group_jid", "chatJid": "chat", "taskId": "task_id"}
+_SCHEDULE = {"prompt": "made by the call", "schedule_type": "once", "schedule_value": "2999-01-01T00:00:00Z"}
 _TASK_TOOLS = ("pause_task", "resume_task", "cancel_task", "update_task")
 
 
@@ -37,7 +40,8 @@ async def answer(case: Case) -> dict[str, Any]:
         for jid in groups:
             # In every group somebody has written before.
             await _heard_of(made, jid)
-        (chat,) = [chat_of(jid) for jid, folder in groups.items() if folder == caller]
+        # A folder that is no group's (any more) is nobody's: its agent has a chat that is not registered.
+        chat = next((chat_of(jid) for jid, folder in groups.items() if folder == caller), f"wa:{caller}")
         if "fields_in_file" in case.given and not isinstance(case.given["fields_in_file"], Mapping):
             raise Unmapped("fields_in_file")
         request = case.need("request")
@@ -45,12 +49,15 @@ async def answer(case: Case) -> dict[str, Any]:
         if request == "refresh_groups":
             await _heard_of(made, "newly-heard@g.us")
         args = await _args(made, case, request, groups, caller) | dict(case.given.get("fields_in_file", {}))
+        missing = {_OUR_NAMES.get(name, name) for name in case.given.get("missing", [])}
+        args = {name: value for name, value in args.items() if name not in missing}
         tool = "list_groups" if request == "refresh_groups" else request
         reply = await made.call(caller, chat, caller == MAIN_FOLDER, tool, args)
         tasks = [row for row in made.clock.rows() if row.prompt == "made by the call"]
         facts: dict[str, Any] = {
             "allowed": reply.ok,
             "task_folder": tasks[0].group if tasks else None,
+            "task_status": _status(made, args.get("task_id")),
             # A call is answered; nothing of it stays behind, whatever it was.
             "file_removed": bool(reply.text),
             "snapshot_rewritten": "newly-heard@g.us" in reply.text,
@@ -66,6 +73,11 @@ def _state(made: House) -> Any:
         [(row.id, row.status, row.prompt) for row in made.clock.rows() if row.prompt == "made by the call"],
         [reply.chat for reply in made.replies()],
     )
+
+
+def _status(made: House, task_id: str | None) -> str | None:
+    """None = there is no such task (any more)."""
+    return next((row.status for row in made.clock.rows() if row.id == task_id), None)
 
 
 def _rename_main(made: House, chat: str) -> None:
@@ -91,22 +103,21 @@ async def _args(made: House, case: Case, request: str, groups: Mapping[str, str]
     target = case.given.get("target")
     if request in _TASK_TOOLS:
         return {"task_id": _task(made, str(target))} | ({"prompt": "changed"} if request == "update_task" else {})
+    if target is None and request != "register_group":
+        return {"text": "hello"} if request == "send_message" else _SCHEDULE if request == "schedule_task" else {}
     if isinstance(target, str) and target not in groups and request != "register_group":
         await _heard_of(made, target)
     if request == "send_message":
         return {"chat": chat_of(str(target)), "text": "hello"}
     if request == "schedule_task":
-        return {
-            "prompt": "made by the call", "schedule_type": "once", "schedule_value": "2999-01-01T00:00:00Z",
-            "target_group_jid": chat_of(str(target)),
-        }
+        return _SCHEDULE | {"target_group_jid": chat_of(str(target))}
     if request == "register_group":
         jid = str(target)
         folder = case.given.get("folder") or groups.get(jid) or f"{jid.partition('@')[0]}-group"
         args: dict[str, Any] = {"jid": chat_of(jid), "name": "A group", "folder": folder, "trigger": "@Andy"}
         if "requires_trigger" in case.given:
             args["requires_trigger"] = case.given["requires_trigger"]
-        return {name: value for name, value in args.items() if name not in case.given.get("missing", [])}
+        return args
     return {}
 
 

@@ -48,6 +48,8 @@ async def _scanned(case: Case) -> dict[str, Any]:
         return await _foreign()
     if content in ("valid message", "message to its own chat"):
         return await _valid()
+    if content and content[0].isalpha() and content not in ("null", "true", "false") and " " in content:
+        raise Unmapped(f"content: {content}")  # words about a content, not one
     return await _damaged(name, content)
 
 
@@ -102,14 +104,14 @@ async def _damaged(name: str, content: str) -> dict[str, Any]:
     is_noted = len(noted) == 1 and getattr(noted[0], "group", "") == "fam"
     return {
         "moved_to": Checked(is_noted, lambda found, path: found and path == f"errors/<folder>-{name}"),
-        "others_still_handled": said == ["another", "ok"], "handled": False,
+        "others_still_handled": said == ["another", "ok"], "handled": False, "removed": said[:1] == ["another"],
     }
 
 
 async def _follow_ups(case: Case) -> dict[str, Any]:
     """Their names begin with the time at which they were written: they arrive in that order."""
     case.knows("files")
-    files = sorted(case.given["files"], key=lambda name: int(name.partition("-")[0]))
+    files = sorted(case.given["files"], key=_written)
     async with house([[("sleep", 0.3), *_OK], _OK]) as made:
         await made.register(chat_of("fam@g.us"), "fam", requires_trigger=False)
         await made.hears(_heard("first"))
@@ -124,6 +126,11 @@ async def _follow_ups(case: Case) -> dict[str, Any]:
             "order": order,
             "each_removed_after_read": len(order) == len(set(order)) and not made.waiting("fam"),
         }
+
+
+def _written(name: str) -> tuple[int, str]:
+    moment = name.partition("-")[0]
+    return (int(moment) if moment.isdigit() else 0, name)
 
 
 def _framing(case: Case) -> dict[str, Any]:

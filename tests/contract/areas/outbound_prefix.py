@@ -17,7 +17,7 @@ async def answer(case: Case) -> dict[str, Any]:
     if "ipc_text" in case.given:
         said = await _during_the_run(case.given["ipc_text"])
     elif "agent_text" in case.given:
-        said = case.given["agent_text"]
+        said = case.given["agent_text"] or ""
     else:
         raise Unmapped("no text")
     text = outbound(said, case.need("assistant_name"), **prefix)

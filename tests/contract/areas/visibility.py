@@ -16,17 +16,22 @@ def answer(case: Case) -> dict[str, Any]:
     viewer = case.need("viewer")
     is_main = viewer == MAIN_FOLDER
     if "tasks" in case.given:
+        unknown = sorted({key for task in case.given["tasks"] for key in task} - {"id", "folder"})
+        if unknown:
+            raise Unmapped(f"tasks: {', '.join(unknown)}")
         rows = [_task(str(number), task["folder"]) for number, task in enumerate(case.given["tasks"])]
         seen = visible_tasks(rows, viewer, is_main)
         ids = [case.given["tasks"][int(row.id)]["id"] for row in seen]
         return {"ids": ids, "count": len(ids)}
     if "known_groups" in case.given:
+        known = case.given["known_groups"]
+        names = [f"G{number}" for number in range(known)] if isinstance(known, int) else list(known)
         chats = [
-            KnownChat(chat=f"test:{number}", name=f"G{number}", last_message_ms=number, is_group=True, registered=False)
-            for number in range(case.given["known_groups"])
+            KnownChat(chat=f"test:{number}", name=name, last_message_ms=-number, is_group=True, registered=False)
+            for number, name in enumerate(names)
         ]
         seen_chats = visible_chats(chats, is_main)
-        return {"groups": [chat.chat for chat in seen_chats], "count": len(seen_chats)}
+        return {"groups": [chat.name for chat in seen_chats], "count": len(seen_chats)}
     raise Unmapped("neither tasks nor groups")
 
 

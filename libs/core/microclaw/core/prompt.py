@@ -88,7 +88,7 @@ def format_lines(lines: Iterable[Line], *, timezone: str = "") -> str:
         zone = ZoneInfo(timezone)
         header = f'<context timezone="{escape(timezone)}" />\n'
         lines = [_local(line, zone) for line in lines]
-    return "\n".join([f"{header}<messages>", *(format_line(line) for line in lines), "</messages>"])
+    return f"{header}<messages>\n" + "\n".join(format_line(line) for line in lines) + "\n</messages>"
 
 
 def format_messages(messages: Iterable[PromptMessage], *, timezone: str = "") -> str:
