@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -43,10 +43,18 @@ def ask(context: Context, question: Request, answer: type[T]) -> T:
 
     :raises MicroclawError: it is down, or it refused; says which.
     """
+    return asked_of(context, ANSWERED_BY[type(question)], question, answer)
+
+
+def asked_of(context: Context, service: str, question: Request, answer: type[T]) -> T:
+    """Ask this service, and nothing else.
+
+    :raises MicroclawError: it is down, or it refused; says which.
+    """
 
     async def once() -> T:
         async with connected(context) as bus:
-            return await asked(bus, question, answer)
+            return await asked(bus, question, answer, service=service)
 
     return asyncio.run(once())
 
@@ -72,7 +80,7 @@ def refusal(failed: Failed) -> MicroclawError:
     return kinds.get(failed.code, MicroclawError)(failed.reason)
 
 
-def rows(values: list[msgspec.Struct] | tuple[msgspec.Struct, ...]) -> list[object]:
+def rows(values: Sequence[msgspec.Struct]) -> list[object]:
     """Structs as JSON shows them."""
     return [msgspec.to_builtins(value) for value in values]
 

@@ -13,6 +13,7 @@ from microclaw.bus.supervisor import Process, Supervisor
 from microclaw.cli.context import Context, duration
 from microclaw.cli.readiness import NOT_ON_BUS, is_off
 from microclaw.core.alarms import AGE_S_MAX, Alarm, read_alarms
+from microclaw.core.people_requests import Deliveries, DeliveriesAsked, DeliveryRow
 from microclaw.core.requests import Failed, RunRow, Runs, RunsAsked, ServiceStatus, StatusAsked
 
 #: Waiting for a service's answer, all asked at the same time.
@@ -38,6 +39,8 @@ class Seen:
     answers: dict[str, ServiceStatus]
     failed: tuple[RunRow, ...]
     alarms: list[Alarm]
+    #: Replies of the last day that did not arrive, or may not have.
+    undelivered: tuple[DeliveryRow, ...] = ()
 
     def trouble(self, process: Process) -> str:
         """What is wrong with this service, "" = nothing."""
@@ -79,22 +82,25 @@ async def look(context: Context) -> Seen:
     processes = Supervisor(context.home.supervisor_socket).processes()
     answers: dict[str, ServiceStatus] = {}
     failed: tuple[RunRow, ...] = ()
+    undelivered: tuple[DeliveryRow, ...] = ()
     if any(process.name == "broker" and process.state == "RUNNING" for process in processes):
-        answers, failed = await _ask_all(context, processes)
+        answers, failed, undelivered = await _ask_all(context, processes)
     now_s = time.time()
-    return Seen(now_s, processes, answers, failed, read_alarms(context.home, int(now_s - AGE_S_MAX) * 1000))
+    since_ms = int(now_s - AGE_S_MAX) * 1000
+    undelivered = tuple(row for row in undelivered if row.done_ms >= since_ms)
+    return Seen(now_s, processes, answers, failed, read_alarms(context.home, since_ms), undelivered)
 
 
 async def _ask_all(
     context: Context, processes: list[Process]
-) -> tuple[dict[str, ServiceStatus], tuple[RunRow, ...]]:
+) -> tuple[dict[str, ServiceStatus], tuple[RunRow, ...], tuple[DeliveryRow, ...]]:
     from microclaw.bus.client import connect
     from microclaw.bus.errors import BusError
 
     try:
         bus = await connect(context.home.bus, "cli", timeout_s=ANSWER_TIMEOUT_S)
     except BusError:
-        return {}, ()
+        return {}, (), ()
 
     async def status_of(name: str) -> ServiceStatus | None:
         try:
@@ -113,12 +119,20 @@ async def _ask_all(
             return ()
         return runs.failed
 
+    async def undelivered() -> tuple[DeliveryRow, ...]:
+        try:
+            return (await bus.request("router", DeliveriesAsked(), Deliveries, timeout_s=ANSWER_TIMEOUT_S)).rows
+        except (BusError, msgspec.ValidationError):
+            return ()
+
     names = [process.name for process in processes if process.name not in NOT_ON_BUS and process.pid]
     try:
-        failed, found = await asyncio.gather(failed_runs(), asyncio.gather(*map(status_of, names)))
+        failed, late, found = await asyncio.gather(
+            failed_runs(), undelivered(), asyncio.gather(*map(status_of, names))
+        )
     finally:
         await bus.close()
-    return {name: answer for name, answer in zip(names, found, strict=True) if answer}, failed
+    return {name: answer for name, answer in zip(names, found, strict=True) if answer}, failed, late
 
 
 def as_json(seen: Seen) -> dict[str, object]:
@@ -134,6 +148,7 @@ def as_json(seen: Seen) -> dict[str, object]:
             for process in seen.processes
         ],
         "failed_runs": [msgspec.to_builtins(row) for row in seen.failed],
+        "undelivered": [msgspec.to_builtins(row) for row in seen.undelivered],
         "alarms": [msgspec.to_builtins(alarm) for alarm in seen.alarms],
     }
 
@@ -176,6 +191,11 @@ def _show_news(context: Context, seen: Seen) -> None:
         for row in seen.failed[:SHOWN_MAX]:
             ago = duration(seen.now_s - row.since_ms / 1000)
             print(f"  {row.group}  {ago} ago, after {row.attempt} tries: {row.error or 'no reason given'}")
+    if seen.undelivered:
+        print(context.paint("replies that did not arrive", "bold"))
+        for reply in seen.undelivered[:SHOWN_MAX]:
+            ago = duration(seen.now_s - reply.done_ms / 1000)
+            print(f"  {reply.group or reply.chat}  {ago} ago, {reply.state}: {reply.error or 'no reason given'}")
     if seen.alarms:
         print(context.paint("alarms", "bold"))
         for alarm in seen.alarms[-SHOWN_MAX:]:
