@@ -258,6 +258,15 @@ class House:
             self.queue.take(envelope_of(run, f"group:{run.group}", ids[id(run)]))
         self._see_grants()
 
+    def fire(self) -> None:
+        """What is due by the scheduler's clock fires, and goes as far as the queue's grant."""
+        known = set(self.clock.published)
+        self.clock.tick()
+        for message_id, payload in list(self.clock.published.items()):
+            if message_id not in known and isinstance(payload, RunRequested):
+                self.queue.take(envelope_of(payload, f"group:{payload.group}", message_id))
+        self._see_grants()
+
     def _see_grants(self) -> None:
         for message_id, payload in self.queue.published.items():
             if isinstance(payload, RunGranted) and message_id not in self._taken:

@@ -11,10 +11,11 @@ import msgspec
 from msgspec import Meta
 
 from microclaw.core.groups import CHAT_CHARS_MAX
-from microclaw.core.tasks import PROMPT_CHARS_MAX
+from microclaw.core.tasks import PROMPT_CHARS_MAX, SCRIPT_CHARS_MAX
 
 Chat = Annotated[str, Meta(max_length=CHAT_CHARS_MAX)]
 Prompt = Annotated[str, Meta(min_length=1, max_length=PROMPT_CHARS_MAX)]
+Script = Annotated[str, Meta(max_length=SCRIPT_CHARS_MAX)]
 TaskId = Annotated[str, Meta(min_length=1, max_length=200)]
 ScheduleType = Literal["cron", "interval", "once"]
 ScheduleValue = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -31,6 +32,7 @@ class ScheduleArgs(msgspec.Struct, frozen=True):
     schedule_value: ScheduleValue
     context_mode: Literal["group", "isolated", ""] = ""
     target_group_jid: Chat = ""
+    script: Script = ""
 
 
 class ChangeArgs(msgspec.Struct, frozen=True):
@@ -42,6 +44,7 @@ class UpdateArgs(msgspec.Struct, frozen=True):
     prompt: Prompt | None = None
     schedule_type: ScheduleType | None = None
     schedule_value: ScheduleValue | None = None
+    script: Script | None = None
 
 
 class RegisterArgs(msgspec.Struct, frozen=True):

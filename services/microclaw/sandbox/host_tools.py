@@ -222,17 +222,21 @@ class HostTools:
                 chat, group, is_main = target.chat, target.folder, target.is_main
                 await self._owners_yes(
                     who, call_id, "task", chat, await self._groups(who),
-                    f"{args.schedule_type} {args.schedule_value}\n{args.prompt}",
+                    "\n".join(filter(None, (
+                        f"{args.schedule_type} {args.schedule_value}", args.prompt, args.script,
+                    ))),
                 )
         else:
             self._allow(who, "schedule_task", group)
         context = args.context_mode or cast(Literal["group"], TOOL_CONTEXT)
         command_id = who.id_in_answer(
             "schedule_task", group, args.prompt, args.schedule_type, args.schedule_value, context,
+            args.script,
         )
         created = await self._ask("scheduler", CreateTask(
             command_id=id_text(command_id), group=group, chat=chat, is_main=is_main,
             prompt=args.prompt, schedule=args.schedule_type, value=args.schedule_value, context=context,
+            script=args.script,
         ), TaskAnswer)
         task = created.task
         return f"Task {task.id} is scheduled ({task.schedule} {task.value}, {task.timezone})."
@@ -248,12 +252,12 @@ class HostTools:
         return f"Task {task.id} is {done[action]}."
 
     async def _update_task(self, who: Caller, call_id: str, args: UpdateArgs) -> str:
-        if args.prompt is None and args.schedule_type is None and args.schedule_value is None:
-            raise ToolRefused("nothing to change: give prompt, schedule_type or schedule_value")
+        if args.prompt is args.schedule_type is args.schedule_value is args.script is None:
+            raise ToolRefused("nothing to change: give prompt, schedule_type, schedule_value or script")
         task = (await self._ask("scheduler", ChangeTask(
             command_id=id_text(who.id_for(call_id, "update_task")), task_id=args.task_id, action="update",
             viewer=who.grant.group, viewer_is_main=who.grant.is_main,
-            prompt=args.prompt, schedule=args.schedule_type, value=args.schedule_value,
+            prompt=args.prompt, schedule=args.schedule_type, value=args.schedule_value, script=args.script,
         ), TaskAnswer)).task
         return f"Task {task.id} is changed ({task.schedule} {task.value}, {task.timezone})."
 
@@ -265,7 +269,10 @@ class HostTools:
         )
         rows = visible_tasks(answer.tasks, grant.group, grant.is_main)[:ROWS_MAX]
         return msgspec.json.encode([
-            msgspec.structs.replace(row, prompt=_short(row.prompt), last_result=_short(row.last_result)) for row in rows
+            msgspec.structs.replace(
+                row, prompt=_short(row.prompt), last_result=_short(row.last_result), script=_short(row.script),
+            )
+            for row in rows
         ]).decode()
 
     async def _search_messages(self, who: Caller, _call_id: str, args: SearchArgs) -> str:

@@ -32,7 +32,10 @@ class Presence:
 
     @asynccontextmanager
     async def shown(self, grant: RunGranted) -> AsyncIterator[None]:
-        """While the run is under way."""
+        """While the run is under way. One that mostly finds nothing to say is not announced."""
+        if grant.task is not None and (grant.task.script or grant.task.is_heartbeat):
+            yield
+            return
         begun = asyncio.Event()
         showing = asyncio.create_task(self._compose(grant, begun))
         try:

@@ -32,6 +32,7 @@ from microclaw.core.turns import (
 )
 from microclaw.core.worker import ToolCall, ToolReply, Turn, TurnDone
 from microclaw.sandbox.backend import EngineMissing, SandboxError, SpecRefused
+from microclaw.sandbox.heartbeat import not_needed
 from microclaw.sandbox.host_tools import Caller, HostTools
 from microclaw.sandbox.own_settings import OwnSettings
 from microclaw.sandbox.past import Past
@@ -141,7 +142,7 @@ class Turns:
             return failed(grant, error, retryable=True, visible=self._notes.is_visible(grant.run_id))
         if grant.expires_ms and self._clock_ms() > grant.expires_ms and not self._notes.is_begun(grant.run_id):
             return failed(grant, "the run could not begin in time", retryable=True)
-        return None
+        return not_needed(self._home, grant)
 
     async def _run(self, grant: RunGranted, grant_id: bytes) -> End:
         watch = await self._watch(grant.group)
@@ -187,6 +188,8 @@ class Turns:
                 now_ms=self._clock_ms(),
                 session=task.context if task else "group",
                 is_task=task is not None,
+                script=task.script if task else "",
+                model=self._settings.heartbeat.model if task and task.is_heartbeat else "",
                 deadline_s=watch.left_s(time.monotonic()),
             )
             return await worker.turn(turn, on_call, watch)

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine
 from microclaw.core import tasks
 from microclaw.core.errors import MicroclawError
 from microclaw.core.groups import is_chat, is_folder
+from microclaw.core.heartbeat import TASK_ID as HEARTBEAT_ID
 from microclaw.core.requests import (
     ChangeTask,
     CreateTask,
@@ -24,7 +25,7 @@ from microclaw.core.requests import (
     TasksAsked,
 )
 from microclaw.core.schedule import VALUE_CHARS_MAX, first_run, zone_named
-from microclaw.core.tasks import PROMPT_CHARS_MAX, TASKS_MAX, Task
+from microclaw.core.tasks import PROMPT_CHARS_MAX, SCRIPT_CHARS_MAX, TASKS_MAX, Task
 from microclaw.scheduler import store
 
 #: A command's id, at most; and at least 1.
@@ -103,7 +104,7 @@ class Commands:
             return Failed(reason=f"{command.group!r} is no group's folder: name a registered group")
         if not is_chat(command.chat):
             return Failed(reason=f"{command.chat!r} is no chat: write channel:id")
-        if (failed := _check(command.prompt, command.value)) is not None:
+        if (failed := _check(command.prompt, command.value, command.script)) is not None:
             return failed
         if store.count_of(db, command.group) >= TASKS_MAX:
             return Failed(reason=f"{command.group} has {TASKS_MAX} tasks already: cancel one first", code="conflict")
@@ -111,7 +112,7 @@ class Commands:
         task = Task(
             id=tasks.task_id_of(command.command_id), group=command.group, chat=command.chat, is_main=command.is_main,
             prompt=command.prompt, schedule=command.schedule, value=command.value.strip(), timezone=timezone,
-            context=command.context, catch_up=command.catch_up, created_ms=now,
+            context=command.context, catch_up=command.catch_up, script=command.script.strip(), created_ms=now,
             next_run_ms=first_run(command.schedule, command.value, zone_named(timezone), now),
         )
         store.add_task(db, task)
@@ -128,6 +129,11 @@ class Commands:
                 reason=f"{command.viewer} may not {command.action} a task of another group: ask the owner",
                 code="denied",
             )
+        if task.id == HEARTBEAT_ID and command.action in ("cancel", "update"):
+            return Failed(
+                reason="the heartbeat is the configuration's: `microclaw config set heartbeat.every_min 0` ends it",
+                code="denied",
+            )
         if command.action == "cancel":
             store.drop_task(db, task.id)
             return TaskAnswer(task=row_of(task))
@@ -138,26 +144,30 @@ class Commands:
         return TaskAnswer(task=row_of(changed))
 
     def _changed(self, task: Task, command: ChangeTask) -> Task | Failed:
-        now, zone = self._wall(), zone_named(task.timezone)
+        now, zone = self._wall(), zone_named(command.timezone or task.timezone)
         if command.action == "pause":
             return tasks.paused(task)
         if command.action == "resume":
             return tasks.resumed(task, now, zone)
         value = None if command.value is None else command.value.strip()
-        if (failed := _check(command.prompt, value)) is not None:
+        script = None if command.script is None else command.script.strip()
+        if (failed := _check(command.prompt, value, script)) is not None:
             return failed
         return tasks.updated(
             task, now, zone, prompt=command.prompt, schedule=command.schedule, value=value, catch_up=command.catch_up,
+            script=script, context=command.context,
         )
 
 
-def _check(prompt: str | None, value: str | None) -> Failed | None:
+def _check(prompt: str | None, value: str | None, script: str | None) -> Failed | None:
     if prompt is not None and not prompt.strip():
         return Failed(reason="the task's prompt is empty: say what is to be done")
     if prompt is not None and len(prompt) > PROMPT_CHARS_MAX:
         return Failed(reason=f"the task's prompt is longer than {PROMPT_CHARS_MAX} characters: put it into a file")
     if value is not None and len(value) > VALUE_CHARS_MAX:
         return Failed(reason=f"the schedule is longer than {VALUE_CHARS_MAX} characters")
+    if script is not None and len(script) > SCRIPT_CHARS_MAX:
+        return Failed(reason=f"the script is longer than {SCRIPT_CHARS_MAX} characters: put it into a file and call it")
     return None
 
 
@@ -170,7 +180,7 @@ def row_of(task: Task) -> TaskRow:
         status=_word(task.status, "paused", "active", "completed"),  # type: ignore[arg-type]
         catch_up=_word(task.catch_up, "latest", "skip", "all"),  # type: ignore[arg-type]
         next_run_ms=task.next_run_ms, last_run_ms=task.last_run_ms, last_result=task.last_result,
-        created_ms=task.created_ms,
+        created_ms=task.created_ms, script=task.script,
     )
 
 

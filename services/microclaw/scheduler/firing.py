@@ -17,9 +17,11 @@ from microclaw.bus.api import Draft
 from microclaw.bus.envelope import Envelope
 from microclaw.core import tasks
 from microclaw.core.groups import is_folder
+from microclaw.core.heartbeat import ALWAYS, ActiveHours
+from microclaw.core.heartbeat import TASK_ID as HEARTBEAT_ID
 from microclaw.core.ids import derived_id, id_from_text, id_time
 from microclaw.core.kinds import ReplyRequested, RunFinished, RunRequested, ScheduledTask
-from microclaw.core.schedule import Schedule, ScheduleError, first_run, plan, zone_named
+from microclaw.core.schedule import Plan, Schedule, ScheduleError, first_run, plan, zone_named
 from microclaw.core.tasks import GROUP_NOT_FOUND, Task
 from microclaw.scheduler import store
 from microclaw.scheduler.tables import inbox, outbox
@@ -40,12 +42,14 @@ class Firing:
     """Tasks that are due become requests."""
 
     def __init__(
-        self, engine: Engine, *, wall: Callable[[], int], trouble: Trouble, log: logging.Logger | None = None
+        self, engine: Engine, *, wall: Callable[[], int], trouble: Trouble, log: logging.Logger | None = None,
+        heartbeat_hours: ActiveHours = ALWAYS,
     ) -> None:
         self.outbox = Outbox(engine, outbox, inbox)
         self._engine = engine
         self._wall = wall
         self._trouble = trouble
+        self._heartbeat_hours = heartbeat_hours
         self._log = log or logging.getLogger("microclaw.scheduler")
 
     def due(self) -> list[Task]:
@@ -101,10 +105,13 @@ class Firing:
             self._refuse(db, task, due_ms, f"{GROUP_NOT_FOUND}: {task.group}", now)
             return 0
         try:
-            planned = plan(task.schedule, task.value, zone_named(task.timezone), due_ms, now, task.catch_up)
+            zone = zone_named(task.timezone)
+            planned = plan(task.schedule, task.value, zone, due_ms, now, task.catch_up)
         except ScheduleError as error:
             self._refuse(db, task, due_ms, str(error), now)
             return 0
+        if task.id == HEARTBEAT_ID and not self._heartbeat_hours.hold(now, zone):
+            planned = Plan((), planned.next_run_ms)
         claimed = tuple(due for due in planned.fires if store.claim(db, task.id, due, now))
         store.keep_task(db, tasks.fired(task, claimed, planned.next_run_ms, now))
         for due in claimed:
@@ -129,18 +136,20 @@ class Firing:
         report = envelope.read(RunFinished)
         return self._end(
             report.run_id, ok=report.ok, result=report.result, error=report.error, visible=report.visible,
-            cause=envelope.message_id,
+            skipped=report.skipped, cause=envelope.message_id,
         )
 
     def give_up(self) -> int:
         """End the fires that nobody told the end of. Returns how many."""
         overdue = store.overdue_runs(self._engine, self._wall())
         for task in overdue:
-            self._end(task.open_run, ok=False, result="", error=NO_END, visible=False,
+            self._end(task.open_run, ok=False, result="", error=NO_END, visible=False, skipped=False,
                       cause=id_from_text(task.open_run))
         return len(overdue)
 
-    def _end(self, run_id: str, *, ok: bool, result: str, error: str, visible: bool, cause: bytes) -> bool:
+    def _end(
+        self, run_id: str, *, ok: bool, result: str, error: str, visible: bool, skipped: bool, cause: bytes
+    ) -> bool:
         now = self._wall()
         with self._engine.begin() as db:
             found = store.open_fire(db, run_id)
@@ -148,7 +157,7 @@ class Firing:
                 return False
             task = store.task_of(db, found[0])
             text = tasks.result_text(ok, result, error)
-            store.end_fire(db, run_id, tasks.log_status(ok), text, now)
+            store.end_fire(db, run_id, tasks.log_status(ok, skipped), text, now)
             if task is None:
                 return True
             after = tasks.ended(task, run_id, ok=ok, result=result, error=error, now_ms=now)
@@ -186,7 +195,10 @@ def _request(task: Task, due_ms: int, now: int) -> Draft:
     context: Literal["group", "isolated"] = "group" if task.context == "group" else "isolated"
     payload = RunRequested(
         group=task.group, chat=task.chat, is_main=task.is_main,
-        task=ScheduledTask(task_id=task.id, prompt=task.prompt, due_ms=due_ms, context=context),
+        task=ScheduledTask(
+            task_id=task.id, prompt=task.prompt, due_ms=due_ms, context=context, script=task.script,
+            is_heartbeat=task.id == HEARTBEAT_ID,
+        ),
     )
     message_id = derived_id(max(due_ms, 0), "task fire", task.id, due_ms)
     return Draft(f"group:{task.group}", payload, message_id=message_id, ts_ms=now)

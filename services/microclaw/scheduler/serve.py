@@ -8,15 +8,18 @@ import time
 from collections.abc import Sequence
 
 import msgspec
+from sqlalchemy import Engine
 
 from microclaw.bus.api import Delivery, Draft, Subscription
 from microclaw.bus.errors import BusTimeout, NoResponder, Refused
 from microclaw.bus.service import Service, now_ms
+from microclaw.core.heartbeat import active_hours
 from microclaw.core.requests import (
     ChangeTask,
     CreateTask,
     Failed,
     FireTask,
+    Group,
     Groups,
     GroupsAsked,
     TaskAnswer,
@@ -26,6 +29,7 @@ from microclaw.core.requests import (
 )
 from microclaw.scheduler.commands import COMMAND_ID_CHARS_MAX, Commands, row_of
 from microclaw.scheduler.firing import Firing
+from microclaw.scheduler.heartbeat import keep_heartbeat
 from microclaw.scheduler.zone import owner_zone
 from microclaw.store.engine import open_store
 from microclaw.store.heads import HEADS
@@ -38,6 +42,8 @@ SET_BACK_MS = 60_000
 RESEND_S = 5.0
 #: How long the router may take to say which groups there are, before tasks fire without knowing.
 GROUPS_S = 1.0
+#: Until the router knows a main group, it is asked so often.
+GROUPS_AGAIN_S = 2.0
 #: How often old rows are deleted, and fires without an end given up.
 TIDY_S = 3600
 
@@ -51,7 +57,7 @@ class Scheduler:
         self._commands = commands
         self._changed = asyncio.Event()
         self._unsent = asyncio.Event()
-        self._folders: frozenset[str] | None = None
+        self._groups: tuple[Group, ...] | None = None
 
     async def on_finished(self, delivery: Delivery) -> Sequence[Draft]:
         cause = delivery.envelope.message_id
@@ -126,6 +132,16 @@ class Scheduler:
             self._firing.forget()
             await asyncio.sleep(TIDY_S)
 
+    async def keep_heartbeat(self, engine: Engine, zone: str) -> None:
+        """See that there is one for the main group, as configured, as soon as the router knows that group."""
+        every_min = self._service.settings.heartbeat.every_min
+        while True:
+            await self._registered()
+            main = next((group for group in self._groups or () if group.is_main), None)
+            if keep_heartbeat(engine, main, every_min, zone, now_ms):
+                self._changed.set()
+            await asyncio.sleep(TIDY_S if main or not every_min else GROUPS_AGAIN_S)
+
     async def _registered(self) -> frozenset[str] | None:
         """The registered groups' folders, as the router says, or said last; None = it never answered."""
         try:
@@ -134,10 +150,10 @@ class Scheduler:
             )
         except (BusTimeout, NoResponder) as error:
             self._service.log.warning("the router does not say which groups there are", extra={"why": str(error)})
-            return self._folders
-        if isinstance(answer, Groups):
-            self._folders = frozenset(group.folder for group in answer.groups)
-        return self._folders
+        else:
+            if isinstance(answer, Groups):
+                self._groups = answer.groups
+        return None if self._groups is None else frozenset(group.folder for group in self._groups)
 
 
 def _offset_ms() -> int:
@@ -150,7 +166,10 @@ async def serve(service: Service) -> None:
     engine = open_store(service.home.database("scheduler"), HEADS["scheduler"])
     zone = owner_zone(service.settings.assistant.timezone)
     service.facts["timezone"] = zone
-    firing = Firing(engine, wall=now_ms, trouble=service.trouble, log=service.log)
+    firing = Firing(
+        engine, wall=now_ms, trouble=service.trouble, log=service.log,
+        heartbeat_hours=active_hours(service.settings.heartbeat.active_hours),
+    )
     scheduler = Scheduler(service, firing, Commands(engine, wall=now_ms, owner_zone=zone))
     service.spawn(scheduler.send(), "send fires")
     service.consume(
@@ -162,6 +181,7 @@ async def serve(service: Service) -> None:
     service.answer(FireTask, scheduler.on_fire)
     service.answer(TaskRunsAsked, scheduler.on_runs)
     service.spawn(scheduler.tidy(), "tidy")
+    service.spawn(scheduler.keep_heartbeat(engine, zone), "keep heartbeat")
     service.spawn(scheduler.keep_time(), "keep time")
     await service.ready()
     await service.stopping.wait()

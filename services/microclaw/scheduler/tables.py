@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, LargeBinary, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, LargeBinary, String, Table, Text, text
 
 from microclaw.store.outbox import outbox_tables
 from microclaw.store.schema import new_metadata
@@ -22,6 +22,7 @@ tasks = Table(
     Column("timezone", String(100), nullable=False),
     Column("context", String(20), nullable=False),
     Column("catch_up", String(20), nullable=False),
+    Column("script", Text, nullable=False, server_default=text("''")),
     Column("status", String(20), nullable=False),
     Column("next_run_ms", BigInteger, nullable=True),
     Column("last_run_ms", BigInteger, nullable=True),
@@ -41,7 +42,7 @@ fires = Table(
     Column("run_id", String(40), nullable=False, unique=True),
     Column("fired_ms", BigInteger, nullable=False),
     Column("ended_ms", BigInteger, nullable=True, index=True),
-    #: `fired`, then `success` or `error`.
+    #: `fired`, then `success`, `error` or `skipped`.
     Column("status", String(20), nullable=False),
     Column("result", Text, nullable=False),
 )

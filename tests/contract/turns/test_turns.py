@@ -203,3 +203,17 @@ async def test_the_service_answers_status_with_its_workers(desk: Desk) -> None:
     bus = await desk.made.connect("cli")
     status = await bus.request("sandbox", StatusAsked(), ServiceStatus)
     assert status.ready and status.facts["backend"] == "bubblewrap"
+
+
+async def test_a_tasks_check_runs_in_the_sandbox_and_decides(desk: Desk) -> None:
+    def task(script: str) -> ScheduledTask:
+        return ScheduledTask(task_id="t", prompt="#!say the door is open", due_ms=1, script=script)
+
+    (desk.made.home.groups / "fam").mkdir(exist_ok=True)
+    quiet = await desk.end(await desk.grant("", task=task("ls /workspace >&2; echo '{\"wakeAgent\": false}'")))
+    assert (quiet.ok, quiet.skipped, quiet.result, quiet.visible) == (True, True, "skipped by check", False)
+    woken = await desk.end(await desk.grant("", task=task("echo '{\"wakeAgent\": true}'")))
+    assert (woken.ok, woken.skipped, woken.result) == (True, False, "the door is open")
+    broken = await desk.end(await desk.grant("", task=task("cat /etc/shadow")))
+    assert (broken.ok, broken.retryable) == (False, False)
+    assert "the check before the task failed" in broken.error

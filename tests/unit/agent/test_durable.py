@@ -29,6 +29,7 @@ from microclaw.agent.tools.schemas import Args, ToolSpec
 from microclaw.agent.tools.toolbox import Toolbox
 from microclaw.agent.transcript import Transcript
 from microclaw.agent.workspace import Workspace
+from microclaw.core.check import Checked
 from microclaw.core.worker import Turn
 
 KINDS = ("effect", "look", "send_message")
@@ -54,6 +55,11 @@ class World:
         self.synced_bytes = 0
         #: Results that were on the disk when the power came back.
         self.results: dict[str, Result] = {}
+
+    async def check(self, _script: str) -> Checked:
+        """Finds something else each time."""
+        self.tick()
+        return Checked(wake=True, data=str(self.instants))
 
     def tick(self) -> None:
         self.instants += 1
@@ -133,7 +139,7 @@ def loop_for(world: World, plan: list[list[str]], workspace: Workspace) -> Loop:
     model = Fickle(world, plan)
     return Loop(
         model, Toolbox(workspace, ask_host, extra), (), Bounds(steps=20, tokens=10**6),
-        system=lambda _now_ms: "", doing=lambda _: None,
+        check=world.check, system=lambda _now_ms: "", doing=lambda _: None,
         compactor=Compactor(model, (), lambda _now_ms: "", lambda _turns: "", lambda _note: None),
     )
 
@@ -148,7 +154,7 @@ def live(world: World, plan: list[list[str]], root: Path) -> Outcome | None:
             return None
         try:
             workspace = Workspace(root=root, egress_socket=root / "none")
-            turn = Turn(run_id="r1", prompt="do it", now_ms=1)
+            turn = Turn(run_id="r1", prompt="do it", script="look first", now_ms=1)
             return asyncio.run(loop_for(world, plan, workspace).run(turn, transcript))
         except KilledError:
             return None

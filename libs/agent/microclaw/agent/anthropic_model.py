@@ -80,7 +80,7 @@ class AnthropicModel:
         # Everything up to here is the same at the next step: the provider need not read it again.
         messages[-1]["content"][-1]["cache_control"] = {"type": "ephemeral"}
         request: dict[str, Any] = {
-            "model": self._model,
+            "model": ask.model or self._model,
             "max_tokens": self._max_tokens,
             "system": [{"type": "text", "text": ask.system, "cache_control": {"type": "ephemeral"}}],
             "messages": messages,

@@ -73,7 +73,8 @@ class Step:
 
 
 ErrorCode = Literal[
-    "", "model_down", "rate_limited", "bad_key", "bad_request", "too_long", "budget", "stale_session", "crashed"
+    "", "model_down", "rate_limited", "bad_key", "bad_request", "too_long", "budget", "stale_session", "crashed",
+    "check_failed",
 ]
 
 
@@ -85,6 +86,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     error_code: ErrorCode = ""
     steps: int = 0
+    #: A task's check found nothing to do: the model was not asked.
+    skipped: bool = False
 
     @property
     def is_final(self) -> bool:
@@ -128,7 +131,7 @@ class TurnLog:
         A failed turn that did nothing is left out, for its messages come again in the next prompt.
         """
         if self.outcome is not None and self.outcome.ok:
-            return True
+            return not self.outcome.skipped
         return any(step.started or step.results for step in self.steps)
 
 

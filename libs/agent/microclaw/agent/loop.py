@@ -7,7 +7,7 @@ turn that was killed anywhere is simply run again, finds what it already knows, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from microclaw.agent.compaction import Compactor
@@ -17,6 +17,7 @@ from microclaw.agent.models import Ask, Model, ModelError
 from microclaw.agent.tools.schemas import ToolSpec
 from microclaw.agent.tools.toolbox import Toolbox, cut_middle
 from microclaw.agent.transcript import Transcript
+from microclaw.core.check import Checked, CheckError, with_data
 from microclaw.core.worker import DEADLINES_MAX, Turn
 
 #: A longer answer is cut: it has to fit a line to the host.
@@ -57,6 +58,7 @@ class Loop:
         toolbox: Toolbox,
         tools: tuple[ToolSpec, ...],
         bounds: Bounds,
+        check: Callable[[str], Awaitable[Checked]],
         system: Callable[[int], str],
         compactor: Compactor,
         doing: Callable[[str], None],
@@ -66,10 +68,13 @@ class Loop:
         self._toolbox = toolbox
         self._tools = tools
         self._bounds = bounds
+        self._check_first = check
         self._system = system
         self._compactor = compactor
         self._doing = doing
         self._first_wait_s = first_wait_s
+        #: Of the turn under way, "" = the usual one.
+        self._model_name = ""
         #: When the turn under way is ended, by the event loop's clock.
         self._ends_at = 0.0
 
@@ -81,11 +86,20 @@ class Loop:
         known = transcript.outcomes.get(turn.run_id)
         if known is not None and (known.is_final or (known.steps and turn.run_id not in transcript.turns)):
             return known  # in the second case its steps are forgotten: going on could do something twice
+        self._model_name = turn.model
+        prompt = turn.prompt
+        # Before the turn is in the transcript: one that is there has passed its check.
+        if turn.script and turn.run_id not in transcript.turns:
+            found = await self._checked(turn)
+            if isinstance(found, Outcome):
+                transcript.done(transcript.begin(turn.run_id, turn.prompt, turn.now_ms, turn.is_task), found)
+                return found
+            prompt = with_data(turn.prompt, found)
         now = asyncio.get_running_loop().time()
         if turn.run_id not in transcript.turns:
             self._doing("looking back")
             await self._compactor.make_room(turn.run_id, transcript, turn.now_ms)
-        log = transcript.begin(turn.run_id, turn.prompt, turn.now_ms, turn.is_task)
+        log = transcript.begin(turn.run_id, prompt, turn.now_ms, turn.is_task)
         self._ends_at, self._deadline_s = now + turn.deadline_s, float(turn.deadline_s)
         self._ends_at_last = now + DEADLINES_MAX * turn.deadline_s
         try:
@@ -100,6 +114,16 @@ class Loop:
             outcome = _failed(log, "budget", f"the turn took longer than {turn.deadline_s} s and was ended")
         transcript.done(log, outcome)
         return outcome
+
+    async def _checked(self, turn: Turn) -> Checked | Outcome:
+        """What the turn's script found, or the turn's end."""
+        self._doing("checking")
+        try:
+            found = await self._check_first(turn.script)
+        except CheckError as error:
+            line = " ".join(str(error).split())
+            return Outcome(ok=False, error=cut_middle(line, ERROR_CHARS_MAX), error_code="check_failed")
+        return found if found.wake else Outcome(ok=True, skipped=True)
 
     async def _run(self, log: TurnLog, transcript: Transcript) -> str:
         if log.steps:
@@ -130,7 +154,8 @@ class Loop:
         while True:
             tries += 1
             ask = Ask(
-                system=self._system(log.now_ms), turns=fits(turns), tools=self._tools, no_more_calls=no_more_calls
+                system=self._system(log.now_ms), turns=fits(turns), tools=self._tools, no_more_calls=no_more_calls,
+                model=self._model_name,
             )
             try:
                 return await self._model.say(ask)

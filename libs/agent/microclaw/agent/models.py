@@ -39,6 +39,8 @@ class Ask:
     tools: tuple[ToolSpec, ...]
     #: The answer must be text: the turn's last step.
     no_more_calls: bool = False
+    #: The model that is to answer, "" = the one of the setup.
+    model: str = ""
 
     @property
     def turn(self) -> TurnLog:

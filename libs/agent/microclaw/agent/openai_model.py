@@ -56,7 +56,7 @@ class OpenAIModel:
         )
 
     async def say(self, ask: Ask) -> Said:
-        if not self._model:
+        if not (ask.model or self._model):
             raise ModelError("bad_request", "no model is named; write [model] name = \"…\" in the configuration file")
         try:
             return await self._say(ask)
@@ -92,7 +92,7 @@ class OpenAIModel:
 
     def _request(self, ask: Ask) -> dict[str, Any]:
         request: dict[str, Any] = {
-            "model": self._model,
+            "model": ask.model or self._model,
             self._bound_name: self._max_tokens,
             "messages": _messages(ask, self._zone),
             "tools": [

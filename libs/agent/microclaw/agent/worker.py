@@ -8,6 +8,7 @@ from collections.abc import Callable
 from zoneinfo import ZoneInfo
 
 from microclaw.agent.archive import archive, as_told
+from microclaw.agent.check import run_check
 from microclaw.agent.compaction import Compactor
 from microclaw.agent.conversation import Call, Outcome, Result
 from microclaw.agent.loop import MODEL_WAIT_S, Bounds, Loop
@@ -79,6 +80,7 @@ class Worker:
             Toolbox(workspace, self._ask_host, extra),
             tools,
             Bounds(steps=setup.max_steps, tokens=setup.turn_tokens_max),
+            check=lambda script: run_check(script, workspace),
             system=system,
             compactor=self._past.compactor,
             doing=self._now_doing,
@@ -125,7 +127,7 @@ class Worker:
             self._run_id = ""
         self._send(TurnDone(
             run_id=turn.run_id, ok=outcome.ok, text=outcome.text, error=outcome.error,
-            error_code=outcome.error_code, steps=outcome.steps, compacted=compacted,
+            error_code=outcome.error_code, steps=outcome.steps, skipped=outcome.skipped, compacted=compacted,
         ))
 
     async def _alive(self, run_id: str) -> None:

@@ -84,6 +84,10 @@ class ScheduledTask(msgspec.Struct, frozen=True, kw_only=True):
     #: The moment it was due: together with `task_id` the name of this fire.
     due_ms: int
     context: Literal["group", "isolated"] = "isolated"
+    #: A shell script that runs in the group's sandbox first: what it says decides whether the model is asked.
+    script: str = ""
+    #: It is the house's own look at HEARTBEAT.md: nothing to do and nothing to say are its usual ends.
+    is_heartbeat: bool = False
 
 
 class RunRequested(Payload, frozen=True, kw_only=True, tag="run.requested"):
@@ -133,6 +137,8 @@ class RunFinished(Payload, frozen=True, kw_only=True, tag="run.finished"):
     visible: bool = False
     #: What was said, for the task log (cut to `core.tasks.RESULT_CHARS_MAX`).
     result: str = ""
+    #: It was a task with nothing to do: no model was asked; `result` says who found that.
+    skipped: bool = False
 
 
 class ReplyRequested(Payload, frozen=True, kw_only=True, tag="reply.requested"):

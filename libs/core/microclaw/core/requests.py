@@ -199,6 +199,8 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
     created_ms: int = 0
     #: What becomes of missed times: one run for the latest, none, or all (`core.schedule.CatchUp`).
     catch_up: Literal["latest", "skip", "all"] = "latest"
+    #: Decides before each run whether the model is asked; "" = it always is.
+    script: str = ""
 
 
 class CreateTask(Request, frozen=True, kw_only=True, tag="tasks.create"):
@@ -214,6 +216,7 @@ class CreateTask(Request, frozen=True, kw_only=True, tag="tasks.create"):
     context: Literal["group", "isolated"] = "isolated"
     is_main: bool = False
     catch_up: Literal["latest", "skip", "all"] = "latest"
+    script: str = ""
 
 
 class ChangeTask(Request, frozen=True, kw_only=True, tag="tasks.change"):
@@ -229,6 +232,10 @@ class ChangeTask(Request, frozen=True, kw_only=True, tag="tasks.change"):
     schedule: str | None = None
     value: str | None = None
     catch_up: Literal["latest", "skip", "all"] | None = None
+    context: Literal["group", "isolated"] | None = None
+    timezone: str | None = None
+    #: "" = none any more.
+    script: str | None = None
 
 
 class TasksAsked(Request, frozen=True, kw_only=True, tag="tasks.list"):
@@ -257,7 +264,7 @@ class TaskRunRow(msgspec.Struct, frozen=True, kw_only=True):
     fired_ms: int
     #: None = it is under way.
     ended_ms: int | None
-    #: `fired`, then `success` or `error`.
+    #: `fired`, then `success`, `error` or `skipped` (nothing to do: no model was asked).
     status: str
     result: str
     run_id: str

@@ -21,6 +21,7 @@ from msgspec import Meta
 
 from microclaw.core.channel_settings import NOT_A_URL, Channels, channels_problem, is_url
 from microclaw.core.errors import UsageError
+from microclaw.core.heartbeat import active_hours
 from microclaw.core.settings_section import Section
 
 #: A larger file is not a configuration.
@@ -180,6 +181,20 @@ class Budget(Section, frozen=True, kw_only=True):
     ] = msgspec.field(default_factory=dict)
 
 
+class Heartbeat(Section, frozen=True, kw_only=True):
+    """Now and then the main group's agent looks at its HEARTBEAT.md, unasked. An empty file costs nothing."""
+
+    every_min: Annotated[
+        int, Meta(ge=0, le=7 * 24 * 60, description="How often, minutes; 0 = never.")
+    ] = 0
+    active_hours: Annotated[
+        str, Meta(max_length=20, description='Only then, by the owner\'s clock ("08:00-22:00"); "" = always.')
+    ] = ""
+    model: Annotated[
+        str, Meta(max_length=200, description='Its model, a cheap one; "" = `model.name`.')
+    ] = ""
+
+
 class Console(Section, frozen=True, kw_only=True):
     """The chat in the terminal."""
 
@@ -260,6 +275,7 @@ class Settings(Section, frozen=True, kw_only=True):
     egress: Egress = Egress()
     budget: Budget = Budget()
     approvals: Approvals = Approvals()
+    heartbeat: Heartbeat = Heartbeat()
     console: Console = Console()
     channels: Channels = Channels()
     senders: Senders = Senders()
@@ -389,6 +405,10 @@ def _check(settings: Settings) -> None:
     budget = settings.budget
     if not budget.prices and (budget.money_per_day or any(limit.money_per_day for limit in budget.groups.values())):
         raise _Wrong(("budget", "money_per_day"), 'needs [budget.prices."MODEL"] with input and output, to be kept')
+    try:
+        active_hours(settings.heartbeat.active_hours)
+    except UsageError:
+        raise _Wrong(("heartbeat", "active_hours"), "must be a span of the day such as 08:00-22:00") from None
     for entry in settings.egress.allow:
         host = _HOST.match(entry)
         if not host or not 0 < int(host["port"] or 443) < 1 << 16:

@@ -17,6 +17,8 @@ from microclaw.core.ids import derived_id, id_text
 RESULT_CHARS_MAX = 200
 #: Longest prompt of a task.
 PROMPT_CHARS_MAX = 32_000
+#: Longest script of a task.
+SCRIPT_CHARS_MAX = 16_000
 #: Tasks that a group may have.
 TASKS_MAX = 500
 #: A fire whose end nobody told is given up after this. The queue gives up a lost run much earlier and says so: this
@@ -27,6 +29,8 @@ OPEN_MS_MAX = 6 * 3600 * 1000
 GROUP_NOT_FOUND = "Group not found"
 #: What is kept of a run that said nothing.
 SILENT_RESULT = "Completed"
+#: And of one whose script found nothing to do.
+SKIPPED_RESULT = "skipped by check"
 
 #: Context of a task made by the host's own commands (and of one that names none we know), and by an agent's tool.
 HOST_CONTEXT = "isolated"
@@ -67,6 +71,8 @@ class Task:
     is_main: bool = False
     context: str = HOST_CONTEXT
     catch_up: str = "latest"
+    #: Runs first, and decides whether the model is asked; "" = it always is.
+    script: str = ""
     status: str = Status.ACTIVE
     #: None = never again.
     next_run_ms: int | None = None
@@ -157,9 +163,11 @@ def result_text(ok: bool, result: str | None, error: str | None) -> str:
     return text[:RESULT_CHARS_MAX]
 
 
-def log_status(ok: bool) -> str:
+def log_status(ok: bool, skipped: bool = False) -> str:
     """The word for it in the log."""
-    return "success" if ok else "error"
+    if not ok:
+        return "error"
+    return "skipped" if skipped else "success"
 
 
 def status_after_run(status: str, next_run_ms: int | None, error: str | None = None) -> str:
@@ -216,9 +224,10 @@ def resumed(task: Task, now_ms: int, zone: ZoneInfo) -> Task:
 
 def updated(
     task: Task, now_ms: int, zone: ZoneInfo, *, prompt: str | None = None, schedule: str | None = None,
-    value: str | None = None, catch_up: str | None = None,
+    value: str | None = None, catch_up: str | None = None, script: str | None = None, context: str | None = None,
 ) -> Task:
-    """With these fields changed. A new schedule starts from now, and wakes a completed task; a paused one stays so.
+    """With these fields changed. A new schedule or zone starts from now, and wakes a completed task; a paused one stays
+    so. `zone` is the one that holds afterwards.
 
     :raises ScheduleError: the new schedule can't be.
     """
@@ -227,9 +236,11 @@ def updated(
     task = replace(
         task, prompt=task.prompt if prompt is None else prompt,
         catch_up=task.catch_up if catch_up is None else catch_up,
+        script=task.script if script is None else script, context=task.context if context is None else context,
     )
-    if schedule is None and value is None:
+    if schedule is None and value is None and zone.key == task.timezone:
         return task
+    task = replace(task, timezone=zone.key)
     schedule, value = schedule or task.schedule, task.value if value is None else value
     status = Status.ACTIVE if task.status == Status.COMPLETED else task.status
     return replace(

@@ -7,10 +7,11 @@ from enum import StrEnum
 
 import msgspec
 
+from microclaw.core.heartbeat import worth_saying
 from microclaw.core.ids import derived_id
 from microclaw.core.kinds import RunFinished, RunGranted
 from microclaw.core.prompt import format_messages, format_task, split
-from microclaw.core.tasks import RESULT_CHARS_MAX
+from microclaw.core.tasks import RESULT_CHARS_MAX, SKIPPED_RESULT
 from microclaw.core.text import strip_internal
 from microclaw.core.worker import DEADLINES_MAX, LINE_BYTES_MAX, TurnDone
 
@@ -43,6 +44,7 @@ _SAID = {
     "budget": "the turn used up what it may",
     "stale_session": "the agent's session was lost and starts anew",
     "crashed": "the agent broke",
+    "check_failed": "the check before the task failed",
 }
 
 
@@ -190,11 +192,14 @@ def ended(grant: RunGranted, done: TurnDone, *, visible: bool, key: str) -> End:
     :param visible: something of it reached a chat before.
     :param key: name of the secret that holds the model's key, for the owner's remedy.
     """
-    said = cut(strip_internal(done.text))
+    answer = cut(strip_internal(done.text))
+    said = worth_saying(answer) if grant.task is not None and grant.task.is_heartbeat else answer
+    if done.skipped:
+        return skipped(grant, SKIPPED_RESULT)
     if done.ok:
         finished = RunFinished(
             run_id=grant.run_id, attempt=grant.attempt, group=grant.group, ok=True,
-            visible=visible or bool(said), result=said[:RESULT_CHARS_MAX],
+            visible=visible or bool(said), result=answer[:RESULT_CHARS_MAX],
         )
         return End(said, finished)
     code = done.error_code or "crashed"
@@ -204,6 +209,13 @@ def ended(grant: RunGranted, done: TurnDone, *, visible: bool, key: str) -> End:
     meaning = _SAID[code].format(key=key or "NAME")
     error = f"{meaning} ({done.error})" if done.error and done.error not in meaning else meaning
     return End(reply, failed(grant, error, retryable=retryable, visible=visible or bool(reply)).finished)
+
+
+def skipped(grant: RunGranted, why: str) -> End:
+    """The end of a task's run that had nothing to do."""
+    return End("", RunFinished(
+        run_id=grant.run_id, attempt=grant.attempt, group=grant.group, ok=True, result=why, skipped=True,
+    ))
 
 
 def failed(grant: RunGranted, error: str, *, retryable: bool, visible: bool = False) -> End:

@@ -56,6 +56,10 @@ class Turn(HostLine, frozen=True, kw_only=True, tag="turn"):
     #: `compact`: have the conversation told to the model as a summary from now on; `uncompact`: take that back. The
     #: prompt is empty then, and the end's text is for the owner.
     do: Literal["answer", "compact", "uncompact"] = "answer"
+    #: Run this shell script first; the model is asked only if it says so (`core.check`).
+    script: str = ""
+    #: The model for this turn, "" = the usual one.
+    model: str = ""
 
 
 class ToolReply(HostLine, frozen=True, kw_only=True, tag="tool_reply"):
@@ -104,8 +108,11 @@ class TurnDone(WorkerLine, frozen=True, kw_only=True, tag="turn_done"):
     error: str = ""
     #: `model_down` and `crashed` are worth another try; `bad_key`, `bad_request`, `too_long`, `budget` are not.
     error_code: Literal[
-        "", "model_down", "rate_limited", "bad_key", "bad_request", "too_long", "budget", "stale_session", "crashed"
+        "", "model_down", "rate_limited", "bad_key", "bad_request", "too_long", "budget", "stale_session", "crashed",
+        "check_failed",
     ] = ""
+    #: The script said that there is nothing to do: the model was not asked.
+    skipped: bool = False
     steps: int = 0
     #: The conversation had become too long and was compacted for this turn: where its text is now, for the owner.
     compacted: str = ""

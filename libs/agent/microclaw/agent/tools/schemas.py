@@ -91,6 +91,13 @@ ScheduleValue = Annotated[str, Meta(description=(
 ))]
 
 
+Script = Annotated[str, Meta(description=(
+    'Bash that runs first, at no cost, and should print {"wakeAgent": true or false, "data": …} as its last line: only '
+    "with true you are woken, and told the data. Use it for what is looked at often and seldom needs you; try it out "
+    "with bash first. At most 60 s; it should change nothing."
+))]
+
+
 class ScheduleTask(Args, frozen=True):
     """Have yourself run later with a prompt, once or again and again. In context `group` the run knows this
     conversation, in `isolated` it knows only the prompt, so write everything needed into it."""
@@ -100,6 +107,7 @@ class ScheduleTask(Args, frozen=True):
     schedule_value: ScheduleValue
     context_mode: Literal["group", "isolated"] = "group"
     target_group_jid: Annotated[str, Meta(description="Another registered chat; only the main group may.")] = ""
+    script: Script = ""
 
 
 class ListTasks(Args, frozen=True):
@@ -131,6 +139,7 @@ class UpdateTask(Args, frozen=True):
     prompt: str | None = None
     schedule_type: ScheduleType | None = None
     schedule_value: ScheduleValue | None = None
+    script: Annotated[str | None, Meta(description='As in schedule_task; "" takes it away.')] = None
 
 
 class RegisterGroup(Args, frozen=True):
