@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Literal, TypeVar, cast
 
 from microclaw.bus.api import Bus, Draft
@@ -13,6 +14,8 @@ from microclaw.core.chat_commands import (
     Typed,
     compact_text,
     help_text,
+    memory_text,
+    model_text,
     status_text,
     stop_text,
     tasks_text,
@@ -33,6 +36,8 @@ from microclaw.core.requests import (
     UsageAsked,
     UsageRows,
 )
+from microclaw.core.settings import Model
+from microclaw.router.memory import memory_of
 
 #: How long another room may take for an answer to the owner.
 ASK_S = 2.0
@@ -45,8 +50,12 @@ Answer = TypeVar("Answer", Runs, Tasks, UsageRows)
 class ChatCommands:
     """Answers commands."""
 
-    def __init__(self, bus: Bus, folders: Callable[[], set[str]], clock_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, bus: Bus, folders: Callable[[], set[str]], clock_ms: Callable[[], int], *, groups: Path, model: Model,
+    ) -> None:
         self._bus = bus
+        self._groups = groups
+        self._model = model
         self._folders = folders
         self._clock_ms = clock_ms
 
@@ -55,7 +64,7 @@ class ChatCommands:
     ) -> list[Draft]:
         """What the command causes: a word in its chat, and for some a word to the sandbox."""
         ts_ms = id_time(cause)
-        meant = typed.group or group.folder
+        meant = typed.group if typed.group and typed.command is not ChatCommand.MODEL else group.folder
         if meant != group.folder and not (_sees_all(group, role) and meant in self._folders()):
             return [_said(received.chat, f"There is no group {meant!r} here; `microclaw groups` lists them.", cause)]
         drafts: list[Draft] = []
@@ -85,7 +94,7 @@ class ChatCommands:
                 )
             case ChatCommand.STATUS:
                 return status_text(await self._ask("queue", RunsAsked(), Runs), meant, now, is_main=is_main)
-            case ChatCommand.TASKS:
+            case ChatCommand.CRON:
                 tasks = await self._ask(
                     "scheduler", TasksAsked(viewer=group.folder, viewer_is_main=is_main), Tasks
                 )
@@ -100,6 +109,11 @@ class ChatCommands:
                 return "A new conversation begins. What was said before is put aside, and written to `conversations`."
             case ChatCommand.COMPACT:
                 return compact_text(meant, undo=typed.undo)
+            case ChatCommand.MODEL:
+                return model_text(self._model.backend, self._model.name, typed.group)
+            case ChatCommand.MEMORY:
+                return memory_text(meant, *memory_of(self._groups, meant, is_main=group.is_main))
+        raise AssertionError(f"{typed.command} is read elsewhere")
 
     async def _ask(self, service: str, question: Request, answer: type[Answer]) -> Answer | None:
         """Its answer; None = it has none at present."""

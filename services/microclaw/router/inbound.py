@@ -23,6 +23,7 @@ from microclaw.core.pairing import read_typed
 from microclaw.core.people import Entry, Role, entry, may_command, may_decide, sender_of, shown
 from microclaw.core.policy import SenderVerdict, judge_sender
 from microclaw.core.requests import Group
+from microclaw.core.settings import Model
 from microclaw.core.text import is_worth_storing
 from microclaw.core.trigger import should_wake, trigger_of
 from microclaw.router.chat_commands import ChatCommands
@@ -42,7 +43,7 @@ class Inbound:
     def __init__(
         self, engine: Engine, outbox: Outbox, bus: Bus, registry: Registry, assistant_name: str,
         clock_ms: Callable[[], int], senders: Senders | None = None, *, people: People | None = None,
-        door: Door | None = None, paces: Paces | None = None,
+        door: Door | None = None, paces: Paces | None = None, model: Model | None = None,
     ) -> None:
         self._engine = engine
         self._outbox = outbox
@@ -54,7 +55,10 @@ class Inbound:
         self._people = people or People(engine, registry, clock_ms)
         self._door = door or Door(engine, outbox, bus, registry, self._people, assistant_name, clock_ms)
         self._paces = paces or Paces(clock_ms)
-        self._commands = ChatCommands(bus, lambda: {group.folder for group in registry.all()}, clock_ms)
+        self._commands = ChatCommands(
+            bus, lambda: {group.folder for group in registry.all()}, clock_ms, groups=registry.groups_folder,
+            model=model or Model(),
+        )
         #: A transaction let somebody in: what the tables hold is to be read again after it.
         self._changed = False
 

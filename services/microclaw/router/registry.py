@@ -50,7 +50,8 @@ class Registry:
         self, engine: Engine, folder: Path, clock_ms: Callable[[], int], trail: Trail | None = None
     ) -> None:
         self._engine = engine
-        self._folder = folder
+        #: Where the groups' folders are.
+        self.groups_folder = folder
         self._clock_ms = clock_ms
         self._trail = trail or Trail()
         #: What the table holds, by chat: this process is its only writer, and every message asks.
@@ -224,7 +225,7 @@ class Registry:
 
     def make_folders(self) -> None:
         """Make what is missing of the groups' folders and of the shared memory."""
-        make_folder(self._folder / "global", _STARTER_GLOBAL)
+        make_folder(self.groups_folder / "global", _STARTER_GLOBAL)
         for group in self.all():
             self._make_folder(group)
 
@@ -248,7 +249,7 @@ class Registry:
             })
 
     def _make_folder(self, group: Group) -> None:
-        folder = self._folder / group.folder
+        folder = self.groups_folder / group.folder
         make_folder(folder, _STARTER.format(title=group.name))
         (folder / "logs").mkdir(mode=0o700, exist_ok=True)
 

@@ -59,7 +59,7 @@ async def serve(service: Service) -> None:
     senders = Senders(list_path(settings.senders.allowlist, service.home), service.trouble)
     inbound = Inbound(
         engine, outbox, service.bus, registry, settings.assistant.name, now_ms, senders, people=people, door=door,
-        paces=paces,
+        paces=paces, model=settings.model,
     )
     sending = Sending(engine, outbox, service.bus, now_ms)
     deliveries = Deliveries(engine, outbox, service.bus, registry, paces, now_ms)

@@ -41,13 +41,15 @@ async def test_the_owner_is_answered_by_the_house_and_the_agent_never_sees_it() 
         connector, queue, owner = [await made.connect(name) for name in ("console", "cli", "cli")]
         for name in ("queue", "scheduler"):
             await made.ready(owner, name)
-        typed = ("/help", "/status", "/whoami", "/tasks", "/usage", "/stop", "/stop nowhere")
+        typed = (
+            "/help", "/status", "/whoami", "/cron", "/usage", "/stop", "/stop nowhere", "/model some-model", "/memory",
+        )
         for number, text in enumerate(typed, 1):
             await connector.publish(message("console:main", number, text))
-        replies = [each.read(ReplyRequested) for each in await heard(queue, "reply.requested", 7)]
+        replies = [each.read(ReplyRequested) for each in await heard(queue, "reply.requested", len(typed))]
         said = [reply.text for reply in replies]
         assert all(reply.chat == "console:main" and reply.origin == "notice" for reply in replies)
-        assert "/stop:" in said[0]
+        assert "/stop [GROUP]:" in said[0]
         assert said[1].startswith("All is quiet")
         assert "main group" in said[2] and "console:main" in said[2]
         assert said[3] == "Nothing is planned."
@@ -55,6 +57,8 @@ async def test_the_owner_is_answered_by_the_house_and_the_agent_never_sees_it() 
         assert "status" in said[4]
         assert said[5] == "Nothing is running in main."
         assert "no group 'nowhere'" in said[6]
+        assert "no language model" in said[7] and "microclaw config set" in said[7]
+        assert "main/CLAUDE.md: 0." in said[8] and "conversations in its folder: 0" in said[8]
         (control,) = [each.read(ControlRequested) for each in await heard(owner, "control.requested", 1)]
         assert (control.group, control.action) == ("main", "stop")
         await connector.publish(message("console:main", 9, "hello"))

@@ -8,10 +8,11 @@ import os
 import pytest
 from tests.fakes.agent_host import setup
 
-from microclaw.agent.memory import ALL_BYTES_MAX, DAY_BYTES_MAX, FILE_BYTES_MAX, NAMES
+from microclaw.agent.memory import ALL_BYTES_MAX, DAY_BYTES_MAX, FILE_BYTES_MAX
 from microclaw.agent.system_prompt import system_prompt
 from microclaw.agent.tools.errors import ToolError
 from microclaw.agent.workspace import Workspace
+from microclaw.core.memory_files import NAMES
 
 #: 2026-11-23 23:30 UTC: in Berlin it is the 24th already.
 NOW_MS = 1_795_476_600_000

@@ -17,10 +17,10 @@ from zoneinfo import ZoneInfo
 
 from microclaw.agent.conversation import TurnLog
 from microclaw.agent.reading import read_prompt
+from microclaw.core.memory_files import CONVERSATIONS_FOLDER
 from microclaw.core.requests import SessionTurn
 from microclaw.core.text import strip_internal
 
-FOLDER = "conversations"
 #: Of one message or answer, characters; of a page, bytes: what is beyond them is cut, with a note.
 TEXT_CHARS_MAX = 20_000
 PAGE_BYTES_MAX = 4_000_000
@@ -37,8 +37,8 @@ def archive(group_folder: Path, turns: Sequence[SessionTurn], *, assistant: str,
         group = _open_folder(str(group_folder), None)
         stack.callback(os.close, group)
         with contextlib.suppress(FileExistsError):
-            os.mkdir(FOLDER, 0o700, dir_fd=group)
-        pages = _open_folder(FOLDER, group)
+            os.mkdir(CONVERSATIONS_FOLDER, 0o700, dir_fd=group)
+        pages = _open_folder(CONVERSATIONS_FOLDER, group)
         stack.callback(os.close, pages)
         fresh = f".{name}.new"
         with contextlib.suppress(FileNotFoundError):
@@ -51,7 +51,7 @@ def archive(group_folder: Path, turns: Sequence[SessionTurn], *, assistant: str,
             file.flush()
             os.fsync(handle)
         os.replace(fresh, name, src_dir_fd=pages, dst_dir_fd=pages)
-    return f"{FOLDER}/{name}"
+    return f"{CONVERSATIONS_FOLDER}/{name}"
 
 
 def page(turns: Iterable[SessionTurn], *, assistant: str, zone: ZoneInfo) -> str:

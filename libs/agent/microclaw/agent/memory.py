@@ -12,18 +12,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from microclaw.agent.workspace import Workspace, read_text
+from microclaw.core.memory_files import DAYS_FOLDER, NAMES, PRIVATE_NAME
 
 #: Of a longer file only the beginning is told, of a day's notes only the end (the newest is there), in bytes.
 FILE_BYTES_MAX = 32_000
 DAY_BYTES_MAX = 8_000
 #: Of all files together; what comes later in the order is left out, with a note.
 ALL_BYTES_MAX = 128_000
-#: In both folders, the shared one first: who the assistant is, whom it serves, what it should know, how it works here.
-NAMES = ("IDENTITY.md", "SOUL.md", "USER.md", "CLAUDE.md", "AGENTS.md", "TOOLS.md")
-#: In the main group's folder alone: what the owner said in private is nothing for the others.
-PRIVATE_NAME = "MEMORY.md"
-#: Notes of a day, `memory/YYYY-MM-DD.md`: those of yesterday and today are told, in the main group.
-DAYS_FOLDER = "memory"
 
 
 def memory(workspace: Workspace, *, is_main: bool, now: datetime) -> Iterator[str]:
@@ -49,6 +44,7 @@ def _files(workspace: Workspace, *, is_main: bool, now: datetime) -> Iterator[tu
     if is_main:
         group = workspace.group
         yield f"Long-term memory ({group.name}/{PRIVATE_NAME})", _beginning(group / PRIVATE_NAME)
+        # Yesterday's and today's.
         for day in (now - timedelta(days=1), now):
             name = f"{day:%Y-%m-%d}.md"
             yield f"Notes of {day:%A} ({group.name}/{DAYS_FOLDER}/{name})", _end(group / DAYS_FOLDER, name)

@@ -1,5 +1,6 @@
-"""What the owner can tell the house in a chat: `/stop`, `/status`, … They go past the agent, so they work while it is
-stuck. From anybody else the same text is a message like any other. Pure: the router asks and says.
+"""What the owner (and an admin, of the chat's own group) can tell the house in a chat: `/stop`, `/status`, … It goes
+past the agent, so it works while that is stuck. From anybody else the same text is a message like any other. Pure: the
+router asks and says.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from microclaw.core.requests import RunRow, Runs, TaskRow, UsageRow
 ROWS_SHOWN_MAX = 10
 #: Of a prompt or an error, in a row.
 ROW_CHARS = 80
+#: A longer menu nobody reads.
+COMMANDS_MAX = 20
 
 
 class ChatCommand(StrEnum):
@@ -26,22 +29,49 @@ class ChatCommand(StrEnum):
     STOP = "stop"
     NEW = "new"
     COMPACT = "compact"
+    MEMORY = "memory"
+    MODEL = "model"
     USAGE = "usage"
-    TASKS = "tasks"
+    CRON = "cron"
+    APPROVE = "approve"
+    DENY = "deny"
+    PAIRING = "pairing"
 
 
-_MEANS: Mapping[ChatCommand, str] = {
-    ChatCommand.HELP: "what I understand",
-    ChatCommand.STATUS: "what runs, what waits, what failed lately",
-    ChatCommand.WHOAMI: "who you are to me, and which group this is",
-    ChatCommand.STOP: "end what I am doing here, at once",
-    ChatCommand.NEW: "begin a new conversation; the old one is put aside",
-    ChatCommand.COMPACT: "tell the model a summary of the conversation instead; /compact undo: all of it again",
-    ChatCommand.USAGE: "what the model has cost lately",
-    ChatCommand.TASKS: "what is planned",
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """All that there is to say of a command; help and the platforms' menus are made of it."""
+
+    means: str
+    #: Shown after the name in the help.
+    arguments: str = ""
+    #: Other words for it.
+    also: tuple[str, ...] = ()
+    #: Its words are read where it is decided (`core.approvals`, `core.pairing`); the owner's alone.
+    elsewhere: bool = False
+
+
+COMMANDS: Mapping[ChatCommand, Definition] = {
+    ChatCommand.HELP: Definition("what I understand", also=("commands",)),
+    ChatCommand.STATUS: Definition("what runs, what waits, what failed lately", also=("queue",)),
+    ChatCommand.WHOAMI: Definition("who you are to me, and which group this is"),
+    ChatCommand.STOP: Definition("end what I am doing here, at once", "[GROUP]"),
+    ChatCommand.NEW: Definition("begin a new conversation; the old one is put aside", "[GROUP]", ("reset",)),
+    ChatCommand.COMPACT: Definition(
+        "tell the model a summary of the conversation instead; undo: all of it again", "[undo] [GROUP]"
+    ),
+    ChatCommand.MEMORY: Definition("what I read at every turn, and how much it is", "[GROUP]"),
+    ChatCommand.MODEL: Definition("which model thinks, and how to change it"),
+    ChatCommand.USAGE: Definition("what the model has cost lately", "[GROUP]"),
+    ChatCommand.CRON: Definition("what is planned", also=("tasks",)),
+    ChatCommand.APPROVE: Definition("allow what I asked you for", "CODE once|always", elsewhere=True),
+    ChatCommand.DENY: Definition("don't allow it", "CODE", elsewhere=True),
+    ChatCommand.PAIRING: Definition("who waits to be let in", "[approve|deny CHANNEL CODE]", elsewhere=True),
 }
-_ALSO = {"commands": ChatCommand.HELP, "reset": ChatCommand.NEW, "cron": ChatCommand.TASKS}
-_TYPED = re.compile(r"/([a-z]+)(?:@\S+)?(\s+undo)?(?:\s+([A-Za-z0-9_-]{1,64}))?\s*\Z", re.IGNORECASE)
+_WORDS: Mapping[str, ChatCommand] = {
+    word: command for command, definition in COMMANDS.items() for word in (str(command), *definition.also)
+}
+_TYPED = re.compile(r"/([a-z]+)(\s+undo)?(?:\s+([A-Za-z0-9._/:-]{1,100}))?\s*\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +86,27 @@ class Typed:
 
 
 def read_command(text: str) -> Typed | None:
-    """The command that this text is, None = it is none."""
+    """The command that this text is, None = it is none (or one that is read elsewhere)."""
     match = _TYPED.match(text.strip())
-    if match is None:
+    command = _WORDS.get(match[1].lower()) if match is not None else None
+    if match is None or command is None or COMMANDS[command].elsewhere:
         return None
-    word = match[1].lower()
-    command = _ALSO.get(word) or next((each for each in ChatCommand if each == word), None)
-    if command is None or (match[2] and command is not ChatCommand.COMPACT):
+    if match[2] and command is not ChatCommand.COMPACT:
         return None
     return Typed(command, match[3] or "", undo=bool(match[2]))
 
 
+def menu() -> list[tuple[str, str]]:
+    """Each command and what it does, for platforms that show a list of them."""
+    return [(str(command), definition.means) for command, definition in COMMANDS.items()]
+
+
 def help_text() -> str:
     """The answer to `/help`."""
-    lines = [f"/{command}: {means}" for command, means in _MEANS.items()]
+    lines = [
+        f"/{command}{f' {definition.arguments}' if definition.arguments else ''}: {definition.means}"
+        for command, definition in COMMANDS.items()
+    ]
     return "\n".join(["Everything you write goes to the agent, save these:", *lines])
 
 
@@ -99,7 +136,7 @@ def status_text(runs: Runs | None, group: str, now_ms: int, *, is_main: bool) ->
 
 
 def tasks_text(tasks: Iterable[TaskRow] | None) -> str:
-    """The answer to `/tasks`. None: the scheduler does not answer."""
+    """The answer to `/cron`. None: the scheduler does not answer."""
     if tasks is None:
         return "The scheduler does not answer at present; look with `microclaw status`."
     lines = [
@@ -129,6 +166,27 @@ def usage_text(rows: Iterable[UsageRow] | None, group: str, *, is_main: bool) ->
 def compact_text(group: str, *, undo: bool) -> str:
     """The answer to `/compact`; what came of it the sandbox tells."""
     return f"I take the last compaction of {group} back." if undo else f"I sum up the conversation of {group}."
+
+
+def model_text(backend: str, name: str, wanted: str) -> str:
+    """The answer to `/model`. The configuration is the owner's to change, at the machine."""
+    change = f"microclaw config set model.name {wanted or 'NAME'}`, then `microclaw restart"
+    if backend == "local":
+        return (
+            "I have no language model: built-in skills answer. To give me one: `microclaw secrets set anthropic`, "
+            "`microclaw config set model.backend anthropic`, `microclaw config set model.key anthropic`, then "
+            "`microclaw restart`."
+        )
+    return f"{name or 'the usual model'}, by {backend}. To change it, at the machine: `{change}`."
+
+
+def memory_text(group: str, files: Iterable[tuple[str, int]], pages: int) -> str:
+    """The answer to `/memory`: name and bytes of each memory file, and how many earlier conversations are kept."""
+    lines = [f"{name}: {size / 1024:.1f} KiB" for name, size in files]
+    return "\n".join([
+        f"Read at every turn of {group}:" if lines else f"{group} has no memory files yet.", *lines,
+        f"Earlier conversations in its folder: {pages}.",
+    ])
 
 
 def stop_text(runs: Runs | None, group: str) -> str:
