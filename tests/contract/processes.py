@@ -56,11 +56,11 @@ class Installation:
         )
         log.close()
 
-    def kill(self, name: str) -> None:
-        """kill -9."""
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """kill -9, or by another signal that ends it."""
         process = self._running.pop(name)
-        process.kill()
-        process.wait()
+        process.send_signal(number)
+        process.wait(DEADLINE_S)
 
     def pid(self, name: str) -> int:
         return self._running[name].pid

@@ -46,11 +46,12 @@ class Desk:
     @classmethod
     @asynccontextmanager
     async def opened(
-        cls, *services: str, model: str = "scripted", sandbox: str = "", start: bool = True
+        cls, *services: str, model: str = "scripted", sandbox: str = "", more: str = "", start: bool = True
     ) -> AsyncIterator[Desk]:
+        """`more`: lines of the configuration's `[model]` after its backend."""
         async with installation() as made:
             with made.home.config.open("a") as config:
-                config.write(CONFIG.format(model=model, sandbox=sandbox))
+                config.write(CONFIG.format(model=model, sandbox=sandbox) + more)
             for name in ("broker", "egress", *services, *(("sandbox",) if start else ())):
                 made.start(name)
             desk = cls(made, await made.connect("queue"), await made.connect("console"))
