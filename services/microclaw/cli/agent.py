@@ -32,7 +32,7 @@ def run(context: Context, options: argparse.Namespace) -> int:
     text = sys.stdin.read() if options.message == "-" else options.message
     if not text.strip():
         raise UsageError("there is nothing to say: -m TEXT")
-    line = asyncio.run(_answer(context, chat_named(context, options.chat), text.strip(), options.timeout))
+    line = asyncio.run(answer(context, chat_named(context, options.chat), text.strip(), options.timeout))
     if context.json:
         context.dump(msgspec.to_builtins(line))
     elif line.origin != "notice":
@@ -42,7 +42,8 @@ def run(context: Context, options: argparse.Namespace) -> int:
     return 0
 
 
-async def _answer(context: Context, chat: str, text: str, timeout_s: float) -> ConsoleLine:
+async def answer(context: Context, chat: str, text: str, timeout_s: float) -> ConsoleLine:
+    """The first thing that is said in the chat after this. Raises UnhealthyError: nothing was, in time."""
     async with connected(context) as bus:
         conversation = Conversation(bus, chat)
         last = await conversation.last(timeout_s)

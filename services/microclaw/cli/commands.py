@@ -25,6 +25,8 @@ COMMANDS = {
     "chat": Command("chat", "talk to your assistant in the terminal"),
     "agent": Command("agent", "say one thing and print the answer"),
     "message": Command("message", "send a message to a chat, search past messages"),
+    "onboard": Command("onboard", "set it up step by step: model, name, channel, you as its owner, sandbox"),
+    "channels": Command("channels", "the chats it lives in: list, add, remove, login, logout, status"),
     "groups": Command("groups", "the chats it works in: list, show, add, rm"),
     "pairing": Command("pairing", "who wants to be let in: list, approve, deny, revoke"),
     "users": Command("users", "the people it knows: list, add, role, rm"),

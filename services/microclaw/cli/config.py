@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import tomllib
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -93,18 +94,29 @@ def _value(settings: Settings, key: str) -> object:
 
 
 def _set(context: Context, key: str, value: str) -> None:
-    path = context.home.config
-    seen = path.read_text(encoding="utf-8") if path.exists() else None
-    before = _value(Settings(), key)
-    text = changed(default_text() if seen is None else seen, key, toml_value(value, text=isinstance(before, str)))
-    settings = parse(text, context.env, where=str(path))
-    context.home.create()
-    write(path, text, seen)
+    settings = set_values(context, {key: value})
     shown = msgspec.to_builtins(_value(settings, key))
     if context.json:
         context.dump({"key": key, "value": shown})
     else:
         context.say(f"{key} = {toml(shown)}; it counts from the services' next start: microclaw down, microclaw up")
+
+
+def set_values(context: Context, values: Mapping[str, str]) -> Settings:
+    """Change settings in the file, all or none; returns what is in force then, in `context` too.
+
+    :raises UsageError: a key or a value is bad, or somebody else changed the file meanwhile.
+    """
+    path = context.home.config
+    seen = path.read_text(encoding="utf-8") if path.exists() else None
+    text = default_text() if seen is None else seen
+    for key, value in values.items():
+        text = changed(text, key, toml_value(value, text=isinstance(_value(Settings(), key), str)))
+    settings = parse(text, context.env, where=str(path))
+    context.home.create()
+    write(path, text, seen)
+    context.settings = settings
+    return settings
 
 
 def toml_value(value: str, *, text: bool) -> str:

@@ -61,6 +61,14 @@ class Context:
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)
 
+    def ask(self, question: str, default: str = "") -> str:
+        """What a person types; the default where they type nothing, or nobody is there to ask."""
+        if not sys.stdin.isatty():
+            return default
+        sys.stderr.write(question)
+        sys.stderr.flush()
+        return sys.stdin.readline().strip() or default
+
     def dump(self, value: object) -> None:
         """The one JSON value that --json prints."""
         import json

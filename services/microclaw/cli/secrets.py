@@ -59,7 +59,7 @@ def run(context: Context, options: argparse.Namespace) -> int:
     if groups and not hosts:
         raise UsageError("--group says whom a secret is lent to: name also the --host that it is for")
     kept = ask(context, SetSecret(
-        name=options.name, value=_value(options.name), must_exist=rotate, hosts=hosts, groups=groups,
+        name=options.name, value=value_of(options.name), must_exist=rotate, hosts=hosts, groups=groups,
     ), SecretAnswer).secret
     if context.json:
         context.dump(rows([kept])[0])
@@ -76,7 +76,8 @@ def _whom(row: SecretRow) -> str:
     return ", ".join(row.groups) or "all groups"
 
 
-def _value(name: str) -> str:
+def value_of(name: str) -> str:
+    """A secret's value, typed unseen or piped in. Raises UsageError: there is none, or too much."""
     if sys.stdin.isatty():
         value = getpass.getpass(f"Value of {name} (not shown): ")
     else:
