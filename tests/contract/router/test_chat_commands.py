@@ -61,7 +61,7 @@ async def test_the_owner_is_answered_by_the_house_and_the_agent_never_sees_it() 
         assert "main/CLAUDE.md: 0." in said[8] and "conversations in its folder: 0" in said[8]
         (control,) = [each.read(ControlRequested) for each in await heard(owner, "control.requested", 1)]
         assert (control.group, control.action) == ("main", "stop")
-        await connector.publish(message("console:main", 9, "hello"))
+        await connector.publish(message("console:main", 99, "hello"))
         (run,) = [each.read(RunRequested) for each in await heard(owner, "run.requested", 1)]
         assert [prompt.text for prompt in run.messages] == ["hello"]
 
