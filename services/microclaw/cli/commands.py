@@ -31,7 +31,7 @@ COMMANDS = {
     "pairing": Command("pairing", "who wants to be let in: list, approve, deny, revoke"),
     "users": Command("users", "the people it knows: list, add, role, rm"),
     "cron": Command("cron", "list, add and change scheduled tasks"),
-    "sessions": Command("sessions", "the agents' conversations: list, show"),
+    "sessions": Command("sessions", "the agents' conversations: list, show, export, fork"),
     "runs": Command("runs", "what runs, waits and lately failed"),
     "bus": Command("bus", "look at the bus: info, ls, sub, tail, replay, dlq, check, backup, …"),
     "config": Command("config", "show, check and change the configuration"),

@@ -4,6 +4,7 @@ followed, and only so much is read."""
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Collection
 from pathlib import Path
@@ -27,6 +28,10 @@ READ_BYTES_MAX = 4 << 20
 #: Turns in one answer, and characters of one text in it.
 TURNS_MAX = 200
 TEXT_CHARS_MAX = 20_000
+#: Characters of all texts in one answer: it has to fit an envelope, whatever its letters.
+ANSWER_CHARS_MAX = 200_000
+#: A longer conversation is not copied.
+FORK_BYTES_MAX = 64 << 20
 #: The transcript of a group's conversation, in its folder.
 TRANSCRIPT = "group.jsonl"
 
@@ -44,15 +49,60 @@ def sessions(folder: Path, live: Collection[str]) -> Sessions:
     return Sessions(sessions=tuple(sorted(found, key=lambda row: (-row.changed_ms, row.name))))
 
 
-def session(folder: Path, name: str, limit: int) -> Session | Failed:
-    """The last turns of one."""
+def session(folder: Path, name: str, limit: int, skip: int = 0) -> Session | Failed:
+    """The last turns of one, but `skip`; as many of them as fit an answer."""
+    path = _transcript(folder, name)
+    if path is None:
+        return _no_conversation(name)
+    turns = _turns(_tail(path))
+    turns = turns[: max(0, len(turns) - max(0, skip))][-max(1, min(limit, TURNS_MAX)):]
+    left = ANSWER_CHARS_MAX
+    for number, turn in enumerate(reversed(turns)):
+        left -= len(turn.prompt) + len(turn.answer) + len(turn.error)
+        if left < 0 and number:
+            return Session(turns=tuple(turns[-number:]))
+    return Session(turns=tuple(turns))
+
+
+def fork(folder: Path, name: str, group: str) -> Failed | None:
+    """Give the group, which has no session now, a copy of this conversation. None = done."""
+    path = _transcript(folder, name)
+    if path is None:
+        return _no_conversation(name)
+    source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(source, "rb") as file:
+        if os.fstat(source).st_size > FORK_BYTES_MAX:
+            return Failed(reason=f"{name} is larger than {FORK_BYTES_MAX >> 20} MiB: too much to be copied")
+        raw = file.read(FORK_BYTES_MAX)
+    fresh = folder / f"{group}.fork"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(mode=0o700)
+    handle = os.open(fresh / TRANSCRIPT, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "wb") as copy:
+        # A line that is just being written is not taken.
+        copy.write(raw[: raw.rfind(b"\n") + 1])
+        copy.flush()
+        os.fsync(handle)
+    fresh.rename(folder / group)
+    return None
+
+
+def exists(folder: Path, name: str) -> bool:
+    """Whether there is such a conversation."""
+    return _transcript(folder, name) is not None
+
+
+def _transcript(folder: Path, name: str) -> Path | None:
     group, _, aside = name.partition(".stale-")
     path = folder / name / TRANSCRIPT
-    if not is_folder(group) or (aside and not aside.isdigit()) or _facts(path) is None:
-        return Failed(
-            reason=f"there is no conversation {name[:70]!r}: `microclaw sessions list` shows them", code="not_found"
-        )
-    return Session(turns=tuple(_turns(_tail(path)))[-max(1, min(limit, TURNS_MAX)):])
+    known = is_folder(group) and (not aside or aside.isdigit()) and _facts(path) is not None
+    return path if known else None
+
+
+def _no_conversation(name: str) -> Failed:
+    return Failed(
+        reason=f"there is no conversation {name[:70]!r}: `microclaw sessions list` shows them", code="not_found"
+    )
 
 
 def to_archive(folder: Path, group: str) -> list[SessionTurn]:

@@ -12,6 +12,7 @@ from microclaw.bus.service import Retry
 from microclaw.core.home import Home
 from microclaw.core.ids import derived_id, id_text, id_time
 from microclaw.core.kinds import ControlRequested, ReplyRequested, RunGranted
+from microclaw.core.requests import Done, Failed, ForkSession
 from microclaw.core.settings import Settings
 from microclaw.core.turns import Watch
 from microclaw.core.worker import ToolCall, ToolReply, Turn
@@ -65,6 +66,31 @@ class Past:
                 "group": group, "why": error.strerror or str(error),
             })
         folder.rename(self._home.sessions / f"{group}.stale-{self._clock_ms()}")
+
+    async def on_fork(self, wanted: ForkSession, asker: str) -> Done | Failed:
+        """Answer `sessions.fork`."""
+        from microclaw.sandbox.conversations import exists, fork
+
+        if asker != "cli":
+            return Failed(reason=f"{asker} may not do that: use `microclaw sessions fork`", code="denied")
+        if await self._groups.group(wanted.group) is None:
+            return Failed(reason=f"there is no group {wanted.group[:70]!r}: `microclaw groups` lists them")
+        if wanted.name == wanted.group:
+            return Failed(reason=f"{wanted.group} has this conversation already")
+        failed: list[Failed] = []
+
+        def exchange() -> None:
+            # Before the other one goes: a wrong name changes nothing.
+            if exists(self._home.sessions, wanted.name):
+                self.set_aside(wanted.group)
+            if (failure := fork(self._home.sessions, wanted.name, wanted.group)) is not None:
+                failed.append(failure)
+
+        try:
+            await self._pool.begin_anew(wanted.group, exchange)
+        except OSError as error:
+            return Failed(reason=f"the conversation can't be copied: {error.strerror or error}", code="internal")
+        return failed[0] if failed else Done()
 
     async def change(self, wanted: ControlRequested, control_id: bytes) -> Draft:
         """Compact the group's conversation, or take that back; what the owner is told of it. Waits for the run under

@@ -8,7 +8,7 @@ import contextlib
 from microclaw.bus.api import Subscription
 from microclaw.bus.errors import BusTimeout, NoResponder
 from microclaw.bus.service import Service, now_ms
-from microclaw.core.requests import Groups, GroupsAsked, SessionAsked, SessionsAsked
+from microclaw.core.requests import ForkSession, Groups, GroupsAsked, SessionAsked, SessionsAsked
 from microclaw.core.turns import DELIVERIES_MAX
 from microclaw.sandbox.backend import Backend, SandboxError
 from microclaw.sandbox.by_hand import ByHand
@@ -67,9 +67,10 @@ async def serve(service: Service) -> None:
         on_change=lambda: service.facts.update(pool.facts), own=own.of, trouble=service.trouble,
     )
     tools = HostTools(service.bus, notes, now_ms, ask_for_recipients=settings.approvals.new_recipients)
+    past = Past(pool, home, settings, own, timezone=timezone, clock_ms=now_ms)
     turns = Turns(
         pool, tools, notes, home, settings, bus=service.bus, timezone=timezone, clock_ms=now_ms, own=own.of,
-        past=Past(pool, home, settings, own, timezone=timezone, clock_ms=now_ms),
+        past=past,
     )
     service.spawn(readiness.keep_looking(), "backend")
     service.consume(
@@ -85,6 +86,7 @@ async def serve(service: Service) -> None:
     )
     service.answer(SessionsAsked, turns.on_sessions)
     service.answer(SessionAsked, turns.on_session)
+    service.answer(ForkSession, past.on_fork)
     service.spawn(doors.begin(), "doors of earlier lives")
     service.spawn(_warm_main(service, pool), "main group's worker")
     service.spawn(_measure(service, readiness, pool), "deep probe")

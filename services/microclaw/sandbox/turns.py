@@ -133,7 +133,7 @@ class Turns:
         """Answer `sessions.show`."""
         from microclaw.sandbox.conversations import session
 
-        return await asyncio.to_thread(session, self._home.sessions, question.name, question.limit)
+        return await asyncio.to_thread(session, self._home.sessions, question.name, question.limit, question.skip)
 
     def _not_begun(self, grant: RunGranted, count: int) -> End | None:
         """The end of a run that may not begin (any more)."""

@@ -306,7 +306,10 @@ class SessionAsked(Request, frozen=True, kw_only=True, tag="sessions.show"):
     """To the sandbox: the last turns of a conversation, as the agent wrote them down. Answer: Session or Failed."""
 
     name: str
+    #: At most so many; fewer where more would not fit one answer.
     limit: int = 20
+    #: Not the last ones: so many of those are skipped.
+    skip: int = 0
 
 
 class SessionTurn(msgspec.Struct, frozen=True, kw_only=True):
@@ -318,6 +321,16 @@ class SessionTurn(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     #: Tools that it used, in order.
     tools: tuple[str, ...] = ()
+
+
+class ForkSession(Request, frozen=True, kw_only=True, tag="sessions.fork"):
+    """To the sandbox, from the owner: the group goes on with a copy of this conversation; what it had is put aside.
+
+    Waits for the group's run under way. Answer: Done or Failed.
+    """
+
+    name: str
+    group: str
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="sessions.show.answer"):
@@ -680,7 +693,7 @@ ANSWERED_BY: dict[type[Request], str] = {
     RunsAsked: "queue",
     CreateTask: "scheduler", ChangeTask: "scheduler", TasksAsked: "scheduler",
     ImportMessages: "router", SearchMessages: "router", FireTask: "scheduler", TaskRunsAsked: "scheduler",
-    SessionsAsked: "sandbox", SessionAsked: "sandbox",
+    SessionsAsked: "sandbox", SessionAsked: "sandbox", ForkSession: "sandbox",
     OpenDoor: "egress", CloseDoors: "egress",
     SetSecret: "egress", RemoveSecret: "egress", SecretsAsked: "egress",
     EgressRulesAsked: "egress", ChangeEgressRule: "egress", ExplainEgress: "egress",
