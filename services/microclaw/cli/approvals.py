@@ -1,4 +1,4 @@
-"""`microclaw approvals list|approve|deny|revoke`: what needs your yes."""
+"""`microclaw approvals list|approve|deny|grants|revoke`: what needs your yes, and what has it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ _SAID = {
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """`list [--all]`, `approve CODE [once|always]`, `deny CODE`, `revoke CODE`."""
+    """`list [--all]`, `approve CODE [once|always]`, `deny CODE`, `grants`, `revoke CODE`."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listed = actions.add_parser("list", help="what waits for you, and what always holds")
+    listed = actions.add_parser("list", help="what waits for you")
     listed.add_argument("--all", action="store_true", help="also what is over")
     approve = actions.add_parser("approve", help="yes")
     approve.add_argument("code", metavar="CODE")
     approve.add_argument("how", choices=("once", "always"), nargs="?", default="once", help="default: once")
     actions.add_parser("deny", help="no").add_argument("code", metavar="CODE")
+    actions.add_parser("grants", help="what you said yes to and still holds")
     actions.add_parser("revoke", help="take back what always holds").add_argument("code", metavar="CODE")
     for action in actions.choices.values():
         action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
@@ -35,7 +36,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(context: Context, options: argparse.Namespace) -> int:
     """Carry it out. Raises MicroclawError."""
     if options.action == "list":
-        return _list(context, everything=options.all)
+        return _list(context, None if options.all else ("pending",), "nothing waits for your yes")
+    if options.action == "grants":
+        return _list(context, ("always", "once"), "nothing has your yes")
     answer = cast(
         Literal["once", "always", "deny", "revoke"], options.how if options.action == "approve" else options.action
     )
@@ -46,12 +49,16 @@ def run(context: Context, options: argparse.Namespace) -> int:
     return 0
 
 
-def _list(context: Context, *, everything: bool) -> int:
-    found = ask(context, ApprovalsAsked(all=everything), Approvals).rows
+def _list(context: Context, states: tuple[str, ...] | None, nothing: str) -> int:
+    """Those in `states`; None = all that is remembered."""
+    found = [
+        row for row in ask(context, ApprovalsAsked(all=states is None), Approvals).rows
+        if states is None or row.state in states
+    ]
     if context.json:
         context.dump(rows(found))
     elif not found:
-        context.say("nothing waits for your yes")
+        context.say(nothing)
     for row in found if not context.json else ():
         _print(context, row)
     return 0

@@ -40,7 +40,7 @@ COMMANDS = {
     "egress": Command("egress", "where agents may go: list, allow, deny, forget, explain"),
     "usage": Command("usage", "what the model calls cost, in tokens and money"),
     "budget": Command("budget", "what the model may cost in a day: show, set, forget"),
-    "approvals": Command("approvals", "what needs your yes: list, approve, deny, revoke"),
+    "approvals": Command("approvals", "what needs your yes: list, approve, deny, grants, revoke"),
     "audit": Command("audit", "the log of every decision: tail, verify, export"),
     "migrate": Command("migrate", "take over another installation: from-nanoclaw PATH (--apply: do it)"),
     "doctor": Command("doctor", "look for what is wrong (--fix: mend it)"),

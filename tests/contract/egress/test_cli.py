@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-from tests.contract.egress.through_door import KEY
+from tests.contract.egress.through_door import KEY, call
+
+from microclaw.bus.client import connect as connect_bus
+from microclaw.core.requests import Door, OpenDoor
 
 CONFIG = """
 [supervisord]
@@ -108,3 +114,67 @@ def test_budgets_and_approvals_from_the_command_line(home, microclaw):
     assert unknown.returncode != 0 and "no such code" in unknown.stderr
     audited = [json.loads(line) for line in microclaw("audit", "export").stdout.splitlines()]
     assert [row["action"] for row in audited] == ["budget.set", "budget.set", "approval.answer"]
+
+    door = opened_door(home)
+    for host in ("one.example", "two.example"):
+        asked = asyncio.run(call(door, f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()))
+        assert asked.startswith(b"HTTP/1.1 403") and b"the owner was asked" in asked
+    waiting = json.loads(microclaw("approvals", "list", "--json").stdout)
+    codes = {row["action"]["target"]: row["code"] for row in waiting}
+    assert set(codes) == {"one.example:443", "two.example:443"} and {row["state"] for row in waiting} == {"pending"}
+    assert "nothing has your yes" in microclaw("approvals", "grants").stdout
+    assert microclaw("approvals", "approve", codes["one.example:443"], "always").returncode == 0
+    assert microclaw("approvals", "deny", codes["two.example:443"]).returncode == 0
+    assert "nothing waits" in microclaw("approvals", "list").stdout
+    (grant,) = json.loads(microclaw("approvals", "grants", "--json").stdout)
+    assert (grant["code"], grant["state"]) == (codes["one.example:443"], "always")
+    assert "one.example" in microclaw("egress", "list").stdout
+    assert len(json.loads(microclaw("approvals", "list", "--all", "--json").stdout)) == 2
+    assert microclaw("approvals", "revoke", grant["code"]).returncode == 0
+    assert json.loads(microclaw("approvals", "grants", "--json").stdout) == []
+    assert "one.example" not in microclaw("egress", "list").stdout
+
+
+def opened_door(home) -> Path:
+    """A worker's door, asked for over the bus."""
+    async def ask() -> Path:
+        bus = await connect_bus(home.bus, "cli", timeout_s=30)
+        try:
+            return Path((await bus.request("egress", OpenDoor(worker_id="w-1", group="home"), Door)).directory)
+        finally:
+            await bus.close()
+
+    return asyncio.run(ask())
+
+
+def test_ac69_each_way_to_falsify_the_audit_log_is_told_by_its_command(home, microclaw):
+    for number in range(6):
+        assert microclaw("egress", "deny", f"host-{number}.example").returncode == 0
+    assert microclaw("audit", "verify").returncode == 0
+    shown = microclaw("audit", "tail", "-n", "2").stdout.splitlines()
+    assert len(shown) == 2 and "host-5.example" in shown[1] and "egress.deny" in shown[1]
+    exported = [json.loads(line) for line in microclaw("audit", "export", "--after", "3").stdout.splitlines()]
+    assert [entry["number"] for entry in exported] == [4, 5, 6] and all(entry["hash"] for entry in exported)
+
+    table = sqlite3.connect(home.database("egress"), isolation_level=None)
+    rows = table.execute("SELECT * FROM egress_audit ORDER BY number").fetchall()
+    marks = ", ".join("?" * len(rows[0]))
+    for what, statements in {
+        "edited": ["UPDATE egress_audit SET outcome = 'allow' WHERE number = 2"],
+        "missing": ["DELETE FROM egress_audit WHERE number = 3"],
+        "edited at entry 4": [
+            "UPDATE egress_audit SET number = 99 WHERE number = 4",
+            "UPDATE egress_audit SET number = 4 WHERE number = 5",
+            "UPDATE egress_audit SET number = 5 WHERE number = 99",
+        ],
+        "truncated": ["DELETE FROM egress_audit WHERE number > 4"],
+    }.items():
+        for statement in statements:
+            table.execute(statement)
+        found = microclaw("audit", "verify")
+        assert found.returncode == 5 and what in found.stdout and "falsified" in found.stderr, (what, found)
+        assert json.loads(microclaw("audit", "verify", "--json").stdout)["faults"]
+        table.execute("DELETE FROM egress_audit")
+        table.executemany(f"INSERT INTO egress_audit VALUES ({marks})", rows)
+    table.close()
+    assert microclaw("audit", "verify").returncode == 0

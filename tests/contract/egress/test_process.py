@@ -149,6 +149,46 @@ async def test_asked_over_the_bus_and_killed_its_doors_come_back(home, upstream_
     assert leaks == [], "neither the journal, a database nor a log ever held the key"
 
 
+async def test_ac10_a_rotated_key_is_used_within_a_second_and_the_old_one_never_again(home, upstream):
+    used: list[bytes] = []
+
+    async def server(reader, writer):
+        head, _ = await read_request(reader)
+        used.append(head.lower().partition(b"authorization: bearer ")[2].split(b"\r\n")[0])
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    port = await upstream(server)
+    home.config.write_text(
+        f'[model]\nbackend = "openai"\nname = "m"\nkey = "llm"\nbase_url = "http://127.0.0.1:{port}"\n'
+    )
+    home.config.chmod(0o600)
+    with process(home, "broker"):
+        bus = await connect_bus(home.bus, "cli", timeout_s=30)
+        with process(home, "egress"):
+            await until_ready(bus)
+            await bus.request("egress", SetSecret(name="llm", value="first-key-1"), SecretAnswer)
+            door = Path((await bus.request("egress", OpenDoor(worker_id="w-1", group="home"), Door)).directory)
+            stopping = False
+
+            async def calling() -> None:
+                while not stopping:
+                    await call(door, post("/llm/v1/chat/completions", b"{}"))
+
+            worker = asyncio.create_task(calling())
+            await until(lambda: len(used) > 3)
+            begun = asyncio.get_running_loop().time()
+            await bus.request("egress", SetSecret(name="llm", value="second-key-2", must_exist=True), SecretAnswer)
+            answered = len(used)
+            await until(lambda: b"second-key-2" in used[answered:], within_s=1.0)
+            assert asyncio.get_running_loop().time() - begun < 1.0
+            await until(lambda: len(used) > answered + 5)
+            stopping = True
+            await worker
+        await bus.close()
+    # One call may have been under way when the answer came.
+    assert set(used[answered + 1:]) == {b"second-key-2"} and set(used) == {b"first-key-1", b"second-key-2"}
+
+
 async def test_the_owner_is_told_once_of_a_budget_though_egress_is_killed(home, upstream_port):
     home.config.write_text(
         f'[model]\nbackend = "openai"\nname = "m"\nbase_url = "http://127.0.0.1:{upstream_port}"\n'
