@@ -93,20 +93,25 @@ async def _sends(case: Case) -> dict[str, Any]:
     if case.given["send"] == "fails once":
         seen = await refused_once()
         return {"queued": seen.tries == 2, "sent_after_reconnect": seen.sent == ["one"]}
-    if case.given.get("connected") is False:
-        # The host restarts in any case: nothing that only memory holds comes through.
-        return {"sent": (await sent_while_away(list(case.given["send"]))).sent}
-    raise Unmapped(f"send: {case.given['send']}")
+    texts = case.given["send"]
+    if not isinstance(texts, list) or case.given.get("then", "host restarts") != "host restarts":
+        raise Unmapped(f"send: {texts}, then {case.given.get('then')}")
+    # Connected or not, the connector is away at first and the host restarts: nothing that only memory holds comes
+    # through.
+    return {"sent": (await sent_while_away(texts)).sent, "queued": case.given.get("connected") is False}
 
 
 def _disconnected(case: Case) -> dict[str, Any]:
     case.knows("disconnect")
+    if "log" in case.given["disconnect"] and case.given["disconnect"] not in ("logged out", "not a log-out"):
+        raise Unmapped(f"disconnect: {case.given['disconnect']}")
     logged_out = case.given["disconnect"] == "logged out"
     then = after_disconnect("wa", logged_out=logged_out, failures=1, chance=0.0)
     return {
         "reconnects": isinstance(then, Reconnect),
         "owner_told": isinstance(then, LoggedOut) and bool(then.trouble),
         "other_channels_keep_running": _are_apart(),
+        "process_exits": not isinstance(then, Reconnect | LoggedOut),
     }
 
 

@@ -15,7 +15,7 @@ from microclaw.core.requests import Failed
 async def answer(case: Case) -> dict[str, Any]:
     case.knows("folder", "registration", "registrations")
     if "folder" in case.given:
-        return {"valid": is_folder(case.given["folder"])}
+        return {"valid": is_folder(case.given["folder"] or "")}
     wanted = case.given.get("registrations") or ([case.given["registration"]] if "registration" in case.given else [])
     if not wanted:
         raise Unmapped("nothing to register")
@@ -44,7 +44,8 @@ def _facts(registration: dict[str, Any]) -> dict[str, Any]:
     others = set(registration) - {"jid", "folder", "name", "trigger", "requires_trigger", "container_config"}
     if others:
         raise Unmapped(f"registration: {', '.join(sorted(others))}")
-    facts = {
+    # What a registration does not name at all is as if it were empty.
+    facts = {"folder": ""} | {
         name: registration[name] for name in ("folder", "name", "trigger", "requires_trigger")
         if registration.get(name) is not None
     }

@@ -13,9 +13,11 @@ from microclaw.core.text import outbound
 async def answer(case: Case) -> dict[str, Any]:
     case.knows("assistant_name", "channel_prefix_flag", "agent_text", "ipc_text")
     flag = case.given.get("channel_prefix_flag")
+    if flag not in (True, False, None, "absent"):
+        raise Unmapped(f"channel_prefix_flag: {flag}")
     prefix = {"prefix": flag} if isinstance(flag, bool) else {}
     if "ipc_text" in case.given:
-        said = await _during_the_run(case.given["ipc_text"])
+        said = await _during_the_run(case.given["ipc_text"] or "")
     elif "agent_text" in case.given:
         said = case.given["agent_text"] or ""
     else:
