@@ -29,8 +29,9 @@ from microclaw.egress.upstream import Unreachable, connected
 
 #: Bodies, each way.
 BODY_BYTES_MAX = 256 << 20
-#: A body up to this size is read whole, so that sentinels in it are found; longer ones pass as they are.
-WHOLE_BYTES_MAX = 1 << 20
+#: A body up to this size is read whole, so that sentinels in it are found; longer ones pass as they are. Small, because
+#: one worker may have as many under way as a door takes connections.
+WHOLE_BYTES_MAX = 64 << 10
 #: From a request to its answer's first byte.
 ANSWER_S_MAX = 120.0
 

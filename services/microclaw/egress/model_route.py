@@ -85,7 +85,7 @@ class ModelRoute:
             call.detail = str(error)
             await _fail(wire, server, 502, f"the model's server is not reachable: {scrubber.masked_text(str(error))}")
         except TimeoutError:
-            call.detail = f"no answer within {self._answer_s:g} s"
+            call.detail = f"no answer within {self._answer_s:g} s, or none that ended within {CALL_S_MAX:g} s"
             await _fail(wire, server, 504, f"the model's server gave {call.detail}: try again, or another model")
         except BadMessage as bad:
             call.detail = bad.reason

@@ -11,6 +11,7 @@ import pytest
 from tests.contract.egress.through_door import KEY, call, connect, free_port, gate, post, read_request, until
 
 from microclaw.core.scrub import mask
+from microclaw.egress import model_route
 from microclaw.egress.dial import World
 from microclaw.egress.http_messages import Limits
 
@@ -196,6 +197,42 @@ async def test_an_answer_cut_in_the_middle_does_not_seem_whole(home, upstream):
         got = await call(await egress.doors.open("w1", "home", now_ms=1), post("/llm/v1/chat/completions", b"{}"))
         assert b"hello" in got and not got.endswith(b"0\r\n\r\n")
         await until(lambda: egress.audit.tail(1)[-1].outcome == "cut")
+
+
+async def test_an_answer_without_end_is_cut_at_its_size(home, upstream, monkeypatch):
+    async def server(reader, writer):
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n")
+        while True:
+            writer.write(b"x" * 10_000)
+            await writer.drain()
+
+    monkeypatch.setattr(model_route, "ANSWER_BYTES_MAX", 300_000)
+    port = await upstream(server)
+    async with gate(home, base_url=f"http://127.0.0.1:{port}", key="") as egress:
+        got = await call(await egress.doors.open("w1", "home", now_ms=1), post("/llm/v1/chat/completions", b"{}"))
+        assert 0 < len(got) < 400_000
+        await until(lambda: egress.audit.tail(1)[-1].outcome == "cut")
+        assert "longer than 300000 bytes" in egress.audit.tail(1)[-1].detail
+
+
+@pytest.mark.parametrize("begins", [False, True])
+async def test_a_call_ends_when_its_time_is_over(home, upstream, monkeypatch, begins):
+    async def server(reader, writer):
+        await read_request(reader)
+        if begins:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n")
+        while True:
+            writer.write(b"x" if begins else b"")
+            await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(model_route, "CALL_S_MAX", 0.5)
+    port = await upstream(server)
+    async with gate(home, base_url=f"http://127.0.0.1:{port}", key="") as egress:
+        got = await call(await egress.doors.open("w1", "home", now_ms=1), post("/llm/v1/chat/completions", b"{}"))
+        assert got.startswith(b"HTTP/1.1 200" if begins else b"HTTP/1.1 504"), got
+        assert b"no answer within" in got or begins
+        await until(lambda: "ended within 0.5 s" in egress.audit.tail(1)[-1].detail)
 
 
 async def test_a_worker_that_goes_away_ends_the_call(home, upstream):
