@@ -49,7 +49,10 @@ def run(context: Context, options: argparse.Namespace) -> int:
     if options.fix:
         fix(context)
     found: list[Finding] = []
-    for look in (python, configuration, folders, databases, supervisord, running, sandbox(options.deep), disk, clock):
+    looks = (
+        python, configuration, folders, databases, supervisord, running, sandbox(options.deep), channels, disk, clock,
+    )
+    for look in looks:
         found += look(context)
     if context.json:
         context.dump({"ok": not _failed(found), "checks": [asdict(one) for one in found]})
@@ -210,6 +213,30 @@ def sandbox(deep: bool) -> Callable[[Context], Iterator[Finding]]:
                 yield Finding("sandbox", "fail", "agents can't run: no sandbox works here", remedy)
 
     return look
+
+
+def channels(context: Context) -> Iterator[Finding]:
+    """What the connectors that are enabled need of this machine."""
+    try:
+        settings = context.settings.channels
+    except UsageError:
+        return
+    if not settings.imessage.enabled:
+        return
+    from microclaw.imessage.database import CantRead, OtherSchema, opened
+    from microclaw.imessage.serve import NO_ACCESS, database_path
+
+    path = database_path(settings.imessage)
+    try:
+        with opened(path) as messages:
+            yield Finding("imessage", "ok", f"{path}, {messages.last_rowid()} rows")
+    except CantRead as error:
+        yield Finding(
+            "imessage", "fail", str(error),
+            NO_ACCESS if error.denied else "is Messages set up on this Mac? Open it once, and log in",
+        )
+    except OtherSchema as error:
+        yield Finding("imessage", "fail", str(error), "update MicroClaw")
 
 
 def disk(context: Context) -> Iterator[Finding]:

@@ -91,6 +91,13 @@ class Imessage(Channel, frozen=True, kw_only=True):
         str, Meta(max_length=500, description='Messages\' database; "" = ~/Library/Messages/chat.db.')
     ] = ""
     osascript: Annotated[str, Meta(max_length=500, description="The program that sends.")] = "/usr/bin/osascript"
+    outbox: Annotated[
+        str,
+        Meta(
+            max_length=500,
+            description='Files to be sent are put there; "" = a folder beside Messages\' own, which it may read.',
+        ),
+    ] = ""
     poll_ms: Annotated[
         int, Meta(ge=100, le=60_000, description="How often to look for new messages, milliseconds.")
     ] = 500

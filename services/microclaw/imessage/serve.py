@@ -1,0 +1,72 @@
+"""The iMessage connector's wiring."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from microclaw.bus.service import Service
+from microclaw.channel.link import LoggedOut, Unreachable
+from microclaw.channel.open import Channel, open_channel
+from microclaw.core.channel_settings import Imessage
+from microclaw.imessage.database import CantRead, OtherSchema
+from microclaw.imessage.inbound import Inbound
+from microclaw.imessage.outbound import Outbound
+from microclaw.imessage.script import Osascript
+
+#: Where Messages itself keeps files: it may read there.
+_OUTBOX = "~/Library/Messages/Attachments/microclaw"
+#: How often marks of old tries are dropped, seconds.
+FORGET_S = 3600.0
+
+NO_ACCESS = (
+    "macOS does not let MicroClaw read your messages: give Full Disk Access to the program that starts it (System "
+    "Settings → Privacy & Security → Full Disk Access), then `microclaw restart imessage`"
+)
+
+
+def database_path(settings: Imessage) -> Path:
+    """Messages' database."""
+    return Path(settings.database or "~/Library/Messages/chat.db").expanduser().absolute()
+
+
+def outbox_path(settings: Imessage) -> Path:
+    """The folder for files on their way out."""
+    return Path(settings.outbox or _OUTBOX).expanduser()
+
+
+async def serve(service: Service) -> None:
+    """The connector's life."""
+    settings = service.settings.channels.imessage
+    path = database_path(settings)
+    async with open_channel(service) as channel:
+        osascript = Osascript(settings.osascript, service.home.run / "osascript.lock")
+        outbound = Outbound(channel, path, osascript, outbox_path(settings))
+        inbound = Inbound(channel, path, outbound.is_ours)
+
+        async def connect() -> None:
+            await _follow(channel, inbound, outbound, settings.poll_ms / 1000)
+
+        await channel.run(outbound, connect)
+
+
+async def _follow(channel: Channel, inbound: Inbound, outbound: Outbound, poll_s: float) -> None:
+    """Look for new rows for ever. That a look succeeded is the evidence that we are connected."""
+    loop = asyncio.get_running_loop()
+    forget_at = loop.time()
+    try:
+        while True:
+            await inbound.look()
+            if channel.link.state != "connected":
+                channel.link.connected("this Mac")
+            channel.link.event()
+            if loop.time() >= forget_at:
+                outbound.forget()
+                forget_at = loop.time() + FORGET_S
+            await asyncio.sleep(poll_s)
+    except CantRead as error:
+        if error.denied:
+            raise LoggedOut(NO_ACCESS) from error
+        raise Unreachable(str(error)) from error
+    except OtherSchema as error:
+        raise LoggedOut(str(error)) from error
