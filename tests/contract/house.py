@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -152,6 +153,7 @@ class HouseBus:
         self.published: dict[bytes, Any] = {}
         #: Kinds that the broker refuses.
         self.refuses: set[str] = set()
+        self.blobs: dict[str, bytes] = {}
         #: What the owner was asked to allow.
         self.asked: list[Action] = []
 
@@ -163,6 +165,16 @@ class HouseBus:
             assert draft.message_id is not None
             self.published.setdefault(draft.message_id, draft.payload)
         return [Receipt(draft.message_id or b"", 1, duplicate=False) for draft in drafts]
+
+    async def put_blob(self, data: bytes) -> str:
+        handle = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        self.blobs[handle] = data
+        return handle
+
+    async def get_blob(self, handle: str) -> bytes:
+        if handle not in self.blobs:
+            raise Refused("not_found", f"{handle} is not kept")
+        return self.blobs[handle]
 
     async def request(self, _service: str, question: msgspec.Struct, _answer: Any, *, timeout_s: float = 5.0) -> Any:
         house = self._house
@@ -234,7 +246,7 @@ class House:
             backend, cast(Any, _Doors()), self.home, self.settings, installation="test", own=own.of,
             trouble=self.troubles.append,
         )
-        self.tools = HostTools(bus, self.notes, self._now)
+        self.tools = HostTools(bus, self.notes, self._now, groups=self.home.groups)
         self.turns = Turns(
             self.pool, self.tools, self.notes, self.home, self.settings, bus=bus, own=own.of, timezone="UTC",
             clock_ms=self._now,

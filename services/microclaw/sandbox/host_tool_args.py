@@ -26,6 +26,12 @@ class SendArgs(msgspec.Struct, frozen=True):
     chat: Chat = ""
 
 
+class FileArgs(msgspec.Struct, frozen=True):
+    path: Annotated[str, Meta(min_length=1, max_length=1000)]
+    text: str = ""
+    chat: Chat = ""
+
+
 class ScheduleArgs(msgspec.Struct, frozen=True):
     prompt: Prompt
     schedule_type: ScheduleType
@@ -70,5 +76,5 @@ ARGS: dict[str, type[msgspec.Struct]] = {
     "send_message": SendArgs, "schedule_task": ScheduleArgs, "list_tasks": ListArgs,
     "pause_task": ChangeArgs, "resume_task": ChangeArgs, "cancel_task": ChangeArgs, "update_task": UpdateArgs,
     "register_group": RegisterArgs, "list_groups": ListArgs,
-    "search_messages": SearchArgs,
+    "search_messages": SearchArgs, "send_file": FileArgs,
 }

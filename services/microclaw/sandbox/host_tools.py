@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import msgspec
@@ -15,7 +16,7 @@ from microclaw.bus.errors import BusTimeout, NoResponder, Refused
 from microclaw.core.approvals import Action, needs_yes_to_write
 from microclaw.core.groups import missing_fields
 from microclaw.core.ids import derived_id, id_text, id_time
-from microclaw.core.kinds import AuditEntry, ReplyRequested, RunGranted
+from microclaw.core.kinds import Attachment, AuditEntry, ReplyRequested, RunGranted
 from microclaw.core.policy import Denied, may, visible_tasks
 from microclaw.core.prompt import iso_utc
 from microclaw.core.requests import (
@@ -40,9 +41,11 @@ from microclaw.core.tasks import TOOL_CONTEXT
 from microclaw.core.text import strip_internal, visible
 from microclaw.core.turns import REPLY_BYTES_MAX, cause_of
 from microclaw.core.worker import ToolCall, ToolReply
+from microclaw.sandbox.attachments import FileRefused, take_from
 from microclaw.sandbox.host_tool_args import (
     ARGS,
     ChangeArgs,
+    FileArgs,
     ListArgs,
     RegisterArgs,
     ScheduleArgs,
@@ -91,18 +94,21 @@ class HostTools:
     """Carries out calls.
 
     :param clock_ms: Unix milliseconds.
+    :param groups: where the groups' folders are.
     :param ask_for_recipients: the first message to a chat where nobody ever wrote needs the owner's yes.
     """
 
     def __init__(
-        self, bus: Bus, notes: Notes, clock_ms: Callable[[], int], *, ask_for_recipients: bool = True
+        self, bus: Bus, notes: Notes, clock_ms: Callable[[], int], *, groups: Path, ask_for_recipients: bool = True
     ) -> None:
         self._bus = bus
+        self._groups_folder = groups
         self._ask_for_recipients = ask_for_recipients
         self._notes = notes
         self._clock_ms = clock_ms
         self._tools: dict[str, Callable[[Caller, str, Any], Awaitable[str]]] = {
             "send_message": self._send_message,
+            "send_file": self._send_file,
             "schedule_task": self._schedule_task,
             "list_tasks": self._list_tasks,
             "pause_task": lambda who, call_id, args: self._change_task(who, call_id, "pause", args),
@@ -125,7 +131,7 @@ class HostTools:
             "worker": who.worker_id, "group": who.grant.group, "run_id": who.grant.run_id,
             "tool": call.name[:40], "call_id": call.call_id[:80], "ok": ok,
         })
-        if call.name != "send_message" or not ok:
+        if call.name not in ("send_message", "send_file") or not ok:
             try:
                 await self._bus.publish(self._audit(who, call, "ok" if ok else "deny", "" if ok else text))
             except Refused as refused:
@@ -153,21 +159,40 @@ class HostTools:
 
     async def _send_message(self, who: Caller, call_id: str, args: SendArgs) -> str:
         chat = args.chat or who.grant.chat
-        known = await self._may_write_to(who, chat)
+        known = await self._may_write_to(who, "send_message", chat)
         text = strip_internal(args.text)
         if not text:
             raise ToolRefused("there is nothing to send: the text is empty, or all of it is internal")
-        if len(text.encode("utf-8", "replace")) > REPLY_BYTES_MAX:
-            raise ToolRefused(f"the message is longer than {REPLY_BYTES_MAX} bytes; send it in parts")
         if known is not None:
             await self._owners_yes(who, call_id, "message", chat, known, text)
+        return await self._say(who, call_id, "send_message", chat, text)
+
+    async def _send_file(self, who: Caller, call_id: str, args: FileArgs) -> str:
+        chat = args.chat or who.grant.chat
+        known = await self._may_write_to(who, "send_file", chat)
+        text = strip_internal(args.text)
+        try:
+            file = await take_from(self._bus, self._groups_folder / who.grant.group, args.path)
+        except FileRefused as refusal:
+            raise ToolRefused(str(refusal)) from refusal
+        if known is not None:
+            detail = f"{text}\n[file {file.name}, {file.size_bytes} bytes, {file.handle}]".strip()
+            await self._owners_yes(who, call_id, "message", chat, known, detail)
+        return await self._say(who, call_id, "send_file", chat, text, (file,))
+
+    async def _say(
+        self, who: Caller, call_id: str, tool: str, chat: str, text: str, files: tuple[Attachment, ...] = ()
+    ) -> str:
+        if len(text.encode("utf-8", "replace")) > REPLY_BYTES_MAX:
+            raise ToolRefused(f"the message is longer than {REPLY_BYTES_MAX} bytes; send it in parts")
         reply = Draft(
-            chat, ReplyRequested(chat=chat, text=text, origin="message", run_id=who.grant.run_id),
-            message_id=who.id_for(call_id, "send_message"), ts_ms=id_time(who.grant_id),
+            chat, ReplyRequested(chat=chat, text=text, origin="message", run_id=who.grant.run_id, attachments=files),
+            message_id=who.id_for(call_id, tool), ts_ms=id_time(who.grant_id),
+            blobs=tuple(file.handle for file in files),
         )
         # Before it can be seen: a run that is killed right after the publish must not be tried from the start.
         self._notes.visible(who.grant.run_id, self._clock_ms())
-        call = ToolCall(run_id=who.grant.run_id, call_id=call_id, name="send_message", args={})
+        call = ToolCall(run_id=who.grant.run_id, call_id=call_id, name=tool, args={})
         try:
             await self._bus.publish(reply, self._audit(who, call, "ok", chat))
         except Refused as refused:
@@ -177,18 +202,18 @@ class HostTools:
             return "This message was already sent."
         return "Message sent."
 
-    async def _may_write_to(self, who: Caller, chat: str) -> Groups | None:
+    async def _may_write_to(self, who: Caller, tool: str, chat: str) -> Groups | None:
         """The chats that are known, where it is another than the run's own."""
         if chat == who.grant.chat:
-            self._allow(who, "send_message", who.grant.group)
+            self._allow(who, tool, who.grant.group)
             return None
         if not who.grant.is_main:
             # Always refused; so whether that chat exists stays unsaid.
-            self._allow(who, "send_message", None)
+            self._allow(who, tool, None)
         known = await self._groups(who)
         if chat not in {group.chat for group in known.groups} | {row.chat for row in known.chats}:
             raise ToolRefused(f"no chat {chat[:80]!r} is known; list_groups shows those that are")
-        self._allow(who, "send_message", None)
+        self._allow(who, tool, None)
         return known
 
     async def _owners_yes(

@@ -31,6 +31,7 @@ from microclaw.core.turns import (
     prompt_of,
 )
 from microclaw.core.worker import ToolCall, ToolReply, Turn, TurnDone
+from microclaw.sandbox.attachments import put_into
 from microclaw.sandbox.backend import EngineMissing, SandboxError, SpecRefused
 from microclaw.sandbox.heartbeat import not_needed
 from microclaw.sandbox.host_tools import Caller, HostTools
@@ -61,6 +62,7 @@ class Turns:
         own: Callable[[str], Awaitable[Container]] = nothing_own, past: Past | None = None,
     ) -> None:
         self._pool = pool
+        self._bus = bus
         self._tools = tools
         self._notes = notes
         self._home = home
@@ -182,6 +184,7 @@ class Turns:
             async def on_call(call: ToolCall) -> ToolReply:
                 return await self._tools.call(who, call)
 
+            await put_into(self._bus, self._home.groups / grant.group, grant.messages)
             turn = Turn(
                 run_id=grant.run_id,
                 prompt=prompt_of(grant, self._timezone),

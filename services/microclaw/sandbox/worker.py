@@ -123,7 +123,7 @@ class Worker:
                         return line
                     case ToolCall() if calls.take(line) is False:
                         await self._end(Lost(Loss.GARBLED))
-                    case ToolCall(name="send_message"):
+                    case ToolCall(name="send_message" | "send_file"):
                         watch.result(time.monotonic())
                     case None:
                         raise WorkerLost(self._lost())

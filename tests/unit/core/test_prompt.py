@@ -77,7 +77,8 @@ def test_quote_and_files_are_told() -> None:
     )
     text = format_messages([quoted])
     assert 'reply_to="4&lt;2"' in text and '<quoted_message from="Bob">coming?</quoted_message>' in text
-    assert '<attachment name="a&quot;b.pdf" type="application/pdf" bytes="12" handle="sha256:ab" />' in text
+    assert '<attachment name="a&quot;b.pdf" type="application/pdf" bytes="12" ' in text
+    assert 'path="attachments/65c8150519cf-a_b.pdf" />' in text
     assert "quoted_message" not in format_messages([message("yes", quote=Quote(id="42"))])
 
 

@@ -7,14 +7,13 @@ write in, so nothing there is followed.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from microclaw.agent.beneath import write_beneath
 from microclaw.agent.conversation import TurnLog
 from microclaw.agent.reading import read_prompt
 from microclaw.core.memory_files import CONVERSATIONS_FOLDER
@@ -33,24 +32,7 @@ def archive(group_folder: Path, turns: Sequence[SessionTurn], *, assistant: str,
     """
     name = _name(turns, zone)
     raw = page(turns, assistant=assistant, zone=zone).encode("utf-8", "replace")[:PAGE_BYTES_MAX]
-    with contextlib.ExitStack() as stack:
-        group = _open_folder(str(group_folder), None)
-        stack.callback(os.close, group)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(CONVERSATIONS_FOLDER, 0o700, dir_fd=group)
-        pages = _open_folder(CONVERSATIONS_FOLDER, group)
-        stack.callback(os.close, pages)
-        fresh = f".{name}.new"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(fresh, dir_fd=pages)
-        handle = os.open(
-            fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=pages
-        )
-        with os.fdopen(handle, "wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(handle)
-        os.replace(fresh, name, src_dir_fd=pages, dst_dir_fd=pages)
+    write_beneath(group_folder, CONVERSATIONS_FOLDER, name, raw)
     return f"{CONVERSATIONS_FOLDER}/{name}"
 
 
@@ -83,10 +65,6 @@ def _name(turns: Sequence[SessionTurn], zone: ZoneInfo) -> str:
     day = datetime.fromtimestamp(max((turn.began_ms for turn in turns), default=0) / 1000, zone)
     own = hashlib.blake2b("\n".join(turn.run_id for turn in turns).encode(), digest_size=4).hexdigest()
     return f"{day:%Y-%m-%d}-{own}.md"
-
-
-def _open_folder(name: str, at: int | None) -> int:
-    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
 
 
 def _cut(text: str) -> str:

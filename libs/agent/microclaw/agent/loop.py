@@ -183,7 +183,7 @@ class Loop:
                 self._doing(f"tool {call.name}")
                 result = await self._result(log, step, call, transcript)
                 transcript.result(log, result)
-                if call.name == "send_message" and result.ok:
+                if call.name in ("send_message", "send_file") and result.ok:
                     self._gave_a_result()
 
     def _gave_a_result(self) -> None:

@@ -45,10 +45,10 @@ def may(tool: str, viewer: str, viewer_is_main: bool, *, target: str | None = No
         return Allowed()
     if tool in MAIN_TOOLS:
         return Allowed() if viewer_is_main else Denied(f"{tool} is for the main group only")
-    if tool == "send_message":
+    if tool in ("send_message", "send_file"):
         if viewer_is_main or target == viewer:
             return Allowed()
-        return Denied("send_message: this group may write to its own chat only")
+        return Denied(f"{tool}: this group may write to its own chat only")
     if tool == "search_messages":
         if viewer_is_main or target == viewer:
             return Allowed()

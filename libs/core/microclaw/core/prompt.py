@@ -10,6 +10,8 @@ of a model stands in it; what was written unseen is told (`text.visible`).
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -27,6 +29,11 @@ PROMPT_BYTES_MAX = 256 * 1024
 _FIELDS_BYTES = 96
 #: Names and quotes are cut to this in a message that is cut.
 _NAME_CHARS = 100
+#: Where a group's agent finds the files that came with messages, below its folder.
+ATTACHMENTS_FOLDER = "attachments"
+#: Of a file's own name, and of the name of its content, in the name that it has there.
+_FILE_NAME_CHARS = 80
+_HANDLE_CHARS = 12
 #: First line of a task's prompt.
 TASK_HEADER = "[SCHEDULED TASK: this was planned earlier and starts by itself; nobody has just written it]"
 
@@ -65,13 +72,20 @@ def format_line(line: Line) -> str:
         quoted = f"\n  <quoted_message{source}>{_fenced(line.quoted_text)}</quoted_message>\n"
     files = "".join(
         f'\n  <attachment name="{_fenced(file.name)}" type="{_fenced(file.mime)}" bytes="{file.size_bytes}" '
-        f'handle="{_fenced(file.handle)}" />'
+        f'path="{ATTACHMENTS_FOLDER}/{_fenced(attachment_name(file))}" />'
         for file in line.attachments
     )
     return (
         f'<message sender="{_fenced(line.sender)}" time="{_fenced(line.time)}"{reply_to}>'
         f"{quoted}{_fenced(line.text)}{files}</message>"
     )
+
+
+def attachment_name(file: Attachment) -> str:
+    """What the file is called in its group's folder: by its content and its name."""
+    handle = hashlib.sha256(file.handle.encode()).hexdigest()[:_HANDLE_CHARS]
+    name = re.sub(r"[^\w.()-]+", "_", visible(file.name))[-_FILE_NAME_CHARS:]
+    return f"{handle}-{name}" if name else handle
 
 
 def _fenced(text: str) -> str:

@@ -127,7 +127,7 @@ class Note(WorkerLine, frozen=True, kw_only=True, tag="note"):
 #: Tools that the agent asks of the host; the others run inside the sandbox.
 HOST_TOOLS = (
     "send_message", "schedule_task", "list_tasks", "pause_task", "resume_task", "cancel_task", "update_task",
-    "register_group", "list_groups", "search_messages",
+    "register_group", "list_groups", "search_messages", "send_file",
 )
 
 HostToWorker = Setup | Turn | ToolReply | Close

@@ -84,6 +84,14 @@ class SendMessage(Args, frozen=True):
     chat: Annotated[str, Meta(description="Another chat's address; only the main group may. Leave out for here.")] = ""
 
 
+class SendFile(Args, frozen=True):
+    """Send a file of the group's folder now, while you go on working."""
+
+    path: Annotated[str, Meta(min_length=1, description="Relative to the group's folder; no link.")]
+    text: Annotated[str, Meta(description="A line that goes with it.")] = ""
+    chat: Annotated[str, Meta(description="Another chat's address; only the main group may. Leave out for here.")] = ""
+
+
 ScheduleType = Literal["cron", "interval", "once"]
 ScheduleValue = Annotated[str, Meta(description=(
     "cron: five fields, owner's local time, '0 9 * * *'. interval: milliseconds, '3600000'. "
@@ -201,6 +209,7 @@ TOOLS: dict[str, ToolSpec] = {
         ToolSpec("grep", Grep, "read"),
         ToolSpec("web_fetch", WebFetch, "read"),
         ToolSpec("send_message", SendMessage, "host"),
+        ToolSpec("send_file", SendFile, "host"),
         ToolSpec("schedule_task", ScheduleTask, "host"),
         ToolSpec("list_tasks", ListTasks, "host"),
         ToolSpec("pause_task", PauseTask, "host"),
