@@ -123,11 +123,11 @@ class ApprovalDesk:
         now = self._clock_ms()
         digest = core.action_hash(action)
         with self._engine.begin() as db:
-            if action.kind != "host" and (always := self._always(db, action)):
+            if action.kind in core.FOR_THE_TARGET and (always := self._always(db, action)):
                 return ApprovalRuling(allowed=True), always, "use"
             newest = select(table).where(table.c.hash == digest).order_by(table.c.asked_ms.desc(), table.c.code)
             row = db.execute(newest).first()
-            if row is not None and row.state == "always":
+            if row is not None and row.state == "always" and action.kind == "host":
                 # For a host the rule says so, not this row: it was forgotten since.
                 row = None
             found = core.rule(_asked(row) if row else None, use_id, now_ms=now)
@@ -177,11 +177,14 @@ def _waiting(code: str, *, denied: bool = False) -> ApprovalRuling:
 def _confirmation(action: Action, answer: core.Answer) -> str:
     says = {"once": "allowed, once", "always": "allowed from now on", "deny": "not allowed"}[answer]
     again = "" if answer == "deny" else " Tell the group to go on: it is done when its agent tries again."
-    return f"{action.target} for group {action.group}: {says}.{again}"
+    what = f"The command ({action.target})" if action.kind == "command" else action.target
+    return f"{what} for group {action.group}: {says}.{again}"
 
 
 def _subject(action: Action) -> str:
-    return f"{action.kind} {action.target} for {action.group}"
+    # Of a command only the hash is kept: it may hold anything.
+    what = action.kind if action.kind == "command" else f"{action.kind} {action.target}"
+    return f"{what} for {action.group}"
 
 
 def _trace(code: str, action: Action) -> str:

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from microclaw.core.groups import CHAT_CHARS_MAX
 from microclaw.core.tasks import PROMPT_CHARS_MAX, SCRIPT_CHARS_MAX
+from microclaw.core.worker import ALLOW_COMMAND
 
 Chat = Annotated[str, Meta(max_length=CHAT_CHARS_MAX)]
 Prompt = Annotated[str, Meta(min_length=1, max_length=PROMPT_CHARS_MAX)]
@@ -68,6 +69,10 @@ class SearchArgs(msgspec.Struct, frozen=True):
     limit: Annotated[int, Meta(ge=1)] = 20
 
 
+class CommandArgs(msgspec.Struct, frozen=True):
+    command: str
+
+
 class ListArgs(msgspec.Struct, frozen=True):
     pass
 
@@ -76,5 +81,5 @@ ARGS: dict[str, type[msgspec.Struct]] = {
     "send_message": SendArgs, "schedule_task": ScheduleArgs, "list_tasks": ListArgs,
     "pause_task": ChangeArgs, "resume_task": ChangeArgs, "cancel_task": ChangeArgs, "update_task": UpdateArgs,
     "register_group": RegisterArgs, "list_groups": ListArgs,
-    "search_messages": SearchArgs, "send_file": FileArgs,
+    "search_messages": SearchArgs, "send_file": FileArgs, ALLOW_COMMAND: CommandArgs,
 }

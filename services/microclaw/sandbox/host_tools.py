@@ -14,6 +14,7 @@ import msgspec
 from microclaw.bus.api import Bus, Draft
 from microclaw.bus.errors import BusTimeout, NoResponder, Refused
 from microclaw.core.approvals import Action, needs_yes_to_write
+from microclaw.core.destructive import SCRATCH, why_destructive
 from microclaw.core.groups import missing_fields
 from microclaw.core.ids import derived_id, id_text, id_time
 from microclaw.core.kinds import Attachment, AuditEntry, ReplyRequested, RunGranted
@@ -37,14 +38,16 @@ from microclaw.core.requests import (
     Tasks,
     TasksAsked,
 )
+from microclaw.core.settings import Approvals
 from microclaw.core.tasks import TOOL_CONTEXT
 from microclaw.core.text import strip_internal, visible
 from microclaw.core.turns import REPLY_BYTES_MAX, cause_of
-from microclaw.core.worker import ToolCall, ToolReply
+from microclaw.core.worker import ALLOW_COMMAND, ToolCall, ToolReply
 from microclaw.sandbox.attachments import FileRefused, take_from
 from microclaw.sandbox.host_tool_args import (
     ARGS,
     ChangeArgs,
+    CommandArgs,
     FileArgs,
     ListArgs,
     RegisterArgs,
@@ -62,6 +65,9 @@ ASK_AGAIN_S = 0.2
 #: Rows of one list, and the characters shown of a task's prompt.
 ROWS_MAX = 100
 PROMPT_CHARS_SHOWN = 300
+
+#: What an agent can do instead of waiting for a yes.
+ALTERNATIVE = f"What lies below {SCRATCH} may be deleted without a yes, if the command says the whole path."
 
 Answer = TypeVar("Answer", TaskAnswer, Tasks, Groups, GroupAnswer, ApprovalRuling, FoundMessages)
 
@@ -95,15 +101,16 @@ class HostTools:
 
     :param clock_ms: Unix milliseconds.
     :param groups: where the groups' folders are.
-    :param ask_for_recipients: the first message to a chat where nobody ever wrote needs the owner's yes.
+    :param policy: what needs the owner's yes.
     """
 
     def __init__(
-        self, bus: Bus, notes: Notes, clock_ms: Callable[[], int], *, groups: Path, ask_for_recipients: bool = True
+        self, bus: Bus, notes: Notes, clock_ms: Callable[[], int], *, groups: Path,
+        policy: Approvals = Approvals(),  # noqa: B008
     ) -> None:
         self._bus = bus
         self._groups_folder = groups
-        self._ask_for_recipients = ask_for_recipients
+        self._policy = policy
         self._notes = notes
         self._clock_ms = clock_ms
         self._tools: dict[str, Callable[[Caller, str, Any], Awaitable[str]]] = {
@@ -118,6 +125,7 @@ class HostTools:
             "register_group": self._register_group,
             "list_groups": self._list_groups,
             "search_messages": self._search_messages,
+            ALLOW_COMMAND: self._allow_command,
         }
 
     async def call(self, who: Caller, call: ToolCall) -> ToolReply:
@@ -220,7 +228,7 @@ class HostTools:
         self, who: Caller, call_id: str, kind: Literal["message", "task"], chat: str, known: Groups, detail: str,
     ) -> None:
         """Go on if this is no first contact, or the owner said yes to exactly this. Raises ToolRefused."""
-        if not self._ask_for_recipients:
+        if not self._policy.new_recipients:
             return
         last_message_ms = next((row.last_message_ms for row in known.chats if row.chat == chat), 0)
         if not needs_yes_to_write(chat, who.grant.chat, last_message_ms):
@@ -231,6 +239,22 @@ class HostTools:
         ), ApprovalRuling)
         if not ruling.allowed:
             raise ToolRefused(f"nobody ever wrote in {chat}: {ruling.reason}")
+
+    # --- commands -----------------------------------------------------------------------------------------------
+
+    async def _allow_command(self, who: Caller, call_id: str, args: CommandArgs) -> str:
+        """May exactly this run? The agent asks before it runs what destroys something; we look at it again."""
+        why = why_destructive(args.command)
+        if why and self._policy.destructive == "deny":
+            raise ToolRefused(f"not run: {why}, and the owner lets no such command run. {ALTERNATIVE}")
+        if why and self._policy.destructive == "ask":
+            ruling = await self._ask("egress", AskApproval(
+                action=Action(kind="command", group=who.grant.group, target=why, detail=args.command),
+                use_id=id_text(who.id_for(call_id, "approval command")),
+            ), ApprovalRuling)
+            if not ruling.allowed:
+                raise ToolRefused(f"not run: {why}; {ruling.reason}. {ALTERNATIVE}")
+        return "It may run."
 
     # --- tasks --------------------------------------------------------------------------------------------------
 

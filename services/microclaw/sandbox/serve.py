@@ -66,10 +66,7 @@ async def serve(service: Service) -> None:
         installation=installation, project=project_parts(home), timezone=timezone,
         on_change=lambda: service.facts.update(pool.facts), own=own.of, trouble=service.trouble,
     )
-    tools = HostTools(
-        service.bus, notes, now_ms, groups=home.groups,
-        ask_for_recipients=settings.approvals.new_recipients,
-    )
+    tools = HostTools(service.bus, notes, now_ms, groups=home.groups, policy=settings.approvals)
     past = Past(pool, home, settings, own, timezone=timezone, clock_ms=now_ms)
     turns = Turns(
         pool, tools, notes, home, settings, bus=service.bus, timezone=timezone, clock_ms=now_ms, own=own.of,

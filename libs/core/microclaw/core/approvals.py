@@ -24,7 +24,7 @@ PENDING_MAX = 5
 ASKED_PER_DAY_MAX = 50
 DAY_MS = 24 * 3600 * 1000
 
-Kind = Literal["host", "message", "task"]
+Kind = Literal["host", "message", "task", "command"]
 #: pending → once → used; pending → always → revoked; pending → denied.
 State = Literal["pending", "once", "always", "used", "denied", "revoked"]
 Answer = Literal["once", "always", "deny"]
@@ -34,7 +34,12 @@ _SAYS = {
     "host": "wants to reach {target}, which is not on the allow-list",
     "message": "wants to write to {target} for the first time",
     "task": "wants to have a task answer in {target}, where nobody ever wrote",
+    "command": "wants to run this in its sandbox ({target})",
 }
+
+
+#: Whose `always` holds for all that goes to the same target; the others' for exactly what was shown.
+FOR_THE_TARGET: frozenset[Kind] = frozenset({"message", "task"})
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,9 +48,9 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     kind: Kind
     #: The folder of the group whose agent wants it, by the host's own knowledge.
     group: str
-    #: `host:port`, or a chat's address.
+    #: `host:port`, or a chat's address; for a command, why it needs a yes.
     target: str
-    #: The text of the message; prompt and schedule of the task; "" for a host.
+    #: The text of the message; prompt and schedule of the task; the command; "" for a host.
     detail: str = ""
 
 

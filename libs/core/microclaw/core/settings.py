@@ -138,6 +138,11 @@ class Approvals(Section, frozen=True, kw_only=True):
     new_recipients: Annotated[
         bool, Meta(description="Ask before the first message to a chat where nobody ever wrote; false = it is sent.")
     ] = True
+    destructive: Annotated[
+        Literal["ask", "deny", "allow"],
+        Meta(description="Commands of an agent's shell that lose something for good (`rm -rf`, a forced push, a "
+                         "publish): ask, refuse them unasked, or let them run."),
+    ] = "ask"
     expires_min: Annotated[
         int, Meta(ge=1, le=7 * 24 * 60, description="How long a question waits, and a yes for once holds, minutes.")
     ] = 60

@@ -130,6 +130,9 @@ HOST_TOOLS = (
     "register_group", "list_groups", "search_messages", "send_file",
 )
 
+#: No tool of the model's: before the agent runs a command that destroys something, it asks whether it may.
+ALLOW_COMMAND = "allow_command"
+
 HostToWorker = Setup | Turn | ToolReply | Close
 WorkerToHost = Ready | Alive | ToolCall | TurnDone | Note
 

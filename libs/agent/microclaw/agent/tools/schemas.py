@@ -25,7 +25,8 @@ PathIn = Annotated[str, Meta(
 
 class Bash(Args, frozen=True):
     """Run a shell command in the group's folder. Output is standard output and error together, cut in the middle when
-    long. Background processes end with the command. There is no network but HTTP(S) by the proxy in the environment."""
+    long. Background processes end with the command. What destroys things for good waits for the owner's yes. There is
+    no network but HTTP(S) by the proxy in the environment."""
 
     command: str
     timeout_s: Annotated[int, Meta(ge=1, le=1800, description="Seconds until it is ended.")] = 120

@@ -11,6 +11,7 @@ from microclaw.agent.conversation import Call, Result
 from microclaw.agent.tools import files, schemas, search, shell
 from microclaw.agent.tools.errors import ToolError
 from microclaw.agent.workspace import Workspace
+from microclaw.core.worker import ALLOW_COMMAND
 
 #: A longer result is cut in the middle, in characters.
 RESULT_CHARS_MAX = 30_000
@@ -71,6 +72,15 @@ class Toolbox:
             return _refused(call, f"wrong arguments: {error}")
         if spec.effect == "host":
             return await self._ask_host(call)
+        if isinstance(args, schemas.Bash):
+            from microclaw.core.destructive import why_destructive  # only when first needed
+
+            if why_destructive(args.command):
+                may = await self._ask_host(
+                    Call(call_id=call.call_id, name=ALLOW_COMMAND, args={"command": args.command})
+                )
+                if not may.ok:
+                    return may
         here = self._extra[call.name][1] if call.name in self._extra else HERE[call.name]
         try:
             text = await here(args, self._workspace)
