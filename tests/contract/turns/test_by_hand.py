@@ -82,11 +82,13 @@ async def test_explain_tells_what_the_sandbox_then_really_has(house: tuple[Desk,
 
 async def test_a_command_that_nobody_waits_for_is_ended_with_all_it_started(house: tuple[Desk, Bus]) -> None:
     desk, cli = house
-    await until(lambda: bool(children_of(desk.made.pid("sandbox"))))
-    before = len(children_of(desk.made.pid("sandbox")))
+    # Main's worker is there, so that what comes now is the command's.
+    await until(lambda: '"worker started"' in desk.made.log("sandbox"))
+    before = set(children_of(desk.made.pid("sandbox")))
     started = await ask(cli, "sandbox", StartCommand(group="fam", argv=("sleep", "600")), CommandStarted)
-    assert len(children_of(desk.made.pid("sandbox"))) > before
+    its = set(children_of(desk.made.pid("sandbox"))) - before
+    assert its
     await ask(cli, "sandbox", StopCommand(run_id=started.run_id), Done)
-    await until(lambda: len(children_of(desk.made.pid("sandbox"))) <= before)
+    await until(lambda: not its & set(children_of(desk.made.pid("sandbox"))))
     gone = await ask(cli, "sandbox", ReadCommand(run_id=started.run_id, part=0), CommandOutput | Failed)  # type: ignore[arg-type]
     assert isinstance(gone, Failed)

@@ -50,6 +50,13 @@ async def test_a_check_that_fails_is_a_failed_turn(workspace: Workspace, script:
     assert asked == []
 
 
+async def test_ac54_a_check_that_would_destroy_something_does_not_run(workspace: Workspace) -> None:
+    (workspace.group / "notes").mkdir()
+    end, asked, _ = await run(workspace, "anthropic", never, turn("rm -rf notes; echo '{\"wakeAgent\": false}'"))
+    assert (end.ok, end.error_code, asked) == (False, "check_failed", [])
+    assert "not run: it deletes notes" in end.error and (workspace.group / "notes").is_dir()
+
+
 async def test_a_check_that_takes_too_long_is_ended_with_all_it_started(workspace: Workspace) -> None:
     with pytest.raises(CheckError, match=r"longer than 0\.2 s"):
         await run_check("sleep 30 & sleep 30", workspace, timeout_s=0.2)

@@ -14,10 +14,16 @@ LAST_WORDS_CHARS = 200
 
 
 async def run_check(script: str, workspace: Workspace, timeout_s: float = CHECK_S_MAX) -> Checked:
-    """What it decides. After a crash in the middle of it it runs again: it should look, and change nothing.
+    """What it decides. After a crash in the middle of it it runs again: it should look, and change nothing. So one that
+    would destroy something does not run at all, and no yes is asked for.
 
-    :raises CheckError: it can't be started, failed, took longer than `timeout_s`, or did not decide.
+    :raises CheckError: it would destroy something, can't be started, failed, took longer than `timeout_s`, or did not
+        decide.
     """
+    from microclaw.core.destructive import why_destructive  # only when first needed
+
+    if why := why_destructive(script):
+        raise CheckError(f"it is not run: {why}")
     try:
         ran = await run_program([shutil.which("bash") or "/bin/sh", "-c", script], workspace.group, timeout_s)
     except ToolError as error:
