@@ -81,7 +81,9 @@ async def test_ac53_always_holds_for_exactly_that_command(house: tuple[Desk, Bus
 
 @pytest.mark.parametrize("as_task", [False, True], ids=["chat", "schedule"])
 @pytest.mark.parametrize("is_main", [False, True], ids=["group", "main"])
-async def test_ac54_every_run_meets_the_gate_for_commands(house: tuple[Desk, Bus], is_main: bool, as_task: bool) -> None:
+async def test_ac54_every_run_meets_the_gate_for_commands(
+    house: tuple[Desk, Bus], is_main: bool, as_task: bool
+) -> None:
     desk, cli = house
     group = "main" if is_main else "fam"
     folder = notes(desk, group)
