@@ -108,15 +108,15 @@ async def installation(*services: str) -> AsyncIterator[Installation]:
 
 @asynccontextmanager
 async def killed_again_and_again(
-    made: Installation, name: str, bus: Bus, chance: random.Random
+    made: Installation, name: str, bus: Bus, chance: random.Random, *, ready_s_max: float = 0.5
 ) -> AsyncIterator[list[int]]:
-    """Meanwhile the service is killed with -9 and started, ready for up to 0.5 s each time. Yields the pids killed."""
+    """Meanwhile the service is killed with -9 and started, ready for up to `ready_s_max` each. Yields the pids."""
     killed: list[int] = []
 
     async def kill() -> None:
         while True:
             status = await made.ready(bus, name)
-            await asyncio.sleep(chance.random() * 0.5)
+            await asyncio.sleep(chance.random() * ready_s_max)
             made.kill(name)
             made.start(name)
             killed.append(status.pid)

@@ -148,7 +148,7 @@ class Inbound:
         # The other waiting ones were no reason to wake when they came: only this one can be, so the silence before
         # it is not read until it is needed.
         wakes = is_waiting and sender.allowed and should_wake(
-            is_main=group.is_main, requires_trigger=group.requires_trigger,
+            is_main=group.is_main, requires_trigger=group.requires_trigger and not received.is_for_us,
             trigger=trigger_of(group.trigger, self._assistant_name), texts=[received.text],
         )
         if not wakes:

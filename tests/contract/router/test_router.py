@@ -87,6 +87,17 @@ async def test_a_group_wakes_by_its_trigger_and_gets_all_that_was_said_before() 
         }
 
 
+async def test_what_its_platform_says_is_for_us_wakes_a_group_whatever_its_trigger() -> None:
+    async with installation("broker", "router") as made:
+        owner, queue = await made.connect("cli"), await made.connect("queue")
+        await register(owner, "telegram:-1", "fam", trigger="!crab")
+        await owner.publish(
+            message("telegram:-1", 1, "hm"), message("telegram:-1", 2, "what do you think?", is_for_us=True)
+        )
+        [run] = await requests(queue, 2)
+        assert [each.text for each in run.messages] == ["hm", "what do you think?"]
+
+
 async def test_an_edit_renews_what_waits_may_wake_and_never_answers_twice() -> None:
     def edit(number: int, text: str) -> Draft:
         changed = message("telegram:1", number, text, is_edit=True)

@@ -18,6 +18,8 @@ from microclaw.core.kinds import Attachment
 NAME_CHARS_MAX = 120
 _UNKNOWN = "application/octet-stream"
 _TEXT_SAMPLE_BYTES = 4096
+#: The first page of an Ogg file, which says what is in it.
+_OGG_HEAD_BYTES = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ def mime_of(data: bytes, name: str = "") -> str:
     except (puremagic.PureError, ValueError):
         found = []
     mime = next((guess.mime_type for guess in found if guess.mime_type and guess.confidence >= 0.3), "")
+    if mime == "application/ogg" and any(mark in data[:_OGG_HEAD_BYTES] for mark in (b"OpusHead", b"\x01vorbis")):
+        return "audio/ogg"  # a voice note
     if mime:
         return str(mime)
     try:

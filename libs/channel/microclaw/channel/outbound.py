@@ -63,7 +63,7 @@ class Outbound:
         self._chance = chance
         self._under_way: set[asyncio.Task[Any]] = set()
         limits = platform.limits
-        self._pace = Pace(everywhere=limits.everywhere, chat=limits.chat)
+        self._pace = Pace(everywhere=limits.everywhere, chat=limits.chat, bucket=limits.bucket)
 
     async def on_reply(self, delivery: Delivery) -> list[Draft]:
         """Send it; returns the record of its delivery."""

@@ -17,14 +17,15 @@ class Pace:
     """Waits until one more message may go out."""
 
     def __init__(
-        self, *, everywhere: Rate, chat: Rate, clock_s: Callable[[], float] | None = None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        self, *, everywhere: Rate, chat: Rate, bucket: Callable[[str], tuple[str, Rate]] | None = None,
+        clock_s: Callable[[], float] | None = None, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        """`bucket`: what a chat's messages count for, and its rate, where these differ from chat to chat."""
         self._clock_s = clock_s or (lambda: asyncio.get_running_loop().time())
         self._sleep = sleep
         self._everywhere_rate = everywhere
         self._everywhere: TokenBucket | None = None
-        self._chat_rate = chat
+        self._bucket = bucket or (lambda name: (name, chat))
         self._chats: dict[str, TokenBucket] = {}
 
     async def wait(self, chat: str) -> None:
@@ -52,8 +53,9 @@ class Pace:
         return self._everywhere
 
     def _of(self, chat: str, now: float) -> TokenBucket:
-        if chat not in self._chats:
+        name, rate = self._bucket(chat)
+        if name not in self._chats:
             if len(self._chats) >= CHATS_MAX:
                 self._chats = {name: bucket for name, bucket in self._chats.items() if not bucket.is_full(now)}
-            self._chats[chat] = TokenBucket(self._chat_rate, now)
-        return self._chats[chat]
+            self._chats[name] = TokenBucket(rate, now)
+        return self._chats[name]

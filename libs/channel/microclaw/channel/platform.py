@@ -50,6 +50,8 @@ class Limits:
     chat: Rate
     #: How the platform counts a text.
     measure: Callable[[str], int] = len
+    #: Where chats differ: what a chat's messages count for (topics of one group count together), and its rate.
+    bucket: Callable[[str], tuple[str, Rate]] | None = None
 
 
 class Platform(Protocol):

@@ -72,6 +72,8 @@ class MessageReceived(Payload, frozen=True, kw_only=True, tag="message.received"
     is_edit: bool = False
     #: Somebody passes on what another one wrote: never a command.
     is_forwarded: bool = False
+    #: The platform says that it is meant for us: our account is mentioned or answered. As good as the trigger.
+    is_for_us: bool = False
     quote: Quote | None = None
     attachments: tuple[Attachment, ...] = ()
 
