@@ -41,7 +41,7 @@ async def test_drop_keeps_nothing(tmp_path: Path) -> None:
     assert [prompt.text for prompt in run.messages] == ["hello"]
 
 
-async def test_a_damaged_or_missing_list_lets_nobody_but_the_owner(tmp_path: Path) -> None:
+async def test_ac56_a_damaged_or_missing_list_lets_nobody_but_the_owner(tmp_path: Path) -> None:
     for content in ("not JSON", None):
         folder = tmp_path / str(content)
         folder.mkdir()
