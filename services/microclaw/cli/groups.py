@@ -117,7 +117,8 @@ def _show(context: Context, name: str) -> int:
     facts = {
         "group": group.folder + (" (main)" if group.is_main else ""), "name": group.name,
         "chats": ", ".join((group.chat, *group.joined)), "folder": str(folder), "woken by": _trigger(context, group),
-        "people": ", ".join(f"{user.name} ({user.role})" for user in people) or ("you" if group.is_main else "whoever writes there"),
+        "people": ", ".join(f"{user.name} ({user.role})" for user in people)
+        or ("you" if group.is_main else "whoever writes there"),
         "tasks": ", ".join(task.id for task in tasks) or "none",
         "since": time.strftime("%Y-%m-%d %H:%M", time.localtime(group.added_ms / 1000)),
     }

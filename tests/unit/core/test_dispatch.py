@@ -61,11 +61,11 @@ class Desk:
     def _run_id(self, group: str, fire: Fire | None) -> str:
         return f"task {fire.key}" if fire else f"{group} {len(self.started) + 1} at {self.now}"
 
-    def message(self, group: str, *, size: int = 10, count: int = 1) -> list[Command]:
+    def message(self, group: str, *, size: int = 10, count: int = 1, chat: str = "") -> list[Command]:
         items = []
         for _ in range(count):
             self.numbers += 1
-            items.append(Item(self.numbers, f"chat:{group}", size_bytes=size))
+            items.append(Item(self.numbers, chat or f"chat:{group}", size_bytes=size))
         return self.handle(Wanted(group, tuple(items)))
 
     def task(self, group: str, task_id: str, due_ms: int = 0) -> list[Command]:
@@ -211,6 +211,35 @@ def test_a_run_takes_all_waiting_messages_up_to_its_bounds() -> None:
     desk.ends("a")
     desk.message("b", size=0, count=RUN_MESSAGES_MAX + 1)
     assert len(desk.runs["b"].items) == RUN_MESSAGES_MAX
+
+
+def test_pain06_a_run_answers_in_one_chat_though_a_group_has_several() -> None:
+    desk = Desk()
+    desk.message("a", chat="mail:1")
+    for chat in ("mail:2", "mail:1", "mail:2", "mail:3"):
+        desk.message("a", chat=chat)
+    seen = []
+    for _ in range(4):
+        run = desk.runs["a"]
+        seen.append((run.chat, [item.number for item in run.items]))
+        desk.ends("a")
+    assert seen == [("mail:1", [1]), ("mail:2", [2, 4]), ("mail:1", [3]), ("mail:3", [5])]
+    assert desk.dispatch.state("a") is LaneState.IDLE
+
+
+def test_what_was_given_up_in_one_chat_does_not_stop_the_groups_others() -> None:
+    desk = Desk()
+    desk.message("a", chat="mail:1")
+    desk.message("a", chat="mail:2")
+    desk.fails("a", retryable=False)
+    assert desk.runs["a"].chat == "mail:2"
+    desk.ends("a")
+    assert desk.dispatch.state("a") is LaneState.KEPT
+    desk.message("a", chat="mail:3")
+    assert desk.runs["a"].chat == "mail:3"
+    desk.ends("a")
+    desk.message("a", chat="mail:1")
+    assert [item.number for item in desk.runs["a"].items] == [1, 4]
 
 
 def test_a_follow_up_is_for_a_run_of_messages_only() -> None:

@@ -249,8 +249,7 @@ class Dispatch:
         if not event.items:
             return [Ignored(f"no messages for {event.group}")]
         lane = self._lane(event.group)
-        lane.items.extend(event.items)
-        lane.wanted = True
+        lane.add(event.items)
         self._stand_in_line(lane)
         return []
 
@@ -307,13 +306,13 @@ class Dispatch:
 
     def _give_back(self, lane: Lane, run: Run, event: Finished, now_ms: int, lost: bool) -> list[Command]:
         if not event.retryable:
-            lane.give_up()
+            lane.give_up(run.chat)
             return [Ended(run, Outcome.FAILED, event.error, lost), Notice(run, event.error, again=False)]
         # A run that a new message started during the pause is besides the retries.
         if lane.retry_ms is not None and lane.retry_ms > now_ms:
             return [Ended(run, Outcome.RETRYING, event.error, lost)]
         if lane.retries >= len(RETRY_MS):
-            lane.give_up()
+            lane.give_up(run.chat)
             return [Ended(run, Outcome.FAILED, event.error, lost), Notice(run, event.error, again=True)]
         lane.retry_ms = now_ms + RETRY_MS[lane.retries]
         lane.retries += 1

@@ -4,12 +4,13 @@ The queue's machine (`core.dispatch`) decides which lane runs when; what the nex
 
 - one fire of a task is one run, and tasks come before messages;
 - but not for ever: while messages wait, at most `FIRES_IN_A_ROW_MAX` tasks run before them;
-- a run of messages takes all there are, up to `RUN_MESSAGES_MAX` and a number of bytes.
+- a run of messages takes all there are of one chat, up to `RUN_MESSAGES_MAX` and a number of bytes: it answers there;
+- messages that were given up wait for the next message of their chat, and the group's other chats don't wait for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -105,6 +106,8 @@ class Lane:
     error: str = ""
     #: Tasks that ran one after another while messages waited.
     fires_in_a_row: int = 0
+    #: Chats whose messages were given up. (Not kept: after a restart they are tried once more with the others.)
+    given_up: set[str] = field(default_factory=set)
 
     @property
     def has_work(self) -> bool:
@@ -124,6 +127,13 @@ class Lane:
     def has_wanted_messages(self) -> bool:
         """Messages wait for a place (not for the end of a pause, nor for the next message)."""
         return self.wanted and bool(self.items)
+
+    def add(self, items: Iterable[Item]) -> None:
+        """Messages came: they are to run, and with them what was kept of their chats."""
+        for item in items:
+            self.items.append(item)
+            self.given_up.discard(item.chat)
+        self.wanted = True
 
     def begin(self, name: RunIds, now_ms: int, bytes_max: int) -> Run:
         """Its next run starts; there is work for one."""
@@ -146,24 +156,34 @@ class Lane:
         self.tries = self.retries = 0
         self.retry_ms = None
         self.error = ""
-        self.wanted = bool(self.items)
+        self.wanted = self._has_others
         if not self.has_work:
             self.ticket = None
 
-    def give_up(self) -> None:
-        """Messages stay for the next message. `wanted` stays too: set, if one came while the run was under way."""
+    def give_up(self, chat: str) -> None:
+        """The chat's messages stay for its next message; unless one came while the run was under way."""
         self.tries = self.retries = 0
         self.retry_ms = None
+        if self.wanted and any(item.chat == chat and not item.last_run for item in self.items):
+            return
+        self.given_up.add(chat)
+        self.wanted = self._has_others
+
+    @property
+    def _has_others(self) -> bool:
+        return any(item.chat not in self.given_up for item in self.items)
 
     def _take(self, bytes_max: int) -> tuple[Item, ...]:
-        count, size = 1, self.items[0].size_bytes
-        while count < min(len(self.items), RUN_MESSAGES_MAX):
-            size += self.items[count].size_bytes
-            # A run answers in one chat: what was said in another one of the group's is the next run's.
-            if size > bytes_max or self.items[count].chat != self.items[0].chat:
-                break
-            count += 1
-        taken, self.items = tuple(self.items[:count]), self.items[count:]
+        # A run answers in one chat: what was said in another one of the group's is the next run's.
+        chat = next((item.chat for item in self.items if item.chat not in self.given_up), self.items[0].chat)
+        taken: list[Item] = []
+        left: list[Item] = []
+        size = 0
+        for item in self.items:
+            size += item.size_bytes if item.chat == chat else 0
+            fits = len(taken) < RUN_MESSAGES_MAX and (size <= bytes_max or not taken)
+            (taken if item.chat == chat and fits else left).append(item)
+        self.items = left
         # Only what comes from now on starts a run before the pause is over: else what did not fit would, for ever.
         self.wanted = False
-        return taken
+        return tuple(taken)
