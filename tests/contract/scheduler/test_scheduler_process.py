@@ -12,8 +12,21 @@ from tests.contract.processes import DEADLINE_S, Installation, ask, installation
 
 from microclaw.bus.api import Bus, Draft, Subscription
 from microclaw.core.ids import derived_id
-from microclaw.core.kinds import ReplyRequested, RunFinished, RunRequested
-from microclaw.core.requests import ChangeTask, CreateTask, Failed, Groups, GroupsAsked, TaskAnswer, Tasks, TasksAsked
+from microclaw.core.kinds import ReplyRequested, RunFinished, RunGranted, RunRequested
+from microclaw.core.requests import (
+    ChangeTask,
+    CreateTask,
+    Failed,
+    Groups,
+    GroupsAsked,
+    Runs,
+    RunsAsked,
+    TaskAnswer,
+    TaskRuns,
+    TaskRunsAsked,
+    Tasks,
+    TasksAsked,
+)
 from microclaw.core.tasks import task_run_id
 
 #: What a fire may be late on a busy machine. (On a quiet one it is a few milliseconds.)
@@ -90,6 +103,58 @@ async def test_a_failed_task_is_told_in_its_chat() -> None:
         assert await row_result(cli) == [("completed", "Error: boom")]
 
 
+async def test_pain20_a_result_that_comes_while_the_scheduler_is_dead_is_not_lost_and_no_late_word_changes_it() -> None:
+    async with installation("broker", "router", "queue", "scheduler") as made:
+        cli, sandbox = await made.connect("cli"), await made.connect("sandbox")
+        await create(cli, "c1", "once", "2020-01-01T00:00:00Z")
+        grants = sandbox.subscribe(Subscription("sandbox", ("run.granted",)))
+        delivery = await asyncio.wait_for(anext(grants), DEADLINE_S)
+        grant = delivery.envelope.read(RunGranted)
+        assert grant.task is not None
+        made.kill("scheduler")
+        request = RunRequested(group=grant.group, chat=grant.chat, task=grant.task)
+        await sandbox.ack(delivery, finish(request, result="42 found"))
+        late = RunFinished(run_id=grant.run_id, attempt=1, group=grant.group, ok=False, error="lost")
+        await sandbox.publish(Draft(f"group:{grant.group}", late))
+        made.start("scheduler")
+
+        async def kept() -> bool:
+            return await row_result(cli) == [("completed", "42 found")]
+
+        await until(kept)
+        # The task is over, and the queue has nothing more to run of it.
+        runs = await ask(cli, "queue", RunsAsked(), Runs)
+        assert (runs.running, runs.waiting) == ((), ())
+        log = await ask(cli, "scheduler", TaskRunsAsked(task_id=grant.task.task_id), TaskRuns)
+        assert [(run.status, run.result) for run in log.runs] == [("success", "42 found")]
+
+
+async def test_pain19_a_task_whose_run_died_with_everything_runs_again_when_it_is_due_next() -> None:
+    async with installation("broker", "router", "queue", "scheduler") as made:
+        cli, sandbox = await made.connect("cli"), await made.connect("sandbox")
+        await ask(cli, "router", GroupsAsked(), Groups)
+        await create(cli, "c1", "interval", "1000")
+        grants = sandbox.subscribe(Subscription("sandbox", ("run.granted",), ack_wait_ms=2_000))
+        first = await asyncio.wait_for(anext(grants), DEADLINE_S)
+        for name in ("queue", "scheduler", "broker"):
+            made.kill(name)
+        await sandbox.close()
+        for name in ("broker", "queue", "scheduler"):
+            made.start(name)
+        sandbox = await made.connect("sandbox")
+        grants = sandbox.subscribe(Subscription("sandbox", ("run.granted",), ack_wait_ms=2_000))
+        # The grant that nobody answered comes again, under the same name: the run goes on, and its end frees the task.
+        again = await asyncio.wait_for(anext(grants), DEADLINE_S)
+        grant = again.envelope.read(RunGranted)
+        assert grant.task is not None
+        assert grant.run_id == first.envelope.read(RunGranted).run_id
+        request = RunRequested(group=grant.group, chat=grant.chat, task=grant.task)
+        await sandbox.ack(again, finish(request, ok=False, error="the machine went down"))
+        second = (await asyncio.wait_for(anext(grants), DEADLINE_S)).envelope.read(RunGranted)
+        assert second.task is not None
+        assert (second.task.task_id, second.task.due_ms > grant.task.due_ms) == (grant.task.task_id, True)
+
+
 async def test_a_task_of_no_group_is_paused() -> None:
     async with installation("broker", "router", "scheduler") as made:
         cli = await made.connect("cli")
@@ -115,7 +180,7 @@ async def test_a_waiting_task_is_noticed_when_it_is_changed() -> None:
         assert delivery.envelope.read(RunRequested).task is not None
 
 
-async def test_killed_again_and_again_every_fire_is_one_request_and_none_is_forgotten() -> None:
+async def test_pain18_killed_again_and_again_every_fire_is_one_request_and_none_is_forgotten() -> None:
     chance = random.Random(3)
     tasks, fires_each = 4, 5
     async with installation("broker", "router", "scheduler") as made:

@@ -160,7 +160,7 @@ while True:
     assert await turn(made) == "mine"
 
 
-async def test_a_silent_worker_is_ended(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pain07_a_silent_worker_is_ended(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("microclaw.core.turns.SILENCE_S_MAX", 0.3)
     made = rig(PRELUDE + "hear(); time.sleep(600)")
     with pytest.raises(WorkerLost) as lost:
