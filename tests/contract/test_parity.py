@@ -11,7 +11,7 @@ import pytest
 from tests.contract import run
 from tests.contract.rows import Verdict, judge, read
 
-OWN_FILE = Path(__file__).parent / "own_rows.json"
+OWN_FILES = sorted(Path(__file__).parent.glob("own_rows*.json"))
 FILE = Path(__file__).parents[3] / "shared" / "contract" / "nanoclaw.json"
 
 
@@ -29,7 +29,9 @@ def test_we_do_as_the_row_says(row: Mapping[str, Any], meta: Mapping[str, Any]) 
     assert judged.verdict is Verdict.PASSED, judged.why
 
 
-@pytest.mark.parametrize("row", [pytest.param(row, id=row["id"]) for row in read(OWN_FILE)[1]])
+@pytest.mark.parametrize("row", [
+    pytest.param(row, id=row["id"]) for file in OWN_FILES for row in read(file)[1]
+])
 def test_the_adapters_know_more_than_the_rows_they_were_written_for(row: Mapping[str, Any]) -> None:
     judged = judge(row, {})
     assert judged.verdict is Verdict.PASSED, judged.why

@@ -19,7 +19,9 @@ from microclaw.core.text import outbound
 _GROUP, _JID = "fam", "fam@g.us"
 _NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
 _OK: tuple[tuple[str, Any], ...] = (("done", {"text": "ok"}),)
-_SLOW: tuple[tuple[str, Any], ...] = (("sleep", 0.9), *_OK)
+#: A run that takes so long is shown as such.
+_ANNOUNCED_S = 0.9
+_SLOW: tuple[tuple[str, Any], ...] = (("sleep", _ANNOUNCED_S), *_OK)
 
 
 async def answer(case: Case) -> dict[str, Any]:
@@ -48,10 +50,15 @@ async def answer(case: Case) -> dict[str, Any]:
 
 async def _plain(case: Case) -> dict[str, Any]:
     case.knows("container", "presence_call")
-    script: Script = [_turn(case.given["container"])] if "container" in case.given else [_SLOW]
+    acts = _turn(case.given["container"]) if "container" in case.given else list(_OK)
+    # What ends at once is not announced.
+    script: Script = [[("sleep", _ANNOUNCED_S), *acts] if "presence" in case.asked else acts]
     async with house(script) as made:
-        if "presence_call" in case.given:
-            made.bus.refuses.add("presence.changed")
+        match case.given.get("presence_call", "ok"):
+            case "throws" | "fails":
+                made.bus.refuses.add("presence.changed")
+            case other if other != "ok":
+                raise Unmapped(f"presence_call: {other}")
         await _group(made)
         await _says(made, 1)
         end = await made.run_next()
@@ -81,13 +88,15 @@ async def _plain(case: Case) -> dict[str, Any]:
 _ACTS: tuple[tuple[str, str], ...] = (
     (r'(?:sends|results?|gives) "(?P<value>[^"]*)"', "said"),
     (r"result is an object (?P<value>\{.*?\})", "said"),
-    (r"result (?:null|empty|is null|is empty)", "nothing"),
+    (r"result is an array (?P<value>\[.*?\])", "said"),
+    (r"result is a (?:number|boolean) (?P<value>\w+)", "said"),
+    (r"result (?:null|empty|is (?:null|empty|an empty string))", "nothing"),
     (r"(?P<value>one|two|three|four|five|\d+) results(?: in one run)?", "many"),
     (r"(?:reports )?(?:status )?error(?: \"[^\"]*\")?", "error"),
     (r"new session id (?P<value>[\w-]+)", "session"),
     (r"later (?P<value>[\w-]+)", "session"),
     (r"(?:exits|dies with)(?: with)?(?: code)? (?P<value>\d+)(?: without output)?", "exit"),
-    (r"is killed", "exit"),
+    (r"is killed|times out(?: without output)?", "exit"),
 )
 _BETWEEN = re.compile(r"(?:,| then| and)*\s*")
 
@@ -190,7 +199,7 @@ async def _follow_ups(case: Case) -> dict[str, Any]:
         last = case.given["arrive"][-1]
         return {
             "new_containers": len(made.backend.started) - before,
-            "follow_up_files": len(later), "piped": bool(later),
+            "follow_up_files": len(later), "piped": bool(later) and running is not None,
             "cursor": Phrases({f"at {last}": not lane.items and bool(later) and last in later[-1]["prompt"]}),
         }
 
@@ -256,6 +265,8 @@ async def _offline(case: Case) -> dict[str, Any]:
 async def _stale(case: Case) -> dict[str, Any]:
     """The worker finds a session that can't be resumed, and says so."""
     case.knows("stored_session", "container_error")
+    if "container_error" not in case.given:
+        return await _resumed(case)
     # Every turn after the first meets what is left of the session.
     stale = [("stale", case.given.get("container_error", "stale"))]
     async with house([[("session", case.given["stored_session"]), *_OK], stale]) as made:
@@ -275,6 +286,16 @@ async def _stale(case: Case) -> dict[str, Any]:
         }
 
 
+async def _resumed(case: Case) -> dict[str, Any]:
+    async with house([[("session", case.given["stored_session"]), *_OK], _OK]) as made:
+        await _group(made)
+        for number in (1, 2):
+            await _says(made, number)
+            await made.run_next()
+        resumed = made.prompts(_GROUP)[-1]["resumed"]
+        return {"stored_session": made.session(_GROUP), "next_run_resumes": resumed, "session_used": resumed}
+
+
 async def _used_up(case: Case) -> dict[str, Any]:
     case.knows("retries_used_up")
     fails: list[tuple[str, Any]] = [("done", {"ok": False, "error": "boom", "error_code": "model_down"})]
@@ -282,7 +303,7 @@ async def _used_up(case: Case) -> dict[str, Any]:
         await _group(made)
         await _says(made, 1, "remember me")
         await made.run_next()
-        for pause_ms in RETRY_MS:
+        for pause_ms in RETRY_MS[: None if case.given["retries_used_up"] else -1]:
             made.pass_time(pause_ms)
             await made.run_next()
         told = [notice.chat for notice in made.notices()]

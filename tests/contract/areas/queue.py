@@ -56,11 +56,11 @@ def _facts(scene: Scene, case: Case) -> dict[str, Any]:
         ]),
         "then": Phrases({"stops": has_rest and bool(scene.notices)}),
         "running_before": scene.running_before, "started_in_all": len(starts), "runs": len(starts),
-        "max_parallel": max(scene.most.values(), default=0),
+        "max_parallel": scene.most_in_all, "running_after": scene.running_after, "waiting": scene.line_after,
     }
     if scene.follow_ups:
         facts["taken"] = scene.follow_ups[-1] if len(scene.follow_ups) == 1 else scene.follow_ups
-    if "container idle" in case.when:
+    if any(step.startswith("container ") for step in case.when):
         facts["close_sentinel"] = any(start.run.fire and start.step == len(case.when) - 1 for start in starts)
     for key in case.asked - set(facts):
         if (found := _named(key, starts, in_steps, scene)) is not None:

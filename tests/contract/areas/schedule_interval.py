@@ -21,6 +21,9 @@ def answer(case: Case) -> dict[str, Any]:
     case.knows("value", "timezone", "now", "was_due", "stored_by_hand")
     now = ms(case.given.get("now", NOON))
     value = case.need("value")
+    if not isinstance(value, str):
+        # The bus takes texts alone.
+        return {"accepted": False, "ms": None, "next_run": None}
     if case.given.get("stored_by_hand"):
         return _damaged(value, now)
     if "was_due" in case.given:

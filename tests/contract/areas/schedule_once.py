@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.contract.areas.clock import NOON, clockwork, iso, ms
-from tests.contract.rows import Case, Phrases
+from tests.contract.rows import Case, Phrases, Unmapped
 
 from microclaw.core.requests import Failed
 
@@ -16,13 +16,20 @@ def answer(case: Case) -> dict[str, Any]:
     now = ms(case.given.get("now", NOON))
     with clockwork(now=now, zone=case.given.get("timezone") or "UTC") as clock:
         if case.when_is("after the run"):
-            task = clock.create(kind, "2026-02-12T12:00:01Z")
-            clock.now = now + 2_000
+            values = {"once": "2026-02-12T12:00:01Z", "interval": "1000", "cron": "* * * * *"}
+            if kind not in values:
+                raise Unmapped(f"type: {kind}")
+            task = clock.create(kind, values[kind])
+            clock.now = task.next_run_ms or now
             clock.tick()
             clock.finish_all()
             row = clock.row(task.id)
             return {"next_run": iso(row.next_run_ms), "status": row.status}
-        made = clock.try_create(kind, case.need("value"))
+        value = case.need("value")
+        if not isinstance(value, str) or not isinstance(kind, str):
+            # The bus takes texts alone.
+            return {"accepted": False, "next_run": None}
+        made = clock.try_create(kind, value)
         if isinstance(made, Failed):
             return {"accepted": False, "next_run": None}
         at_once = clock.tick() == 1

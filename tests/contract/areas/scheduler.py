@@ -21,7 +21,8 @@ _KNOWN = {"main", "fam", "other"}
 
 def answer(case: Case) -> dict[str, Any]:
     case.knows(
-        "task_status_at_pick", "paused_before_enqueue", "cancelled_before_enqueue", "task", "registered",
+        "task_status_at_pick", "paused_before_enqueue", "cancelled_before_enqueue", "deleted_before_enqueue",
+        "completed_before_enqueue", "task", "registered",
         "run_seconds", "tick_seconds", "host_killed_during_run", "schedule", "result_text_length", "result", "error",
     )
     with clockwork() as clock:
@@ -47,16 +48,25 @@ def _due(clock: Clockwork, schedule: str = "interval", value: str = "600000") ->
 
 def _picked(clock: Clockwork, case: Case) -> dict[str, Any]:
     task_id = _due(clock)
-    if case.given["task_status_at_pick"] != "active":
-        clock.change(task_id, "pause")
+    _put(clock, task_id, case.given["task_status_at_pick"])
     due = clock.firing.due()
     if case.given.get("paused_before_enqueue"):
         clock.change(task_id, "pause")
-    if case.given.get("cancelled_before_enqueue"):
+    if case.given.get("completed_before_enqueue"):
+        _put(clock, task_id, "completed")
+    if case.given.get("cancelled_before_enqueue") or case.given.get("deleted_before_enqueue"):
         clock.change(task_id, "cancel")
     clock.firing.fire(due, clock.folders)
     clock.publish()
     return {"enqueued": bool(clock.requests)}
+
+
+def _put(clock: Clockwork, task_id: str, status: str) -> None:
+    if status not in ("active", "paused", "completed"):
+        raise Unmapped(f"status: {status}")
+    assert clock.engine is not None
+    with clock.engine.begin() as db:
+        db.execute(update(tasks).where(tasks.c.id == task_id).values(status=status))
 
 
 def _of_folder(clock: Clockwork, folder: str, registered: Any) -> dict[str, Any]:

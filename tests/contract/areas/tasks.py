@@ -43,7 +43,8 @@ def _due(clock: Clockwork, given: list[dict[str, Any]]) -> dict[str, Any]:
         for task in given:
             when = task["next_run"]
             db.execute(insert(tasks), row | {
-                "id": task["id"], "next_run_ms": None if when is None else ms(when), "status": task["status"],
+                "id": task["id"], "next_run_ms": None if when is None else ms(when),
+                "status": task.get("status", "active"),
             })
     return {"ids": [task.id for task in clock.firing.due()]}
 
@@ -61,6 +62,10 @@ def _run_ends(clock: Clockwork, case: Case) -> dict[str, Any]:
     facts = task if isinstance(task, dict) else {}
     # A task without a next run is one that was due once.
     schedule = facts.get("schedule_type") or ("once" if facts.get("next_run", "") is None else "interval")
+    then_ms = ms(facts["next_run"]) if facts.get("next_run") else None
+    if then_ms is not None and schedule == "interval":
+        # Made so that this is the time after the run.
+        clock.now = then_ms - 2 * int(_VALUES["interval"])
     made = clock.create(schedule, _VALUES[schedule])
     assert made.next_run_ms is not None
     clock.now = made.next_run_ms

@@ -10,16 +10,19 @@ from microclaw.core.groups import MAIN_FOLDER
 from microclaw.core.policy import visible_chats, visible_tasks
 from microclaw.core.requests import KnownChat, TaskRow
 
+#: Facts of a task that decide nothing about who sees it.
+_SHOWN = ("prompt", "status")
+
 
 def answer(case: Case) -> dict[str, Any]:
     case.knows("tasks", "known_groups", "viewer")
     viewer = case.need("viewer")
     is_main = viewer == MAIN_FOLDER
     if "tasks" in case.given:
-        unknown = sorted({key for task in case.given["tasks"] for key in task} - {"id", "folder"})
+        unknown = sorted({key for task in case.given["tasks"] for key in task} - {"id", "folder", *_SHOWN})
         if unknown:
             raise Unmapped(f"tasks: {', '.join(unknown)}")
-        rows = [_task(str(number), task["folder"]) for number, task in enumerate(case.given["tasks"])]
+        rows = [_task(str(number), task) for number, task in enumerate(case.given["tasks"])]
         seen = visible_tasks(rows, viewer, is_main)
         ids = [case.given["tasks"][int(row.id)]["id"] for row in seen]
         return {"ids": ids, "count": len(ids)}
@@ -35,8 +38,9 @@ def answer(case: Case) -> dict[str, Any]:
     raise Unmapped("neither tasks nor groups")
 
 
-def _task(id: str, folder: str) -> TaskRow:
+def _task(id: str, task: dict[str, Any]) -> TaskRow:
+    folder = task["folder"]
     return TaskRow(
-        id=id, group=folder, chat=f"test:{folder}", prompt="p", schedule="once", value="", timezone="UTC",
-        context="isolated", status="active", next_run_ms=None,
+        id=id, group=folder, chat=f"test:{folder}", prompt=task.get("prompt", "p"), schedule="once", value="",
+        timezone="UTC", context="isolated", status=task.get("status", "active"), next_run_ms=None,
     )

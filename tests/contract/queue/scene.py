@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from microclaw.core.dispatch import Dispatch, Drain, Event, Finished, Grant, Notice, TaskDue, Wanted
 from microclaw.core.lanes import Fire, Item, Run
 
+_UNITS_MS = {"ms": 1, "s": 1000, "min": 60_000}
 #: How long a run takes of which a scene says that it fails.
 FAILING_MS = 5
 #: Longest time a scene may take when nothing is left to happen.
@@ -58,6 +59,11 @@ class Scene:
     last_end: int | None = None
     most: dict[str, int] = field(default_factory=dict)
     follow_ups: list[bool] = field(default_factory=list)
+    #: The most that ran at once, all groups together.
+    most_in_all: int = 0
+    #: When all steps were done: how many ran, and who stood in line.
+    running_after: int = 0
+    line_after: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.dispatch = Dispatch(self.max_concurrent)
@@ -74,20 +80,24 @@ class Scene:
             self.step = number
             self.began.append(self.now)
             self._do(step)
+        self.running_after, self.line_after = len(self.dispatch.running), self.dispatch.line
         self.step = len(steps)
         self._let_end()
 
     def _do(self, step: str) -> None:
         table: tuple[tuple[str, Callable[..., None]], ...] = (
-            (r"(?:at (\d+) (ms|s) )?msg (\w+)(?: starts| again)?(?: \(.*\))?", self._message),
+            (r"(?:at (\d+) (ms|s|min) )?msg (\w+)(?: starts| again)?(?: \(.*\))?", self._message),
             (r"msg (\w+) fails", self._message_fails),
             (r"msg (\w+) fails at (\d+) ms while msg \w+ is pending", self._message_fails_late),
             (r"task (\w+)(?: for (\w+))?(?: again| starts)?", self._task),
             (r"task (\w+)(?: for (\w+))? (?:fails|throws)", self._task_fails),
             (r"(?:all|everything) ends?()", lambda _: self._let_end()),
-            (r"task queued()()", lambda *_: self._task("t", None)),
-            (r"container idle()", lambda _: self._idle()),
-            (r"(?:first run|(\w+)) (ends|fails)(?: at (\d+) s)?", self._end),
+            (r"task queued(?: for (\w+))?()", lambda group, _: self._task("t", group)),
+            (r"message queued(?: for (\w+))?", lambda group: self._message(None, None, group or self.group)),
+            (r"container idle(?: for (\w+))?", self._idle),
+            (r"container (?:busy|working|running|not idle)(?: for (\w+))?",
+             lambda group: self._message(None, None, group or self.group)),
+            (r"(?:first run|(\w+)) (ends|succeeds|fails|throws)(?: at (\d+) s)?", self._end),
             (r"wait (\d+) (ms|s|min)", self._wait),
             (r"retries used up()", lambda _: self._until(HORIZON_MS)),
             (r"retry of (\w+) due at (\d+) s", self._retry),
@@ -103,7 +113,7 @@ class Scene:
 
     def _message(self, count: str | None, unit: str | None, group: str) -> None:
         if count is not None:
-            self._until(int(count) * (1000 if unit == "s" else 1))
+            self._until(int(count) * _UNITS_MS[unit or "ms"])
         self.group = group
         self.numbers += 1
         self._handle(Wanted(group, (Item(self.numbers, f"chat:{group}"),)))
@@ -131,9 +141,11 @@ class Scene:
         self._task(name, group)
         self._finish(self._run_of(name), ok=False)
 
-    def _idle(self) -> None:
+    def _idle(self, group: str | None = None) -> None:
         """A worker that has answered and waits for more."""
-        self._message(None, None, self.group)
+        self.group = group or self.group
+        if not self.dispatch.takes_follow_up(self.group):
+            self._message(None, None, self.group)
         self._finish(self._run_of(self.group), ok=True)
 
     def _end(self, name: str | None, how: str, after_s: str | None) -> None:
@@ -143,10 +155,10 @@ class Scene:
         if after_s is not None:
             self._until(run.granted_ms + int(after_s) * 1000)
         self.last_end = self.step
-        self._finish(run, ok=how == "ends")
+        self._finish(run, ok=how in ("ends", "succeeds"))
 
     def _wait(self, count: str, unit: str) -> None:
-        self._until(self.now + int(count) * {"ms": 1, "s": 1000, "min": 60_000}[unit])
+        self._until(self.now + int(count) * _UNITS_MS[unit])
 
     def _retry(self, group: str, _after_s: str) -> None:
         due = self.dispatch.lanes[group].retry_ms
@@ -157,8 +169,15 @@ class Scene:
     def _follow_up(self, group: str, state: str | None) -> None:
         is_free = self.dispatch.state(group) == "idle"
         if state and is_free and "nothing" not in state and "no " not in state:
-            if "task" in state:
+            if "shutdown" in state:
+                self._handle(Drain())
+                self._message(None, None, group)
+            elif "task" in state:
                 self._task("t", group)
+            elif "idle" in state:
+                # It still lives, and what comes now is its next run at once.
+                self._idle(group)
+                self._message(None, None, group)
             elif "running" in state or "live" in state or "busy" in state:
                 self._message(None, None, group)
             else:
@@ -179,6 +198,7 @@ class Scene:
             raise NotUnderstood("the scene never comes to rest")
         self.starts.append(Start(self.now, run, self.step))
         running = [each.group for each in self.dispatch.running]
+        self.most_in_all = max(self.most_in_all, len(running))
         for group in set(running):
             self.most[group] = max(self.most.get(group, 0), running.count(group))
         outcome = next(self.task_outcomes if run.fire else self.outcomes, None)
