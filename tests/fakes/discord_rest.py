@@ -104,6 +104,27 @@ class Rest:
 
     async def _send(self, request: web.Request) -> web.Response:
         channel = self._note(request)
+        if (turned_away := self._turned_away(channel)) is not None:
+            return turned_away
+        headers = self._limits(channel)
+        if isinstance(headers, web.Response):
+            return headers
+        body, files = await read_body(request)
+        text = body.get("content") or ""
+        check(text, files)
+        message = self._take(channel, body, files)
+        if text in self.breaks_after or self._chance(0.03):
+            self.breaks_after.discard(text)
+            if request.transport is not None:
+                request.transport.abort()
+            await asyncio.sleep(0)
+        if text in self.fails_after or self._chance(0.03):
+            self.fails_after.discard(text)
+            raise web.HTTPInternalServerError
+        return web.json_response(message, headers=headers)
+
+    def _turned_away(self, channel: int) -> web.Response | None:
+        """Nothing is taken, for a reason that has nothing to do with the message."""
         if channel in self.mute:
             raise refusal(403, 50013, "Missing Permissions")
         if self.retry_after:
@@ -115,27 +136,7 @@ class Rest:
             return too_fast(0.05, everywhere=self._chance(0.5))
         if self._chance(0.03):
             raise web.HTTPBadGateway
-        headers = self._limits(channel)
-        if isinstance(headers, web.Response):
-            return headers
-        body, files = await read_body(request)
-        text = body.get("content") or ""
-        if len(text) > TEXT_MAX:
-            raise refusal(400, 50035, "Invalid Form Body")
-        if not text.strip() and not files:
-            raise refusal(400, 50006, "Cannot send an empty message")
-        if any(len(data) > FILE_BYTES_MAX for _name, data in files):
-            raise refusal(413, 40005, "Request entity too large")
-        message = self._take(channel, body, files)
-        if text in self.breaks_after or self._chance(0.03):
-            self.breaks_after.discard(text)
-            if request.transport is not None:
-                request.transport.abort()
-            await asyncio.sleep(0)
-        if text in self.fails_after or self._chance(0.03):
-            self.fails_after.discard(text)
-            raise web.HTTPInternalServerError
-        return web.json_response(message, headers=headers)
+        return None
 
     def _take(self, channel: int, body: dict[str, Any], files: list[tuple[str, bytes]]) -> dict[str, Any]:
         nonce = str(body.get("nonce", ""))
@@ -177,6 +178,16 @@ class Rest:
 
     def _chance(self, share: float) -> bool:
         return self._server.chance is not None and self._server.chance.random() < share
+
+
+def check(text: str, files: list[tuple[str, bytes]]) -> None:
+    """What Discord never takes."""
+    if len(text) > TEXT_MAX:
+        raise refusal(400, 50035, "Invalid Form Body")
+    if not text.strip() and not files:
+        raise refusal(400, 50006, "Cannot send an empty message")
+    if any(len(data) > FILE_BYTES_MAX for _name, data in files):
+        raise refusal(413, 40005, "Request entity too large")
 
 
 async def read_body(request: web.Request) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:

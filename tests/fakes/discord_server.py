@@ -13,6 +13,7 @@ from tests.fakes.discord_gateway import Gateway
 from tests.fakes.discord_rest import Rest
 from tests.fakes.discord_world import ANN, BOT, BOT_ROLE, COOKS, DM, EPOCH_MS, GENERAL, GUILD, OTHER, THREAD, Json, user
 
+
 class DiscordServer:
     """People write in channels (`says`); what the bot sends is in `sent`."""
 
@@ -115,7 +116,8 @@ class DiscordServer:
         here = [channel for channel in self.channels.values() if channel.get("guild_id") == str(GUILD)]
         return {
             "id": str(GUILD), "name": "Home", "roles": [
-                {"id": str(GUILD), "name": "@everyone"}, {"id": str(BOT_ROLE), "name": "claw", "tags": {"bot_id": str(BOT)}},
+                {"id": str(GUILD), "name": "@everyone"},
+                {"id": str(BOT_ROLE), "name": "claw", "tags": {"bot_id": str(BOT)}},
                 {"id": str(COOKS), "name": "cooks"},
             ],
             "channels": [without_guild(channel) for channel in here if channel["type"] != 11],

@@ -31,10 +31,13 @@ START_S_MAX = 60.0
 LOOK_S = 1.0
 #: Without a connection for so long we begin from scratch, seconds: a session is forgotten by then.
 GIVE_UP_S = 180.0
-BAD_TOKEN = "Discord does not accept the token: set the bot's present one (`microclaw secrets set NAME`)"
+TURNED_AWAY = (
+    "Discord does not accept the token: copy the bot's present one from the developer portal and set it "
+    "(`microclaw secrets set`, its name stands in channels.discord.token)"
+)
 #: Close codes of Discord's that only the owner can mend → what to do.
 _OWNERS = {
-    4004: BAD_TOKEN,
+    4004: TURNED_AWAY,
     4014: 'Discord does not tell us what people write: switch on "Message Content Intent" for the bot on its page in '
           "Discord's developer portal (Bot → Privileged Gateway Intents)",
 }

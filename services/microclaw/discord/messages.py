@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from hikari.messages import Attachment as DiscordFile
 from hikari.messages import Message, MessageReferenceType, MessageType, PartialMessage
+from hikari.users import PartialUser
 
 from microclaw.core.kinds import Attachment, MessageReceived, Quote
 from microclaw.core.trigger import default_trigger, triggers
@@ -99,7 +100,7 @@ def _readable(text: str, message: Message, me: Myself, places: Places) -> str:
             name = places.role_name(number)
         else:
             person = next((each for each in people.values() if each.id == number), None)
-            name = person.display_name if person else ""
+            name = _shown(person) if person else ""
         return f"{kind[0]}{name.lstrip('@')}" if name else found[0]
 
     return _REFERENCE.sub(shown, text)
@@ -107,7 +108,11 @@ def _readable(text: str, message: Message, me: Myself, places: Places) -> str:
 
 def _name_of(message: Message) -> str:
     nick = message.member.nickname if message.member else None
-    return nick or message.author.display_name
+    return nick or _shown(message.author)
+
+
+def _shown(person: PartialUser) -> str:
+    return str(person.display_name or person.username or person.id)
 
 
 def _is_forwarded(message: Message) -> bool:
@@ -121,7 +126,7 @@ def _quote(message: Message, me: Myself, places: Places) -> Quote | None:
         return None
     name = ""
     if author := quoted.author:
-        name = me.name if author.id == me.user else author.display_name
+        name = me.name if author.id == me.user else _shown(author)
     return Quote(
         id=str(quoted.id), sender_name=name, text=_readable(quoted.content or "", message, me, places),
     )

@@ -139,8 +139,8 @@ def _what_it_means(error: Exception, channel: int) -> Exception:
             return NotSent("Discord does not accept the token")
         case errors.ForbiddenError():
             return Rejected(
-                f"Discord does not let the bot write in {channel}: {_line(error)} (it needs View Channel, Send Messages "
-                "and, in threads, Send Messages in Threads)"
+                f"Discord does not let the bot write in {channel}: {_line(error)} (it needs View Channels, Send "
+                "Messages and, in threads, Send Messages in Threads)"
             )
         case errors.ClientHTTPResponseError(status=413):
             return Rejected("the file is too large for Discord")

@@ -55,7 +55,7 @@ async def _gateway_url(rest: RESTClient) -> str:
     try:
         info = await rest.fetch_gateway_bot_info()
     except errors.UnauthorizedError as error:
-        raise LoggedOut(gateway.BAD_TOKEN) from error
+        raise LoggedOut(gateway.TURNED_AWAY) from error
     except errors.RateLimitTooLongError as error:
         raise Unreachable("Discord says that we are too fast", error.retry_after) from error
     except errors.HTTPError as error:
