@@ -11,7 +11,7 @@ from hikari.messages import Message, MessageReferenceType, MessageType, PartialM
 from hikari.users import PartialUser
 
 from microclaw.core.kinds import Attachment, MessageReceived, Quote
-from microclaw.core.trigger import default_trigger, triggers
+from microclaw.core.trigger import default_trigger
 from microclaw.discord.places import Places
 from microclaw.discord.snowflakes import made_ms
 
@@ -55,31 +55,31 @@ def received(
     return MessageReceived(
         chat=f"discord:{message.channel_id}", platform_id=str(message.id), sender=str(message.author.id),
         sender_name=me.name if is_ours else _name_of(message), sent_ms=made_ms(message.id), chat_name=chat_name,
-        text="\n".join([line for line in (text_of(message, me, places, is_group=is_group), *notes) if line]),
+        text="\n".join([line for line in (text_of(message, me, places), *notes) if line]),
         is_group=is_group, from_me=is_ours, is_own_reply=is_ours, is_edit=is_edit,
-        is_forwarded=_is_forwarded(message), quote=_quote(message, me, places), attachments=tuple(files),
+        is_forwarded=_is_forwarded(message), is_for_us=_is_for_us(message, me, places),
+        quote=_quote(message, me, places), attachments=tuple(files),
     )
 
 
-def text_of(message: Message, me: Myself, places: Places, *, is_group: bool) -> str:
-    """Its text as a person reads it. In a group a message that mentions us begins with our trigger, wherever the
-    mention stood: also a reply to us, which mentions us without a word."""
+def text_of(message: Message, me: Myself, places: Places) -> str:
+    """Its text as a person reads it: who mentions us, or the role that is ours alone, writes our name (`@Name`)."""
     said = [message.content, *(each.content for each in message.message_snapshots)]
     lines = [_readable(text, message, me, places) for text in said if text]
     lines += [f"[sticker: {sticker.name}]" for sticker in message.stickers]
     if message.poll:
         answers = " / ".join(answer.poll_media.text or "" for answer in message.poll.answers)
         lines.append(f"[poll: {message.poll.question.text} {answers}]")
-    text = "\n".join(lines)
-    trigger = default_trigger(me.name)
-    if is_group and _means_us(message, me, places) and not triggers(text, trigger):
-        return f"{trigger} {text}".rstrip()
-    return text
+    return "\n".join(lines)
 
 
-def _means_us(message: Message, me: Myself, places: Places) -> bool:
+def _is_for_us(message: Message, me: Myself, places: Places) -> bool:
+    """Whether it mentions us, wherever in the text, or answers a message of ours."""
     if message.author.id == me.user or _is_forwarded(message):
         return False
+    answered = message.referenced_message
+    if answered is not None and answered.author and answered.author.id == me.user:
+        return True
     roles = message.role_mention_ids or ()
     return me.user in (message.user_mentions or {}) or not places.roles_of_bot(me.user).isdisjoint(roles)
 
