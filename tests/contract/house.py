@@ -44,6 +44,7 @@ from microclaw.core.kinds import (
 from microclaw.core.requests import (
     ApprovalRuling,
     AskApproval,
+    AwaitAnswer,
     ChangeTask,
     CreateTask,
     Door,
@@ -55,6 +56,7 @@ from microclaw.core.requests import (
 )
 from microclaw.core.settings import Sandbox, Settings
 from microclaw.core.worker import ToolCall, ToolReply
+from microclaw.router.awaiting import Awaiting
 from microclaw.router.searching import Searching
 from microclaw.sandbox.backend import Backend, Ended, EngineMissing, RunSpec
 from microclaw.sandbox.host_tools import Caller, HostTools
@@ -192,6 +194,11 @@ class HouseBus:
             case SearchMessages():
                 assert house.router.engine is not None
                 return await Searching(house.router.engine, house.router.registry).on_search(question, "sandbox")
+            case AwaitAnswer():
+                assert house.router.engine is not None
+                return await Awaiting(
+                    house.router.engine, house.router.registry, lambda: house.router.now
+                ).on_await(question, "sandbox")
             case AskApproval():
                 # The owner has not said yes.
                 self.asked.append(question.action)

@@ -26,6 +26,7 @@ from microclaw.core.requests import Group
 from microclaw.core.settings import Model
 from microclaw.core.text import is_worth_storing
 from microclaw.core.trigger import should_wake, trigger_of
+from microclaw.router.awaiting import is_the_answer
 from microclaw.router.chat_commands import ChatCommands
 from microclaw.router.door import Door
 from microclaw.router.messages import hand_over, not_handed_over, note_chat, store
@@ -147,10 +148,14 @@ class Inbound:
         is_waiting = store(db, received)
         # The other waiting ones were no reason to wake when they came: only this one can be, so the silence before
         # it is not read until it is needed.
-        wakes = is_waiting and sender.allowed and should_wake(
+        # An answer is taken as one even where the message would wake the group anyway.
+        is_answer = is_waiting and sender.allowed and not received.from_bot and is_the_answer(
+            db, received.chat, now_ms=self._clock_ms()
+        )
+        wakes = is_waiting and sender.allowed and (is_answer or should_wake(
             is_main=group.is_main, requires_trigger=group.requires_trigger and not received.is_for_us,
             trigger=trigger_of(group.trigger, self._assistant_name), texts=[received.text],
-        )
+        ))
         if not wakes:
             return []
         turn = self._paces.turn(received, is_owner=is_owner)

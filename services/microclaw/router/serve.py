@@ -15,8 +15,9 @@ from microclaw.core.people_requests import (
     RemoveGroup,
     UsersAsked,
 )
-from microclaw.core.requests import Deliver, GroupsAsked, ImportMessages, RegisterGroup, SearchMessages
+from microclaw.core.requests import AwaitAnswer, Deliver, GroupsAsked, ImportMessages, RegisterGroup, SearchMessages
 from microclaw.router import commands, tables
+from microclaw.router.awaiting import Awaiting
 from microclaw.router.deliveries import Deliveries
 from microclaw.router.door import Door
 from microclaw.router.history import History
@@ -90,6 +91,7 @@ async def serve(service: Service) -> None:
         service.answer(Deliver, sending.on_deliver)
         service.answer(ImportMessages, History(engine, registry).on_import)
         service.answer(SearchMessages, Searching(engine, registry).on_search)
+        service.answer(AwaitAnswer, Awaiting(engine, registry, now_ms).on_await)
         service.answer(PairingsAsked, door.on_list)
         service.answer(AnswerPairing, door.on_answer)
         service.answer(UsersAsked, people.on_list)

@@ -165,6 +165,13 @@ late = Table(
     Column("due_ms", BigInteger, nullable=False),
 )
 
+#: Chats where an agent asked something: the next message is the answer.
+awaited = Table(
+    "router_awaited", metadata,
+    Column("chat", String(200), primary_key=True),
+    Column("expires_ms", BigInteger, nullable=False),
+)
+
 #: Answers given to requests that change something: the same `command_id` is answered the same, and done once.
 commands = Table(
     "router_commands", metadata,

@@ -27,6 +27,11 @@ class SendArgs(msgspec.Struct, frozen=True):
     chat: Chat = ""
 
 
+class AskArgs(msgspec.Struct, frozen=True):
+    question: str
+    choices: Annotated[tuple[str, ...], Meta(max_length=10)] = ()
+
+
 class FileArgs(msgspec.Struct, frozen=True):
     path: Annotated[str, Meta(min_length=1, max_length=1000)]
     text: str = ""
@@ -81,5 +86,5 @@ ARGS: dict[str, type[msgspec.Struct]] = {
     "send_message": SendArgs, "schedule_task": ScheduleArgs, "list_tasks": ListArgs,
     "pause_task": ChangeArgs, "resume_task": ChangeArgs, "cancel_task": ChangeArgs, "update_task": UpdateArgs,
     "register_group": RegisterArgs, "list_groups": ListArgs,
-    "search_messages": SearchArgs, "send_file": FileArgs, ALLOW_COMMAND: CommandArgs,
+    "search_messages": SearchArgs, "send_file": FileArgs, "ask_user": AskArgs, ALLOW_COMMAND: CommandArgs,
 }

@@ -23,8 +23,10 @@ from microclaw.core.prompt import iso_utc
 from microclaw.core.requests import (
     ApprovalRuling,
     AskApproval,
+    AwaitAnswer,
     ChangeTask,
     CreateTask,
+    Done,
     Failed,
     FoundMessages,
     Group,
@@ -42,10 +44,11 @@ from microclaw.core.settings import Approvals
 from microclaw.core.tasks import TOOL_CONTEXT
 from microclaw.core.text import strip_internal, visible
 from microclaw.core.turns import REPLY_BYTES_MAX, cause_of
-from microclaw.core.worker import ALLOW_COMMAND, ToolCall, ToolReply
+from microclaw.core.worker import ALLOW_COMMAND, SAYING_TOOLS, ToolCall, ToolReply
 from microclaw.sandbox.attachments import FileRefused, take_from
 from microclaw.sandbox.host_tool_args import (
     ARGS,
+    AskArgs,
     ChangeArgs,
     CommandArgs,
     FileArgs,
@@ -69,7 +72,7 @@ PROMPT_CHARS_SHOWN = 300
 #: What an agent can do instead of waiting for a yes.
 ALTERNATIVE = f"What lies below {SCRATCH} may be deleted without a yes, if the command says the whole path."
 
-Answer = TypeVar("Answer", TaskAnswer, Tasks, Groups, GroupAnswer, ApprovalRuling, FoundMessages)
+Answer = TypeVar("Answer", TaskAnswer, Tasks, Groups, GroupAnswer, ApprovalRuling, FoundMessages, Done)
 
 log = logging.getLogger("microclaw.sandbox")
 
@@ -116,6 +119,7 @@ class HostTools:
         self._tools: dict[str, Callable[[Caller, str, Any], Awaitable[str]]] = {
             "send_message": self._send_message,
             "send_file": self._send_file,
+            "ask_user": self._ask_user,
             "schedule_task": self._schedule_task,
             "list_tasks": self._list_tasks,
             "pause_task": lambda who, call_id, args: self._change_task(who, call_id, "pause", args),
@@ -139,7 +143,7 @@ class HostTools:
             "worker": who.worker_id, "group": who.grant.group, "run_id": who.grant.run_id,
             "tool": call.name[:40], "call_id": call.call_id[:80], "ok": ok,
         })
-        if call.name not in ("send_message", "send_file") or not ok:
+        if call.name not in SAYING_TOOLS or not ok:
             try:
                 await self._bus.publish(self._audit(who, call, "ok" if ok else "deny", "" if ok else text))
             except Refused as refused:
@@ -187,6 +191,20 @@ class HostTools:
             detail = f"{text}\n[file {file.name}, {file.size_bytes} bytes, {file.handle}]".strip()
             await self._owners_yes(who, call_id, "message", chat, known, detail)
         return await self._say(who, call_id, "send_file", chat, text, (file,))
+
+    async def _ask_user(self, who: Caller, call_id: str, args: AskArgs) -> str:
+        grant = who.grant
+        self._allow(who, "ask_user", grant.group)
+        lines = [args.question, *(f"{number}. {choice}" for number, choice in enumerate(args.choices, 1))]
+        text = strip_internal("\n".join(lines))
+        if not text:
+            raise ToolRefused("there is nothing to ask: the question is empty")
+        # Before it can be answered.
+        await self._ask("router", AwaitAnswer(
+            command_id=id_text(who.id_for(call_id, "await")), chat=grant.chat, group=grant.group,
+        ), Done)
+        await self._say(who, call_id, "ask_user", grant.chat, text)
+        return "Asked. End your turn now; the answer comes with the next message of this chat."
 
     async def _say(
         self, who: Caller, call_id: str, tool: str, chat: str, text: str, files: tuple[Attachment, ...] = ()

@@ -13,6 +13,7 @@ import msgspec
 
 from microclaw.core.turns import Loss, Lost, Sign, Watch
 from microclaw.core.worker import (
+    SAYING_TOOLS,
     Alive,
     HostLine,
     Note,
@@ -123,7 +124,7 @@ class Worker:
                         return line
                     case ToolCall() if calls.take(line) is False:
                         await self._end(Lost(Loss.GARBLED))
-                    case ToolCall(name="send_message" | "send_file"):
+                    case ToolCall() if line.name in SAYING_TOOLS:
                         watch.result(time.monotonic())
                     case None:
                         raise WorkerLost(self._lost())

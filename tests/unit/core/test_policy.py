@@ -34,6 +34,7 @@ def allowed(tool: str, viewer: str, target: str | None = None) -> bool:
     ("schedule_task", "fam", None, False), ("register_group", "main", None, True),
     ("register_group", "fam", None, False), ("register_group", "fam", "fam", False),
     ("list_groups", "main", None, True), ("list_groups", "fam", None, False), ("refresh_groups", "fam", None, False),
+    ("ask_user", "fam", "fam", True), ("ask_user", "main", "main", True), ("ask_user", "main", "fam", False),
     ("send_file", "main", None, True), ("send_file", "fam", "fam", True), ("send_file", "fam", "main", False),
     ("search_messages", "main", None, True), ("search_messages", "fam", "fam", True),
     ("search_messages", "fam", "main", False), ("search_messages", "fam", None, False),

@@ -18,7 +18,7 @@ from microclaw.agent.tools.schemas import ToolSpec
 from microclaw.agent.tools.toolbox import Toolbox, cut_middle
 from microclaw.agent.transcript import Transcript
 from microclaw.core.check import Checked, CheckError, with_data
-from microclaw.core.worker import DEADLINES_MAX, Turn
+from microclaw.core.worker import DEADLINES_MAX, SAYING_TOOLS, Turn
 
 #: A longer answer is cut: it has to fit a line to the host.
 ANSWER_CHARS_MAX = 200_000
@@ -183,7 +183,7 @@ class Loop:
                 self._doing(f"tool {call.name}")
                 result = await self._result(log, step, call, transcript)
                 transcript.result(log, result)
-                if call.name in ("send_message", "send_file") and result.ok:
+                if call.name in SAYING_TOOLS and result.ok:
                     self._gave_a_result()
 
     def _gave_a_result(self) -> None:

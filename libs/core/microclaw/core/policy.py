@@ -34,6 +34,9 @@ TASK_TOOLS = frozenset({"pause_task", "resume_task", "cancel_task", "update_task
 #: Tools for the main group's agent alone.
 MAIN_TOOLS = frozenset({"register_group", "list_groups", "refresh_groups"})
 
+#: What others than main may do in their own chat alone.
+_OWN_CHAT = {"send_message": "write to", "send_file": "write to", "search_messages": "search"}
+
 
 def may(tool: str, viewer: str, viewer_is_main: bool, *, target: str | None = None) -> Allowed | Denied:
     """Whether the agent of group `viewer` may use this host tool.
@@ -45,15 +48,13 @@ def may(tool: str, viewer: str, viewer_is_main: bool, *, target: str | None = No
         return Allowed()
     if tool in MAIN_TOOLS:
         return Allowed() if viewer_is_main else Denied(f"{tool} is for the main group only")
-    if tool in ("send_message", "send_file"):
-        if viewer_is_main or target == viewer:
-            return Allowed()
-        return Denied(f"{tool}: this group may write to its own chat only")
-    if tool == "search_messages":
+    if tool == "ask_user":
+        return Allowed() if target == viewer else Denied("ask_user: a group may ask in its own chat only")
+    if tool in _OWN_CHAT:
         if viewer_is_main or target == viewer:
             return Allowed()
         # The same words whether that chat exists or not.
-        return Denied("search_messages: this group may search its own chat only")
+        return Denied(f"{tool}: this group may {_OWN_CHAT[tool]} its own chat only")
     if tool == "schedule_task":
         if target is None:
             return Denied("schedule_task: that chat is not a registered group; list_groups shows which are")

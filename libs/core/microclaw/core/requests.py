@@ -129,6 +129,15 @@ class SearchMessages(Request, frozen=True, kw_only=True, tag="messages.search"):
     limit: int = 20
 
 
+class AwaitAnswer(Request, frozen=True, kw_only=True, tag="messages.await"):
+    """To the router, from the sandbox: the group's agent is about to ask its chat something; the next message there
+    wakes it without calling it by name. Answer: Done or Failed."""
+
+    command_id: str
+    chat: str
+    group: str
+
+
 class FoundMessage(msgspec.Struct, frozen=True, kw_only=True):
     """`text` is cut around the first hit. `is_own`: we said it."""
 
@@ -692,7 +701,8 @@ ANSWERED_BY: dict[type[Request], str] = {
     GroupsAsked: "router", RegisterGroup: "router", Deliver: "router",
     RunsAsked: "queue",
     CreateTask: "scheduler", ChangeTask: "scheduler", TasksAsked: "scheduler",
-    ImportMessages: "router", SearchMessages: "router", FireTask: "scheduler", TaskRunsAsked: "scheduler",
+    ImportMessages: "router", SearchMessages: "router", AwaitAnswer: "router",
+    FireTask: "scheduler", TaskRunsAsked: "scheduler",
     SessionsAsked: "sandbox", SessionAsked: "sandbox", ForkSession: "sandbox",
     OpenDoor: "egress", CloseDoors: "egress",
     SetSecret: "egress", RemoveSecret: "egress", SecretsAsked: "egress",

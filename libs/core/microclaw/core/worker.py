@@ -127,11 +127,13 @@ class Note(WorkerLine, frozen=True, kw_only=True, tag="note"):
 #: Tools that the agent asks of the host; the others run inside the sandbox.
 HOST_TOOLS = (
     "send_message", "schedule_task", "list_tasks", "pause_task", "resume_task", "cancel_task", "update_task",
-    "register_group", "list_groups", "search_messages", "send_file",
+    "register_group", "list_groups", "search_messages", "send_file", "ask_user",
 )
 
 #: No tool of the model's: before the agent runs a command that destroys something, it asks whether it may.
 ALLOW_COMMAND = "allow_command"
+#: Of these, the ones by which something is said in a chat: each starts the turn's time anew.
+SAYING_TOOLS = ("send_message", "send_file", "ask_user")
 
 HostToWorker = Setup | Turn | ToolReply | Close
 WorkerToHost = Ready | Alive | ToolCall | TurnDone | Note

@@ -85,6 +85,14 @@ class SendMessage(Args, frozen=True):
     chat: Annotated[str, Meta(description="Another chat's address; only the main group may. Leave out for here.")] = ""
 
 
+class AskUser(Args, frozen=True):
+    """Ask this chat something that you need to know to go on. End your turn then, without a further answer: what is
+    written next in the chat comes to you as the next prompt, also where you are otherwise called by name."""
+
+    question: Annotated[str, Meta(min_length=1)]
+    choices: Annotated[tuple[str, ...], Meta(max_length=10, description="Answers to choose from, if there are.")] = ()
+
+
 class SendFile(Args, frozen=True):
     """Send a file of the group's folder now, while you go on working."""
 
@@ -211,6 +219,7 @@ TOOLS: dict[str, ToolSpec] = {
         ToolSpec("web_fetch", WebFetch, "read"),
         ToolSpec("send_message", SendMessage, "host"),
         ToolSpec("send_file", SendFile, "host"),
+        ToolSpec("ask_user", AskUser, "host"),
         ToolSpec("schedule_task", ScheduleTask, "host"),
         ToolSpec("list_tasks", ListTasks, "host"),
         ToolSpec("pause_task", PauseTask, "host"),
