@@ -13,6 +13,7 @@ from tests.contract.egress.authority import make_authority
 from tests.contract.egress.outside import PUBLIC, Outside
 from tests.contract.egress.through_door import KEY, gate, post, read_request
 
+from microclaw.agent.relay import Relay
 from microclaw.core.home import Home
 from microclaw.store.migrate import upgrade
 
@@ -46,6 +47,16 @@ async def measure(home: Home, folder: Path, requests: int) -> dict[str, float]:
                 requests, lambda _: _direct_line(echo_port, context),
                 lambda number: _door_line(doors[number // 200], context),
             )
+            relays = []
+            for n in range(len(doors)):
+                relays.append(Relay(await egress.doors.open(f"r{n}", "bench", now_ms=1) / "egress.sock"))
+                await relays[n].start(0)
+            _, relay_tls = await _in_turns(
+                requests, lambda _: _direct_line(echo_port, context),
+                lambda number: _relay_line(relays[number // 200].port, context),
+            )
+            for relay in relays:
+                await relay.close()
     finally:
         model.close()
         echo.close()
@@ -53,6 +64,7 @@ async def measure(home: Home, folder: Path, requests: int) -> dict[str, float]:
         "model_call_direct_ms": direct_model, "model_call_by_door_ms": door_model,
         "model_call_added_ms": door_model - direct_model,
         "tls_direct_ms": direct_tls, "tls_by_door_ms": door_tls, "tls_added_ms": door_tls - direct_tls,
+        "tls_by_relay_ms": relay_tls,
     }
 
 
@@ -91,7 +103,16 @@ async def _direct_line(port: int, context: ssl.SSLContext) -> None:
 
 
 async def _door_line(door: Path, context: ssl.SSLContext) -> None:
-    reader, writer = await asyncio.open_unix_connection(str(door / "egress.sock"))
+    await _tunnel_line(*await asyncio.open_unix_connection(str(door / "egress.sock")), context)
+
+
+async def _relay_line(port: int, context: ssl.SSLContext) -> None:
+    await _tunnel_line(*await asyncio.open_connection("127.0.0.1", port), context)
+
+
+async def _tunnel_line(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, context: ssl.SSLContext,
+) -> None:
     writer.write(b"CONNECT good.example:443 HTTP/1.1\r\nHost: good.example:443\r\n\r\n")
     head = await reader.readuntil(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 200"):

@@ -15,7 +15,7 @@ For each backend that can be used here:
 Egress, with a server on 127.0.0.1 and everything in this process, a new connection for each request:
 
 - a model call by the door's `/llm` route beside the same request sent directly;
-- TLS through the door's CONNECT beside TLS directly: one line, and its echo.
+- TLS through the door's CONNECT beside TLS directly: one line, and its echo; the same by the relay, as programs go.
 
 All are medians, in ms. Engines are looked for as MicroClaw does it (DOCKER_HOST, the usual sockets).
 """

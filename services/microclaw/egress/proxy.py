@@ -103,7 +103,7 @@ class Proxy:
         bucket, within = bucket.take(now_s)
         self._rates[owner.worker_id] = bucket, within
         if not within:
-            reason = f"too many connections: {CONNECTIONS_PER_S:g} a second are allowed, try again later"
+            reason = f"too many connections and requests: {CONNECTIONS_PER_S:g} a second are allowed, try again later"
             if was_within:
                 await self.record(owner, "egress.flood", "the door", "deny", reason)
             await refuse(wire, 429, reason, kind="egress_denied")
