@@ -30,7 +30,7 @@ async def model_port(upstream):
 
 
 @pytest.mark.parametrize("backend", ["openai", "anthropic"])
-async def test_over_the_budget_a_call_is_refused_in_the_dialects_form_and_never_sent(home, model_port, backend):
+async def test_pain23_over_the_budget_a_call_is_refused_in_the_dialects_form_and_never_sent(home, model_port, backend):
     async with gate(
         home, backend=backend, base_url=f"http://127.0.0.1:{model_port}", budget=Budget(tokens_per_day=150),
     ) as egress:
@@ -108,7 +108,7 @@ async def test_the_next_day_begins_anew(home, model_port):
         assert len(egress.notices.waiting()) == 2, "one notice a day"
 
 
-async def test_hanging_up_before_the_answer_tells_its_cost_does_not_get_round_the_budget(home, upstream):
+async def test_pain23_hanging_up_before_the_answer_tells_its_cost_does_not_get_round_the_budget(home, upstream):
     async def server(reader, writer):
         await read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: {}\n\n")
