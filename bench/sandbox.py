@@ -61,6 +61,7 @@ SHELL = ("/bin/sh", "-c", "echo up; read line")
 #: A worker has so long to be ready, and a turn to end.
 WAIT_S = 60.0
 INSTALLATION = "bench"
+_BARE_ULIMITS = {"nofile": 1024, "nproc": 4096}
 
 
 @dataclass(frozen=True)
@@ -208,10 +209,11 @@ def _bare_container_ms(client: APIClient, image: str, created: bool) -> float:
         "Image": image, "Entrypoint": [SHELL[0]], "Cmd": list(SHELL[1:]), "OpenStdin": True, "AttachStdout": True,
         # As ours: with `none` alone Docker still makes a place for networks, which takes longer than all the rest.
         "NetworkDisabled": True,
-        # Without limits on descriptors an engine in a container of its own may not start one at all.
+        # Without limits on descriptors and processes an engine in a container of its own may not start one at all.
         # No log on the engine's disk either: that is no part of hardening.
         "HostConfig": {
-            "NetworkMode": "none", "Ulimits": [{"Name": "nofile", "Soft": 1024, "Hard": 1024}],
+            "NetworkMode": "none",
+            "Ulimits": [{"Name": name, "Soft": value, "Hard": value} for name, value in _BARE_ULIMITS.items()],
             "LogConfig": {"Type": "none", "Config": {}},
         },
     }

@@ -8,11 +8,12 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from microclaw.agent.beneath import read_beneath, write_beneath
+from microclaw.agent.beneath import write_beneath
 from microclaw.bus.api import Bus
 from microclaw.bus.errors import BusError
 from microclaw.core.kinds import Attachment, PromptMessage
 from microclaw.core.prompt import ATTACHMENTS_FOLDER, attachment_name
+from microclaw.sandbox.reading import FileRefused, read_file
 
 #: Largest file that an agent sends, and all files that are put into a group's folder for one turn, bytes.
 SENT_BYTES_MAX = 50 << 20
@@ -21,10 +22,6 @@ TURN_BYTES_MAX = 200 << 20
 INSIDE = "/workspace/group/"
 
 log = logging.getLogger("microclaw.sandbox")
-
-
-class FileRefused(Exception):
-    """The file can't be sent; the text says why."""
 
 
 async def put_into(bus: Bus, folder: Path, messages: Iterable[PromptMessage]) -> None:
@@ -48,15 +45,11 @@ async def put_into(bus: Bus, folder: Path, messages: Iterable[PromptMessage]) ->
 async def take_from(bus: Bus, folder: Path, name: str) -> Attachment:
     """The file of the group's folder as an attachment, kept by the broker. :raises FileRefused: it can't be had."""
     try:
-        raw = await asyncio.to_thread(read_beneath, folder, name.removeprefix(INSIDE), SENT_BYTES_MAX + 1)
-    except ValueError as error:
-        raise FileRefused("only files of the group's own folder can be sent") from error
+        raw = await asyncio.to_thread(read_file, folder, name.removeprefix(INSIDE), SENT_BYTES_MAX)
     except OSError as error:
         raise FileRefused(f"{name[:200]} can't be read: {error.strerror or error}") from error
     if not raw:
         raise FileRefused(f"{name[:200]} is empty")
-    if len(raw) > SENT_BYTES_MAX:
-        raise FileRefused(f"{name[:200]} is larger than {SENT_BYTES_MAX >> 20} MiB")
     # Imported late: most workers never send one.
     from microclaw.channel.media import mime_of, safe_name
 

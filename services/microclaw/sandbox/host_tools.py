@@ -45,7 +45,7 @@ from microclaw.core.tasks import TOOL_CONTEXT
 from microclaw.core.text import strip_internal, visible
 from microclaw.core.turns import REPLY_BYTES_MAX, cause_of
 from microclaw.core.worker import ALLOW_COMMAND, SAYING_TOOLS, ToolCall, ToolReply
-from microclaw.sandbox.attachments import FileRefused, take_from
+from microclaw.sandbox.attachments import take_from
 from microclaw.sandbox.host_tool_args import (
     ARGS,
     AskArgs,
@@ -59,6 +59,7 @@ from microclaw.sandbox.host_tool_args import (
     SendArgs,
     UpdateArgs,
 )
+from microclaw.sandbox.reading import FileRefused
 from microclaw.sandbox.store import Notes
 
 #: How long another service is waited for in one call, and one question to it.

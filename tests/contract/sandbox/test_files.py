@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from microclaw.agent.beneath import write_beneath
 from microclaw.sandbox import reading as reading_module
 from microclaw.sandbox.backend import Limits, Mount, SpecRefused
 from microclaw.sandbox.reading import FileRefused, read_file
@@ -123,6 +125,44 @@ except OSError as error:
         read_file(group, "good", 3)
     with pytest.raises(FileNotFoundError):
         read_file(group, "nothing", 3)
+
+
+async def test_a_file_that_came_with_a_message_is_the_groups_own(backend, new_spec, folders):
+    """Put there while the worker lives, by whoever we are: it can be read and thrown away inside."""
+    (group,) = folders("group")
+    program = "echo up; read line; cat attachments/a.txt && rm attachments/a.txt && rmdir attachments && echo gone"
+    sandbox = await backend.start(new_spec(
+        ["/bin/sh", "-c", f"{{ {program}; }} 2>&1"], mounts=[Mount(group, "/workspace/group", writable=True)],
+        workdir="/workspace/group",
+    ))
+    try:
+        assert await asyncio.wait_for(sandbox.receive(), 30) == b"up\n"
+        write_beneath(group, "attachments", "a.txt", b"a letter\n")
+        await sandbox.send(b"\n")
+        assert [await asyncio.wait_for(sandbox.receive(), 30) for _ in range(2)] == [b"a letter\n", b"gone\n"]
+    finally:
+        await sandbox.kill()
+
+
+async def test_ac39_a_file_that_came_with_a_message_follows_no_trap(python, folders, tmp_path):
+    """The run has put links where the host will write; nothing outside changes."""
+    (group, outside) = folders("group", "outside")
+    (outside / "kept").write_text("of the host")
+    program = f"""
+import os
+os.chdir("/workspace/group")
+os.symlink({str(outside)!r}, "linked"); os.mkdir("real")
+for name in ("a", ".b.new"): os.symlink({str(outside / "kept")!r}, "real/" + name)
+os.mkfifo("real/c"); os.mkfifo("real/.d.new")
+print("set")
+"""
+    assert (await python(program, mounts=[Mount(group, "/workspace/group", writable=True)])).lines == ["set"]
+    with pytest.raises(OSError, match="linked"):
+        write_beneath(group, "linked", "x", b"new")
+    for name in "abcd":
+        write_beneath(group, "real", name, b"new")
+        assert read_file(group, f"real/{name}", 10) == b"new"
+    assert (outside / "kept").read_text() == "of the host" and len(list(outside.iterdir())) == 1
 
 
 def test_ac39_the_same_where_the_kernel_is_old(tmp_path, monkeypatch):

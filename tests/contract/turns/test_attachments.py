@@ -64,7 +64,7 @@ async def test_a_file_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(attachments, "SENT_BYTES_MAX", 10)
     async with house() as made:
         (folder_of(made) / "big").write_bytes(b"x" * 11)
-        assert "larger" in await send(made, {"path": "big"})
+        assert "more than" in await send(made, {"path": "big"})
 
 
 async def test_only_main_sends_elsewhere_and_a_first_contact_needs_the_owners_yes() -> None:

@@ -1,21 +1,22 @@
-"""Files below a folder that agents write in: every step of the way is opened by itself, and no link is followed, so
+"""Writing below a folder that agents write in: every step of the way is opened by itself, and no link is followed, so
 that nobody can lead the host (or the agent's own house-keeping) out of it, not even while it looks."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import stat
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 
 def write_beneath(root: Path, folder: str, name: str, raw: bytes) -> None:
     """Put a file into a folder right below `root`, in one move; the folder is made if it is missing.
 
+    Both belong to whom `root` belongs: the host may be root, which a run inside is not.
     Raises OSError: the folder is none, or the disk is full.
     """
     with contextlib.ExitStack() as stack:
         top = _folder(str(root), None, stack)
+        owner = os.fstat(top)
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder, 0o700, dir_fd=top)
         at = _folder(folder, top, stack)
@@ -26,27 +27,11 @@ def write_beneath(root: Path, folder: str, name: str, raw: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(raw)
             file.flush()
+            if os.geteuid() == 0:
+                os.fchown(handle, owner.st_uid, owner.st_gid)
+                os.fchown(at, owner.st_uid, owner.st_gid)
             os.fsync(handle)
         os.replace(fresh, name, src_dir_fd=at, dst_dir_fd=at)
-
-
-def read_beneath(root: Path, name: str, bytes_max: int) -> bytes:
-    """The first `bytes_max` bytes of a regular file below `root`; `name` is relative. Never blocks on a pipe.
-
-    Raises OSError: it is not there, or the way leads through a link. Raises ValueError: the name leads out.
-    """
-    parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or "\0" in name:
-        raise ValueError(f"{name!r} is no name of a file in the folder")
-    with contextlib.ExitStack() as stack:
-        at = _folder(str(root), None, stack)
-        for part in parts[:-1]:
-            at = _folder(part, at, stack)
-        handle = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise OSError(f"{name} is not a regular file")
-            return file.read(bytes_max)
 
 
 def _folder(name: str, at: int | None, stack: contextlib.ExitStack) -> int:
