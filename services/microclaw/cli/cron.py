@@ -187,7 +187,8 @@ def _list(context: Context) -> int:
             ("TASK", "GROUP", "WHEN", "NEXT", "STATUS", "PROMPT"),
             [
                 (
-                    task.id, task.group, _when(task), _moment(task.next_run_ms), task.status,
+                    task.id, task.group, _when(task),
+                    _moment(task.next_run_ms if task.status == "active" else None), task.status,
                     _short(f"(checked first) {task.prompt}" if task.script else task.prompt),
                 )
                 for task in tasks

@@ -48,7 +48,7 @@ class TheirFiles:
             TheirTask(
                 id=row["id"], folder=row["group_folder"], jid=row["chat_jid"], prompt=row["prompt"],
                 schedule=row["schedule_type"], value=row["schedule_value"], context=row.get("context_mode"),
-                status=row.get("status") or "active",
+                status=row.get("status") or "active", script=row.get("script") or "",
             )
             for row in self._rows("scheduled_tasks")
         ]

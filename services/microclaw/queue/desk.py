@@ -35,7 +35,7 @@ from microclaw.core.lanes import Fire, Item, LaneState
 from microclaw.core.requests import RunRow
 from microclaw.core.tasks import task_run_id
 from microclaw.queue import store
-from microclaw.queue.notices import notice_draft
+from microclaw.queue.notices import OWNER_QUIET_MS, notice_draft, owner_draft
 from microclaw.queue.opaque import NOTHING, OpaqueGranted, OpaqueRequested, fire_name, is_there
 from microclaw.queue.tables import inbox, outbox
 from microclaw.store.outbox import Outbox
@@ -76,6 +76,10 @@ class Desk:
         log: logging.Logger | None = None,
     ) -> None:
         self.outbox = Outbox(engine, outbox, inbox)
+        #: Where the owner is told of other groups' failures, "" = not known (yet): then `status` alone says it.
+        self.owner_chat = ""
+        #: Cause → when the owner was last told of it. (Not kept: after a restart it may be told once more.)
+        self._owner_told: dict[str, int] = {}
         self._engine = engine
         self._max_concurrent = max_concurrent
         self._lease_ms = round((START_S_MAX + longest_run_s + LEASE_MARGIN_S) * 1000)
@@ -231,7 +235,7 @@ class Desk:
                 store.end_late(db, command)
                 self._log.info("late end counts", extra={"run_id": command.run_id, "messages": len(command.items)})
             case Notice():
-                return [notice_draft(command, now)]
+                return [notice_draft(command, now), *self._tell_owner(command, now)]
             case Ignored():
                 if fire is not None:
                     store.drop_item(db, fire.number)
@@ -250,6 +254,16 @@ class Desk:
             expires_ms=now + START_S_MAX * 1000,
         )
         return Draft(f"group:{run.group}", payload, message_id=_derived(run.run_id, "run.granted"), ts_ms=now)
+
+    def _tell_owner(self, notice: Notice, now: int) -> list[Draft]:
+        self._owner_told = {
+            error: at_ms for error, at_ms in self._owner_told.items() if now - OWNER_QUIET_MS < at_ms <= now
+        }
+        draft = owner_draft(notice, self.owner_chat, now)
+        if draft is None or notice.error in self._owner_told:
+            return []
+        self._owner_told[notice.error] = now
+        return [draft]
 
     def _ended(self, ended: Ended, now: int) -> list[Draft]:
         run = ended.run

@@ -1,6 +1,7 @@
 """What the house says in a chat when a run failed for good: friendly, short, with what to do next.
 
-The cause is named to the owner only, in the main chat: in a group it would be noise, and may say too much.
+The cause is named to the owner only, in the main chat: in a group it would be noise, and may say too much. So a run of
+another group that failed for good is told twice: there, and to the owner.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from microclaw.core.dispatch import Notice
 from microclaw.core.ids import derived_id, id_from_text, id_time
 from microclaw.core.kinds import ReplyRequested
 
+#: The same cause is told to the owner at most once in this time, however many groups suffer from it.
+OWNER_QUIET_MS = 3600 * 1000
 #: Of the cause, at most.
 CAUSE_CHARS_MAX = 300
 
@@ -40,4 +43,18 @@ def notice_draft(notice: Notice, now_ms: int) -> Draft:
         ReplyRequested(chat=run.chat, text=notice_text(notice), origin="notice", run_id=run.run_id),
         message_id=derived_id(id_time(id_from_text(run.run_id)), "notice", run.run_id),
         ts_ms=now_ms,
+    )
+
+
+def owner_draft(notice: Notice, owner_chat: str, now_ms: int) -> Draft | None:
+    """What the owner is told of a run that failed elsewhere. None: the chat's own notice says it, or nobody knows where
+    the owner is."""
+    run = notice.run
+    if run.is_main or not owner_chat or owner_chat == run.chat:
+        return None
+    cause = " ".join(notice.error.split())[:CAUSE_CHARS_MAX]
+    text = f"I could not answer in {run.group} ({run.chat})" + (f". The cause: {cause}" if cause else ".") + OWNER_HINT
+    return Draft(
+        owner_chat, ReplyRequested(chat=owner_chat, text=text, origin="notice", run_id=run.run_id),
+        message_id=derived_id(id_time(id_from_text(run.run_id)), "owner notice", run.run_id), ts_ms=now_ms,
     )

@@ -8,10 +8,10 @@ import time
 from collections.abc import Sequence
 
 from microclaw.bus.api import Delivery, Draft, Subscription
-from microclaw.bus.errors import Refused
+from microclaw.bus.errors import BusTimeout, NoResponder, Refused
 from microclaw.bus.service import Service, now_ms
 from microclaw.core.dispatch import Drain
-from microclaw.core.requests import Runs, RunsAsked
+from microclaw.core.requests import Failed, Groups, GroupsAsked, Runs, RunsAsked
 from microclaw.core.turns import hard_timeout_s, longest_turn_s
 from microclaw.queue.desk import Desk, SteadyClock
 from microclaw.store.engine import open_store
@@ -21,6 +21,9 @@ from microclaw.store.heads import HEADS
 TIMER_S_MAX = 5.0
 #: How often old rows are deleted.
 TIDY_S = 6 * 3600
+#: How often the router is asked for the owner's chat, and as long as it does not know.
+OWNER_S = 300.0
+OWNER_AGAIN_S = 2.0
 #: Rows in one answer, at most.
 ROWS_MAX = 500
 
@@ -73,6 +76,17 @@ class Queue:
                 tidied = time.monotonic()
                 self._desk.tidy()
 
+    async def find_owner(self) -> None:
+        """Ask the router where the owner is, and now and then whether that still holds."""
+        while True:
+            try:
+                known = await self._service.bus.request("router", GroupsAsked(), Groups | Failed)  # type: ignore[arg-type]
+            except (NoResponder, BusTimeout):
+                known = None
+            if isinstance(known, Groups):
+                self._desk.owner_chat = known.owner_chat
+            await asyncio.sleep(OWNER_S if self._desk.owner_chat else OWNER_AGAIN_S)
+
     def drain(self) -> None:
         """Nothing new starts; what runs ends by itself, and is heard of after the next start."""
         self._desk.happen(Drain())
@@ -120,6 +134,7 @@ async def serve(service: Service) -> None:
         Subscription("queue", ("run.requested", "run.finished")), queue.on_delivery, settled=desk.outbox.settled,
     )
     service.answer(RunsAsked, queue.on_runs)
+    service.spawn(queue.find_owner(), "find owner")
     service.spawn(queue.keep_time(), "retries and leases")
     await service.ready()
     await service.stopping.wait()

@@ -99,6 +99,25 @@ def test_what_cannot_get_better_is_told_at_once_and_the_owner_learns_why(play: P
     assert play.troubles
 
 
+def test_what_fails_for_good_in_a_group_is_told_there_and_to_the_owner_with_the_cause_once_an_hour(play: Play) -> None:
+    play.desk.owner_chat = "console:main"
+
+    def fails(group: str, error: str) -> list[str]:
+        [grant] = play.take(requested(group, "hello"))
+        notices = play.ends(grant, ok=False, retryable=False, error=error)
+        assert notices[0].chat == f"console:{group}"
+        assert error not in notices[0].text
+        assert all((each.chat, each.origin) == ("console:main", "notice") for each in notices[1:])
+        return [each.text for each in notices[1:]]
+
+    [told] = fails("fam", "the key is wrong")
+    assert "fam" in told and "the key is wrong" in told
+    assert fails("work", "the key is wrong") == []
+    assert len(fails("work", "no engine")) == 1
+    play.until(3_600_000)
+    assert len(fails("fam", "the key is wrong")) == 1
+
+
 def test_a_run_seen_in_the_chat_is_neither_tried_again_nor_excused(play: Play) -> None:
     [grant] = play.take(requested("fam", "one"))
     assert play.ends(grant, ok=False, visible=True, error="crashed") == []

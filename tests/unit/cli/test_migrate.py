@@ -50,6 +50,18 @@ def theirs(tmp_path: Path) -> Path:
     return root
 
 
+def test_the_script_of_a_task_of_a_later_version_comes_along(theirs: Path) -> None:
+    assert [task.script for task in TheirFiles(theirs).tasks()] == [""]
+    db = sqlite3.connect(theirs / "store" / "messages.db")
+    db.execute("ALTER TABLE scheduled_tasks ADD COLUMN script TEXT")
+    db.execute("UPDATE scheduled_tasks SET script = 'exit 0'")
+    db.commit()
+    db.close()
+    found = TheirFiles(theirs)
+    move = plan_move(found.groups(), found.tasks(), taken={}, now_ms=NOW, zone=ZoneInfo("UTC"))
+    assert [task.script for task in move.tasks] == ["exit 0"]
+
+
 def test_the_history_comes_in_the_order_of_time_with_whose_it_is(theirs: Path) -> None:
     found = list(TheirFiles(theirs).messages("Andy"))
     assert [each.platform_id for each in found] == ["m1", "m2", "m3"]

@@ -13,6 +13,7 @@ from microclaw.core.container import Container
 from microclaw.core.groups import MAIN_FOLDER, is_chat, is_folder
 from microclaw.core.mounts import Wanted
 from microclaw.core.requests import CreateTask, RegisterGroup
+from microclaw.core.tasks import SCRIPT_CHARS_MAX
 
 #: The names of its `.env` that it handed to agents; every other line was its own.
 SECRET_NAMES = ("ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN")
@@ -87,6 +88,8 @@ class TheirTask:
     value: str
     context: str | None = None
     status: str = "active"
+    #: Later versions have one; it decides as ours do.
+    script: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,7 @@ def plan_move(
         made.append(CreateTask(
             command_id=command_id, group=folders[task.folder], chat=chat_of(task.jid), prompt=task.prompt,
             schedule=task.schedule, value=task.value, context="group" if task.context == "group" else "isolated",
+            script=task.script,
         ))
         if task.status == "paused":
             paused.add(command_id)
@@ -163,6 +167,8 @@ def _unfit(task: TheirTask, folders: Mapping[str, str], now_ms: int, zone: ZoneI
 
     if task.status == "completed":
         return "it is completed"
+    if len(task.script) > SCRIPT_CHARS_MAX:
+        return f"its script is longer than {SCRIPT_CHARS_MAX} characters: put it into a file and call that"
     if task.folder not in folders:
         return f"its group {task.folder!r} is not registered"
     try:

@@ -51,6 +51,7 @@ RIGHTS: Mapping[str, Rights] = {
     # It says the end of a run that was lost: the sandbox can't.
     "queue": Rights(
         publish=("run.granted", "run.finished", "reply.requested", AUDIT), read=("run.requested", "run.finished"),
+        ask=("router",),
     ),
     "scheduler": Rights(
         publish=("run.requested", "reply.requested", AUDIT), read=("run.finished",), ask=("router",),
