@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 
+import msgspec
 from tests.contract.processes import DEADLINE_S, ask, installation, killed_again_and_again, until
 
 from microclaw.bus.api import Bus, Draft, Subscription
 from microclaw.core.ids import derived_id
 from microclaw.core.kinds import MessageReceived, ReplyRequested, RunRequested
+from microclaw.core.people_requests import AnswerPairing, Paired, Pairings, PairingsAsked
 from microclaw.core.requests import Deliver, Done, Failed, GroupAnswer, Groups, GroupsAsked, RegisterGroup
 
 SENT_MS = 1_700_000_000_000
@@ -201,3 +203,37 @@ async def test_a_persons_message_goes_to_a_known_chat_once() -> None:
                 if reply.text == "end":
                     break
         assert replies == ["hello", "end"]
+
+
+async def test_who_is_let_in_is_handed_over_once_though_the_router_is_killed_again_and_again() -> None:
+    chance = random.Random(3)
+    async with installation("broker", "router") as made:
+        connector, queue, owner = [await made.connect(name) for name in ("telegram", "queue", "cli")]
+        senders = 3
+        for n in range(5):
+            for number in range(senders):
+                draft = message(f"telegram:{number}", n, f"text {n}", is_group=False)
+                received = msgspec.structs.replace(draft.payload, sender=str(number), sender_name=f"S{number}")
+                await connector.publish(Draft(draft.session_id, received, message_id=draft.message_id, ts_ms=SENT_MS))
+
+        async def all_wait() -> bool:
+            rows = (await ask(owner, "router", PairingsAsked(), Pairings)).rows
+            return [row.held for row in rows] == [5] * senders
+
+        await until(all_wait)
+        codes = {row.code for row in (await ask(owner, "router", PairingsAsked(), Pairings)).rows}
+
+        async def let_in() -> None:
+            for code in codes:
+                wanted = AnswerPairing(command_id=f"in {code}", channel="telegram", code=code, answer="approve")
+                for _ in range(3):
+                    paired = await ask(owner, "router", wanted, Paired | Failed)
+                    assert isinstance(paired, Paired) and paired.handed_over == 5
+                    await asyncio.sleep(chance.random() * 0.3)
+
+        async with killed_again_and_again(made, "router", owner, chance) as kills:
+            runs, _ = await asyncio.gather(requests(queue, 5 * senders), let_in())
+        assert kills
+        expected = [[f"text {n}" for n in range(5)]] * senders
+        assert [[line.text for line in run.messages] for run in runs] == expected
+        assert {run.group for run in runs} == {f"telegram-s{number}" for number in range(senders)}
