@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
+from tests.contract.processes import until
+from tests.fakes.telegram_server import TOKEN, TelegramServer
 from tests.mesh.harness import Mesh
 
 from microclaw.core.settings import load
@@ -53,3 +57,37 @@ def test_channels_are_added_and_removed_in_the_configuration_by_name() -> None:
     ended(mesh, "channels", "remove", "telegram")
     assert load(mesh.home.config, {}).channels.enabled() == ("email",)
     assert mesh.cli("channels", "login", "imessage").returncode == 2
+
+
+async def test_onboard_walks_one_channel_to_its_owner_and_an_answer_there(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text(TOKEN + "\n")
+    server = await TelegramServer().start()
+    mesh = Mesh()
+
+    async def microclaw(*arguments: str) -> Any:
+        return await asyncio.to_thread(ended, mesh, *arguments)
+
+    try:
+        done = await microclaw(
+            "onboard", "--no-test", "--channel", "telegram", "--no-install", "--secret-file", str(token),
+            "--set", f"api_url={server.url}",
+        )
+        assert done["a channel"].startswith("telegram is connected"), done
+        (status,) = await microclaw("channels", "status")
+        assert (status["channel"], status["state"]) == ("telegram", "connected")
+        server.says("add eggs to the shopping list", chat=7)
+        await until(lambda: len(server.texts(7)) == 1)
+        (row,) = await microclaw("pairing", "list")
+        again = await microclaw("onboard", "--no-test", "--channel", "telegram", "--owner-code", row["code"])
+        assert "is the owner" in again["you, its owner"], again
+        await until(lambda: len(server.texts(7)) == 3)
+        assert "add eggs" not in server.texts(7)[0] and "eggs" in server.texts(7)[2]
+        server.says("/whoami", chat=7)
+        await until(lambda: any("my owner" in text for text in server.texts(7)))
+        assert (await microclaw("groups", "show", "main"))["joined"] == ["telegram:7"]
+        assert TOKEN not in mesh.home.config.read_text()
+    finally:
+        await asyncio.to_thread(mesh.cli, "down")
+        await server.stop()
+        await asyncio.to_thread(mesh.stop)

@@ -39,7 +39,8 @@ async def test_quotes_files_and_the_silence_before_are_in_the_prompt_with_the_ow
     grant = RunGranted(run_id="r", attempt=1, group="fam", chat=run.chat, messages=run.messages)
     prompt = prompt_of(grant, "Europe/Berlin")
     assert '<context timezone="Europe/Berlin" />' in prompt and "Nov 14, 2023, 11:13 PM" in prompt
-    assert [prompt.count(part) for part in ("lunch?", 'name="bill.pdf"', "application/pdf", "2048", "pay it")] == [1] * 5
+    parts = ("lunch?", 'name="bill.pdf"', "application/pdf", "2048", "pay it")
+    assert [prompt.count(part) for part in parts] == [1] * 5
     assert '<quoted_message from="Ann">the bill</quoted_message>' in prompt and 'reply_to="2"' in prompt
 
 
