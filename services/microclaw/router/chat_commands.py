@@ -10,6 +10,7 @@ from typing import Literal, TypeVar, cast
 from microclaw.bus.api import Bus, Draft
 from microclaw.bus.errors import BusError
 from microclaw.core.chat_commands import (
+    NO_MODEL_TO_COMPACT_FOR,
     ChatCommand,
     Typed,
     compact_text,
@@ -68,6 +69,8 @@ class ChatCommands:
         if meant != group.folder and not (_sees_all(group, role) and meant in self._folders()):
             return [_said(received.chat, f"There is no group {meant!r} here; `microclaw groups` lists them.", cause)]
         drafts: list[Draft] = []
+        if typed.command is ChatCommand.COMPACT and self._model.backend == "local":
+            return [_said(received.chat, NO_MODEL_TO_COMPACT_FOR, cause)]
         if typed.command in (ChatCommand.STOP, ChatCommand.NEW, ChatCommand.COMPACT):
             action = cast(Literal["stop", "new", "compact"], typed.command.value)
             drafts.append(Draft(

@@ -43,6 +43,7 @@ async def test_the_owner_is_answered_by_the_house_and_the_agent_never_sees_it() 
             await made.ready(owner, name)
         typed = (
             "/help", "/status", "/whoami", "/cron", "/usage", "/stop", "/stop nowhere", "/model some-model", "/memory",
+            "/compact",
         )
         for number, text in enumerate(typed, 1):
             await connector.publish(message("console:main", number, text))
@@ -59,6 +60,7 @@ async def test_the_owner_is_answered_by_the_house_and_the_agent_never_sees_it() 
         assert "no group 'nowhere'" in said[6]
         assert "no language model" in said[7] and "microclaw config set" in said[7]
         assert "main/CLAUDE.md: 0." in said[8] and "conversations in its folder: 0" in said[8]
+        assert said[9].startswith("There is nothing to compact")
         (control,) = [each.read(ControlRequested) for each in await heard(owner, "control.requested", 1)]
         assert (control.group, control.action) == ("main", "stop")
         await connector.publish(message("console:main", 99, "hello"))

@@ -12,6 +12,7 @@ from tests.unit.agent.test_dialects import NOW_MS, worker_for
 from microclaw.agent import context, past
 from microclaw.agent.compaction import WANTED
 from microclaw.agent.workspace import Workspace
+from microclaw.core.chat_commands import NO_MODEL_TO_COMPACT_FOR
 from microclaw.core.kinds import PromptMessage
 from microclaw.core.prompt import format_messages
 from microclaw.core.worker import Note, Turn, TurnDone, WorkerLine
@@ -128,7 +129,7 @@ async def test_a_model_that_does_not_sum_up_changes_nothing(workspace: Workspace
 async def test_without_a_model_there_is_nothing_to_compact(workspace: Workspace) -> None:
     talk = Talk(workspace, backend="local")
     await talk.turn("hello")
-    assert (await talk.turn(do="compact")).text == past.NO_MODEL
+    assert (await talk.turn(do="compact")).text == NO_MODEL_TO_COMPACT_FOR
 
 
 async def test_a_conversation_too_long_for_the_model_is_compacted_for_it(workspace: Workspace) -> None:

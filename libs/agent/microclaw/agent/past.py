@@ -6,12 +6,9 @@ from microclaw.agent.compaction import Compactor
 from microclaw.agent.conversation import Outcome, TurnLog
 from microclaw.agent.models import ModelError
 from microclaw.agent.transcript import Transcript
+from microclaw.core.chat_commands import NO_MODEL_TO_COMPACT_FOR
 from microclaw.core.worker import Turn
 
-NO_MODEL = (
-    "There is nothing to compact: I have no language model, so nothing of a conversation is sent to one. "
-    "/new begins a new conversation."
-)
 NOTHING = "There is nothing to compact: nothing was said since the last time."
 NOTHING_TO_UNDO = "There is no compaction that could be undone."
 UNDONE = "The last compaction is undone: the conversation is told to the model in full again."
@@ -42,7 +39,7 @@ class Past:
 
     async def _compact(self, turn: Turn, transcript: Transcript) -> Outcome:
         if not self._has_model:
-            return Outcome(ok=True, text=NO_MODEL)
+            return Outcome(ok=True, text=NO_MODEL_TO_COMPACT_FOR)
         if not any(line.run_id == turn.run_id for line in transcript.compactions):
             try:
                 if not await self.compactor.compact(turn.run_id, transcript, turn.now_ms):

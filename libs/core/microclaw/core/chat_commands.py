@@ -19,6 +19,12 @@ ROW_CHARS = 80
 #: A longer menu nobody reads.
 COMMANDS_MAX = 20
 
+#: The answer to `/compact` where only the built-in skills answer.
+NO_MODEL_TO_COMPACT_FOR = (
+    "There is nothing to compact: I have no language model, so nothing of a conversation is sent to one. "
+    "/new begins a new conversation."
+)
+
 
 class ChatCommand(StrEnum):
     """A command, by what is typed after the slash."""
