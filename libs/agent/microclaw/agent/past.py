@@ -6,7 +6,6 @@ from microclaw.agent.compaction import Compactor
 from microclaw.agent.conversation import Outcome, TurnLog
 from microclaw.agent.models import ModelError
 from microclaw.agent.transcript import Transcript
-from microclaw.core.chat_commands import NO_MODEL_TO_COMPACT_FOR
 from microclaw.core.worker import Turn
 
 NOTHING = "There is nothing to compact: nothing was said since the last time."
@@ -39,6 +38,8 @@ class Past:
 
     async def _compact(self, turn: Turn, transcript: Transcript) -> Outcome:
         if not self._has_model:
+            from microclaw.core.chat_commands import NO_MODEL_TO_COMPACT_FOR  # no worker's start waits for it
+
             return Outcome(ok=True, text=NO_MODEL_TO_COMPACT_FOR)
         if not any(line.run_id == turn.run_id for line in transcript.compactions):
             try:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from zoneinfo import ZoneInfo
 
-from microclaw.agent.archive import archive, as_told
 from microclaw.agent.check import run_check
 from microclaw.agent.compaction import Compactor
-from microclaw.agent.conversation import Call, Outcome, Result
+from microclaw.agent.conversation import Call, Outcome, Result, TurnLog
 from microclaw.agent.loop import MODEL_WAIT_S, Bounds, Loop
 from microclaw.agent.models import Model, ModelError, open_model
 from microclaw.agent.past import Past
@@ -65,12 +64,17 @@ class Worker:
         def system(now_ms: int) -> str:
             return system_prompt(setup, workspace, now_ms)
 
+        def keep_page(turns: Sequence[TurnLog]) -> str:
+            from microclaw.agent.archive import archive, as_told  # no worker's start waits for it
+
+            return archive(
+                workspace.group, [as_told(turn) for turn in turns], assistant=setup.assistant_name, zone=zone
+            )
+
         self._past = Past(
             Compactor(
                 self._model, tools, system,
-                lambda turns: archive(
-                    workspace.group, [as_told(turn) for turn in turns], assistant=setup.assistant_name, zone=zone
-                ),
+                keep_page,
                 lambda text: send(Note(text=text)),
             ),
             has_model=setup.backend != "local",
