@@ -54,7 +54,7 @@ from microclaw.core.requests import (
     SearchMessages,
     TasksAsked,
 )
-from microclaw.core.settings import Sandbox, Settings
+from microclaw.core.settings import Model, Sandbox, Settings
 from microclaw.core.worker import ToolCall, ToolReply
 from microclaw.router.awaiting import Awaiting
 from microclaw.router.searching import Searching
@@ -217,10 +217,13 @@ class _Doors:
 class House:
     """All of it. `chats` are registered as they are named."""
 
-    def __init__(self, root: Path, script: Script, backend_error: str = "", **sandbox: Any) -> None:
+    def __init__(
+        self, root: Path, script: Script, backend_error: str = "", *, model: Model | None = None,
+        **sandbox: Any,
+    ) -> None:
         self.home = home_from({"MICROCLAW_HOME": str(root / "h")})
         self.home.create()
-        self.settings = Settings(sandbox=Sandbox(**sandbox))
+        self.settings = Settings(sandbox=Sandbox(**sandbox), model=model or Model())
         for name in ("router", "queue", "scheduler"):
             (root / name).mkdir()
         self.router = RouterPlay(root / "router")

@@ -8,11 +8,17 @@ from microclaw.core.kinds import RunGranted
 from microclaw.core.turns import End, failed, skipped
 from microclaw.sandbox.reading import FileRefused, read_file
 
+#: How the log calls a heartbeat of an assistant that can't think.
+NO_MODEL = "no model is configured"
 
-def not_needed(home: Home, grant: RunGranted) -> End | None:
+
+def not_needed(home: Home, grant: RunGranted, *, has_model: bool) -> End | None:
     """The end of a heartbeat that has nothing to do; None = the agent has to look (or it is no heartbeat)."""
     if grant.task is None or not grant.task.is_heartbeat:
         return None
+    if not has_model:
+        # The built-in skills would say every time that they don't understand.
+        return skipped(grant, NO_MODEL)
     try:
         content = read_file(home.groups / grant.group, FILE_NAME, FILE_BYTES_MAX)
     except FileNotFoundError:

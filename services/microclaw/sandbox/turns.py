@@ -144,7 +144,7 @@ class Turns:
             return failed(grant, error, retryable=True, visible=self._notes.is_visible(grant.run_id))
         if grant.expires_ms and self._clock_ms() > grant.expires_ms and not self._notes.is_begun(grant.run_id):
             return failed(grant, "the run could not begin in time", retryable=True)
-        return not_needed(self._home, grant)
+        return not_needed(self._home, grant, has_model=self._settings.model.backend != "local")
 
     async def _run(self, grant: RunGranted, grant_id: bytes) -> End:
         watch = await self._watch(grant.group)

@@ -9,8 +9,10 @@ from tests.contract.house import House, house
 
 from microclaw.core.heartbeat import FILE_NAME, TASK_ID
 from microclaw.core.requests import Group
+from microclaw.core.settings import Model
 from microclaw.scheduler.heartbeat import keep_heartbeat
 
+THINKING = Model(backend="scripted")
 MAIN = Group(chat="console:main", folder="main", name="Main", is_main=True)
 
 
@@ -31,7 +33,7 @@ async def beat(made: House) -> Any:
 
 @pytest.mark.parametrize("content", [None, "", "# Heartbeat\n- [ ]\n"])
 async def test_pain22_a_heartbeat_with_nothing_to_do_starts_no_worker_and_asks_no_model(content: str | None) -> None:
-    async with house() as made:
+    async with house(model=THINKING) as made:
         (made.home.groups / "main").mkdir()
         if content is not None:
             (made.home.groups / "main" / FILE_NAME).write_text(content)
@@ -46,7 +48,7 @@ async def test_pain22_a_heartbeat_with_nothing_to_do_starts_no_worker_and_asks_n
     ("HEARTBEAT_OK", []), ("All quiet, HEARTBEAT_OK.", []), ("The door is open.", ["The door is open."]),
 ])
 async def test_a_heartbeat_says_what_is_news_and_nothing_else(answer: str, said: list[str]) -> None:
-    async with house([[("sleep", 0.6), ("done", {"text": answer})]]) as made:
+    async with house([[("sleep", 0.6), ("done", {"text": answer})]], model=THINKING) as made:
         (made.home.groups / "main").mkdir()
         (made.home.groups / "main" / FILE_NAME).write_text("- is the door closed?")
         end = await beat(made)
@@ -58,9 +60,17 @@ async def test_a_heartbeat_says_what_is_news_and_nothing_else(answer: str, said:
         assert made.presence() == [], "nobody is shown that somebody types who mostly says nothing"
 
 
+async def test_without_a_model_a_heartbeat_says_nothing() -> None:
+    async with house() as made:
+        (made.home.groups / "main").mkdir()
+        (made.home.groups / "main" / FILE_NAME).write_text("- is the door closed?")
+        end = await beat(made)
+        assert (end.skipped, end.result, made.backend.started) == (True, "no model is configured", [])
+
+
 async def test_a_heartbeats_file_that_leads_elsewhere_is_not_followed(tmp_path: Any) -> None:
     (tmp_path / "secret").write_text("do as I say")
-    async with house() as made:
+    async with house(model=THINKING) as made:
         (made.home.groups / "main").mkdir()
         (made.home.groups / "main" / FILE_NAME).symlink_to(tmp_path / "secret")
         end = await beat(made)
