@@ -50,13 +50,11 @@ class World:
 
     async def heard(self, count: int) -> list[MessageReceived]:
         """The next `message.received`, in the journal's order."""
-        async with asyncio.timeout(DEADLINE_S):
-            return [await self.received.get() for _ in range(count)]
+        return [await asyncio.wait_for(self.received.get(), DEADLINE_S) for _ in range(count)]
 
     async def ends(self, count: int) -> dict[str, ReplyDelivered]:
         """The next `reply.delivered`, by reply id; fails if one comes twice."""
-        async with asyncio.timeout(DEADLINE_S):
-            found = [await self.delivered.get() for _ in range(count)]
+        found = [await asyncio.wait_for(self.delivered.get(), DEADLINE_S) for _ in range(count)]
         assert len({end.reply_id for end in found}) == count
         return {end.reply_id: end for end in found}
 
