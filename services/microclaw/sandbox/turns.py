@@ -40,7 +40,7 @@ from microclaw.sandbox.past import Past
 from microclaw.sandbox.pool import Pool, Tenant, nothing_own
 from microclaw.sandbox.presence import Presence
 from microclaw.sandbox.store import Notes
-from microclaw.sandbox.worker import WorkerLost
+from microclaw.sandbox.worker import OnWriting, WorkerLost
 
 #: A run that takes longer is noted on disk, so that it may go on after its grant has expired.
 NOTE_AFTER_S = 60.0
@@ -91,8 +91,8 @@ class Turns:
             end = self._not_begun(grant, delivery.count)
             if end is None:
                 self._under_way[grant.group] = grant.run_id
-                async with self._presence.shown(grant):
-                    end = await self._run(grant, grant_id)
+                async with self._presence.shown(grant) as writing:
+                    end = await self._run(grant, grant_id, writing)
         finally:
             noting.cancel()
             self._under_way.pop(grant.group, None)
@@ -146,12 +146,12 @@ class Turns:
             return failed(grant, "the run could not begin in time", retryable=True)
         return not_needed(self._home, grant, has_model=self._settings.model.backend != "local")
 
-    async def _run(self, grant: RunGranted, grant_id: bytes) -> End:
+    async def _run(self, grant: RunGranted, grant_id: bytes, writing: OnWriting) -> End:
         watch = await self._watch(grant.group)
         resumed = 0
         while True:
             try:
-                done = await self._turn(grant, grant_id, watch)
+                done = await self._turn(grant, grant_id, watch, writing)
             except WorkerLost as loss:
                 self._give_back_if_closing()
                 if grant.run_id in self._stopped:
@@ -176,7 +176,7 @@ class Turns:
             visible = not done.ok and self._notes.is_visible(grant.run_id)
             return ended(grant, done, visible=visible, key=self._settings.model.key)
 
-    async def _turn(self, grant: RunGranted, grant_id: bytes, watch: Watch) -> TurnDone:
+    async def _turn(self, grant: RunGranted, grant_id: bytes, watch: Watch, writing: OnWriting) -> TurnDone:
         task = grant.task
         async with self._pool.lease(Tenant(grant.group, grant.chat, grant.is_main)) as worker:
             who = Caller(grant, grant_id, worker.worker_id)
@@ -195,7 +195,7 @@ class Turns:
                 model=self._settings.heartbeat.model if task and task.is_heartbeat else "",
                 deadline_s=watch.left_s(time.monotonic()),
             )
-            return await worker.turn(turn, on_call, watch)
+            return await worker.turn(turn, on_call, watch, writing)
 
     async def _begin_anew(self, group: str) -> None:
         await self._pool.begin_anew(group, lambda: self._past.set_aside(group))

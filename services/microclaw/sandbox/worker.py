@@ -24,6 +24,7 @@ from microclaw.core.worker import (
     Turn,
     TurnDone,
     WorkerToHost,
+    Writing,
     decode_worker_line,
     encode_line,
 )
@@ -49,6 +50,8 @@ log = logging.getLogger("microclaw.sandbox")
 
 #: Carries out a call of the host's tools.
 OnCall = Callable[[ToolCall], Awaitable[ToolReply]]
+#: Hears what the model has written so far.
+OnWriting = Callable[[str], None]
 
 
 class WorkerLost(Exception):
@@ -70,7 +73,7 @@ class Worker:
         self._sandbox = sandbox
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._run_id = ""
-        self._lines: asyncio.Queue[Alive | ToolCall | TurnDone | None] = asyncio.Queue(LINES_WAITING_MAX)
+        self._lines: asyncio.Queue[Alive | Writing | ToolCall | TurnDone | None] = asyncio.Queue(LINES_WAITING_MAX)
         self._garbled = 0
         self._notes = 0
         self._spoken_bytes = 0
@@ -105,7 +108,9 @@ class Worker:
             raise WorkerLost(self._lost())
         raise SandboxError(f"worker {self.worker_id} was not ready within {timeout_s:.0f} s")
 
-    async def turn(self, turn: Turn, on_call: OnCall, watch: Watch) -> TurnDone:
+    async def turn(
+        self, turn: Turn, on_call: OnCall, watch: Watch, on_writing: OnWriting = lambda _text: None
+    ) -> TurnDone:
         """Have it do a turn; its calls of host tools go to `on_call`.
 
         :raises WorkerLost: it died, or had to be ended. It is over then, and everything it started is gone.
@@ -122,6 +127,8 @@ class Worker:
                     case TurnDone():
                         self.turns += 1
                         return line
+                    case Writing():
+                        on_writing(line.text)
                     case ToolCall() if calls.take(line) is False:
                         await self._end(Lost(Loss.GARBLED))
                     case ToolCall() if line.name in SAYING_TOOLS:
@@ -153,7 +160,7 @@ class Worker:
         await self.kill(why)
         raise WorkerLost(self._lost())
 
-    async def _next(self, watch: Watch) -> Alive | ToolCall | TurnDone | None:
+    async def _next(self, watch: Watch) -> Alive | Writing | ToolCall | TurnDone | None:
         while True:
             now_s = time.monotonic()
             sign = watch.sign(now_s)
@@ -211,7 +218,7 @@ class Worker:
                 if self._notes <= NOTES_MAX:
                     text = " ".join(line.text.split())[:NOTE_CHARS_MAX]
                     log.info("worker's note", extra=self._ids() | {"note": text})
-            case Alive() | ToolCall() | TurnDone():
+            case Alive() | Writing() | ToolCall() | TurnDone():
                 if line.run_id == self._run_id:
                     await self._lines.put(line)
 

@@ -10,7 +10,7 @@ from tests.fakes.llm_server import Asked, FakeLLM, Reply, Script, in_order
 
 from microclaw.agent.worker import Worker
 from microclaw.agent.workspace import Workspace
-from microclaw.core.worker import ToolCall, ToolReply, Turn, TurnDone, WorkerLine
+from microclaw.core.worker import ToolCall, ToolReply, Turn, TurnDone, WorkerLine, Writing
 
 DIALECTS = ("anthropic", "openai")
 NOW_MS = 1_795_440_000_000  # 2026-11-23 14:20 in Berlin
@@ -200,3 +200,15 @@ async def test_openai_without_a_model_name_says_what_to_write(workspace: Workspa
     end, asked, _ = await run(workspace, "openai", in_order([]), model="")
     assert (end.error_code, asked) == ("bad_request", [])
     assert "[model] name" in end.error
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_what_the_model_writes_is_told_as_it_grows(workspace: Workspace, dialect: str) -> None:
+    text = "one two three four five six seven eight"
+    end, _, sent = await run(workspace, dialect, in_order([Reply(text=text, pace_s=0.4)]))
+    assert end.text == text
+    told = [line.text for line in sent if isinstance(line, Writing)]
+    assert 1 <= len(told) <= 6
+    assert all(text.startswith(each) for each in told)
+    assert told == sorted(told, key=len)
+    assert {line.run_id for line in sent if isinstance(line, Writing)} == {"r1"}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microclaw.core.text import is_own_reply, is_worth_storing, outbound, strip_internal, visible
+from microclaw.core.text import being_written, is_own_reply, is_worth_storing, outbound, strip_internal, visible
 
 
 @pytest.mark.parametrize(("text", "said"), [
@@ -36,6 +36,18 @@ def test_no_whole_note_is_ever_said(before: str, note: str) -> None:
     assert "<internal>" not in outbound(f"<internal>{note}</internal>", "Andy").removeprefix("Andy: ") or (
         "</internal>" in note or "<internal>" in note
     )
+
+
+@given(st.text("ab <\n", max_size=20), st.text("N<\n", max_size=20), st.text("cd <\n", max_size=20))
+def test_of_an_answer_that_grows_nothing_of_a_note_is_shown_and_nothing_else_is_kept_back(
+    before: str, note: str, after: str
+) -> None:
+    text = f"{before}<internal>{note}</internal>{after}"
+    for size in range(len(text) + 1):
+        shown = being_written(text[:size])
+        assert "N" not in shown
+        assert shown in strip_internal(text)
+    assert being_written(f"{text}.") == strip_internal(f"{text}.")
 
 
 def test_the_connectors_flag_tells_our_own_messages_and_a_prefix_only_where_there_is_none() -> None:

@@ -65,6 +65,8 @@ class AnthropicModel:
             async with stream:
                 async for event in stream:
                     reading.take(event)
+                    if ask.writing is not None:
+                        ask.writing(reading.text)
         except anthropic.APIStatusError as error:
             raise door.refusal(error.status_code, error.body, error.response.headers) from error
         except (anthropic.APIConnectionError, httpx2.HTTPError) as error:
@@ -159,12 +161,15 @@ class _Reading:
             case "message_stop":
                 self.is_whole = True
 
+    def text(self) -> str:
+        return "".join(self._texts).strip()
+
     def said(self) -> Said:
         calls: list[Call] = [
             told.read_call(self._run_id, self._step, index, name, "".join(parts))
             for index, (name, *parts) in enumerate(self._calls.values())
         ]
         return Said(
-            text="".join(self._texts).strip(), calls=tuple(calls), usage=Usage(input=self._input, output=self._output),
+            text=self.text(), calls=tuple(calls), usage=Usage(input=self._input, output=self._output),
             is_cut=self._stop == "max_tokens",
         )

@@ -62,6 +62,7 @@ class Loop:
         system: Callable[[int], str],
         compactor: Compactor,
         doing: Callable[[str], None],
+        writing: Callable[[Callable[[], str]], None] | None = None,
         first_wait_s: float = MODEL_WAIT_S,
     ) -> None:
         self._model = model
@@ -72,6 +73,7 @@ class Loop:
         self._system = system
         self._compactor = compactor
         self._doing = doing
+        self._writing = writing
         self._first_wait_s = first_wait_s
         #: Of the turn under way, "" = the usual one.
         self._model_name = ""
@@ -155,7 +157,7 @@ class Loop:
             tries += 1
             ask = Ask(
                 system=self._system(log.now_ms), turns=fits(turns), tools=self._tools, no_more_calls=no_more_calls,
-                model=self._model_name,
+                model=self._model_name, writing=self._writing,
             )
             try:
                 return await self._model.say(ask)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -41,6 +42,8 @@ class Ask:
     no_more_calls: bool = False
     #: The model that is to answer, "" = the one of the setup.
     model: str = ""
+    #: Told, as the message comes in, how to get its text so far. It must be quick.
+    writing: Callable[[Callable[[], str]], None] | None = None
 
     @property
     def turn(self) -> TurnLog:

@@ -77,6 +77,8 @@ class OpenAIModel:
             async with stream:
                 async for chunk in stream:
                     reading.take(chunk)
+                    if ask.writing is not None:
+                        ask.writing(reading.text)
         except openai.APIStatusError as error:
             raise door.refusal(error.status_code, error.body, error.response.headers) from error
         except (openai.APIConnectionError, httpx2.HTTPError) as error:
@@ -174,11 +176,14 @@ class _Reading:
             arguments.append(part.function.arguments)
         self._calls[index] = (name or part.function.name or "", arguments)
 
+    def text(self) -> str:
+        return "".join(self._texts).strip()
+
     def said(self) -> Said:
         calls: list[Call] = [
             told.read_call(self._run_id, self._step, index, name, "".join(parts))
             for index, (name, parts) in enumerate(self._calls.values())
         ]
         return Said(
-            text="".join(self._texts).strip(), calls=tuple(calls), usage=self._usage, is_cut=self._finish == "length"
+            text=self.text(), calls=tuple(calls), usage=self._usage, is_cut=self._finish == "length"
         )

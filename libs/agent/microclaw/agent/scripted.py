@@ -6,6 +6,7 @@ Lines of the messages, in order:
 - `#!tool NAME {json}` – calls a tool of the sandbox or the host; its result is a line of the answer;
 - `#!quiet NAME {json}` – the same, but the result is not said;
 - `#!sleep SECONDS` – takes its time;
+- `#!write SECONDS TEXT` – is so long at writing this line of the answer;
 - `#!crash` – the process dies, once a turn: done again, the turn goes on after it; `#!crash always` dies every time;
 - `#!fail CODE [TEXT]` – the model fails with that error code.
 Without any of them the answer is `echo: ` and the text, a line for each message.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 
 import msgspec
 
@@ -29,6 +31,8 @@ from microclaw.agent.workspace import Workspace
 
 #: Exit code of a scripted crash (EX_SOFTWARE).
 CRASH_EXIT_CODE = 70
+
+_WRITE = re.compile(r"#!write ([0-9.]+) (.+)")
 
 
 class ScriptSleep(Args, frozen=True):
@@ -68,7 +72,14 @@ class ScriptedModel:
         return
 
     async def say(self, ask: Ask) -> Said:
-        return next_message(_play(read_prompt(ask.turn.prompt)), ask.turn)
+        prompt = read_prompt(ask.turn.prompt)
+        written: list[str] = []
+        for seconds, text in _WRITE.findall("\n".join(message.text for message in prompt.messages)):
+            written.append(text)
+            if ask.writing is not None:
+                ask.writing(lambda: "\n".join(written))
+            await asyncio.sleep(float(seconds))
+        return next_message(_play(prompt), ask.turn)
 
 
 def _play(prompt: Prompt) -> Plan:
@@ -80,8 +91,8 @@ def _play(prompt: Prompt) -> Plan:
     for directive in directives:
         verb, _, rest = directive[2:].partition(" ")
         rest = rest.strip()
-        if verb == "say":
-            said.append(rest)
+        if verb in ("say", "write"):
+            said.append(rest if verb == "say" else rest.partition(" ")[2])
             continue
         if verb == "fail":
             code, _, text = rest.partition(" ")

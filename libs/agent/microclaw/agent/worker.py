@@ -20,6 +20,8 @@ from microclaw.agent.tools.toolbox import Toolbox
 from microclaw.agent.workspace import Workspace
 from microclaw.core.worker import (
     LINE_BYTES_MAX,
+    WRITING_CHARS_MAX,
+    WRITING_EVERY_S,
     Alive,
     Note,
     Setup,
@@ -28,6 +30,7 @@ from microclaw.core.worker import (
     Turn,
     TurnDone,
     WorkerLine,
+    Writing,
     encode_line,
 )
 
@@ -53,6 +56,9 @@ class Worker:
         self._waiting: dict[str, asyncio.Future[Result]] = {}
         self._run_id = ""
         self._doing = ""
+        #: Will tell what the model writes; None = nothing new was written.
+        self._telling: asyncio.TimerHandle | None = None
+        self._told = ""
         extra = None
         if setup.backend == "scripted":
             from microclaw.agent.scripted import SCRIPT_TOOLS
@@ -88,6 +94,7 @@ class Worker:
             system=system,
             compactor=self._past.compactor,
             doing=self._now_doing,
+            writing=self._now_writing,
             first_wait_s=first_wait_s,
         )
 
@@ -104,6 +111,18 @@ class Worker:
 
     def _now_doing(self, what: str) -> None:
         self._doing = what
+
+    def _now_writing(self, text: Callable[[], str]) -> None:
+        """Told in a moment, with what is there by then."""
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(WRITING_EVERY_S, self._tell_writing, text)
+
+    def _tell_writing(self, text: Callable[[], str]) -> None:
+        self._telling = None
+        written = text()[:WRITING_CHARS_MAX]
+        if self._run_id and written and written != self._told:
+            self._told = written
+            self._send(Writing(run_id=self._run_id, text=written))
 
     async def turn(self, turn: Turn) -> None:
         """Do a turn and send its end. Whatever goes wrong in here is the turn's end, not the worker's."""
@@ -127,6 +146,9 @@ class Worker:
             )
         finally:
             alive.cancel()
+            if self._telling is not None:
+                self._telling.cancel()
+            self._telling, self._told = None, ""
             self._waiting.clear()
             self._run_id = ""
         self._send(TurnDone(

@@ -14,6 +14,8 @@ RECONNECT_FIRST_S = 5.0
 RECONNECT_MAX_S = 300.0
 #: Share of a pause that chance may take off, so that many connectors don't come back at one moment.
 RECONNECT_JITTER = 0.2
+#: Connectors that show an answer while it is being written.
+SHOW_WRITING = frozenset({"telegram", "discord"})
 log = logging.getLogger("microclaw.channels")
 
 #: Names of groups are asked of a platform at most so often, ms.

@@ -188,6 +188,8 @@ class PresenceChanged(Payload, frozen=True, kw_only=True, tag="presence.changed"
     run_id: str
     #: Not worth showing after this moment.
     expires_ms: int
+    #: What it has written of its answer so far, where the channel shows that: may be taken back, is no message.
+    draft: str = ""
 
 
 class AuditEntry(Payload, frozen=True, kw_only=True, tag="audit.entry"):

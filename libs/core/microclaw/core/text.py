@@ -7,6 +7,7 @@ import re
 from microclaw.core.trigger import trim
 
 _INTERNAL = re.compile(r"<internal>.*?</internal>", re.DOTALL)
+_INTERNAL_TAG = "<internal>"
 
 #: What a person does not see: controls, zero-width and filling characters, marks of direction, variation selectors,
 #: Unicode's tags.
@@ -50,6 +51,14 @@ def strip_internal(text: str) -> str:
     No nesting: the first end tag ends a note. An unclosed or otherwise written tag is ordinary text.
     """
     return trim(_INTERNAL.sub("", text))
+
+
+def being_written(text: str) -> str:
+    """What may be shown of an answer that is being written: nothing of an `<internal>` note, closed or not yet."""
+    said = _INTERNAL.sub("", text).partition(_INTERNAL_TAG)[0]
+    # The tag itself may be half written.
+    half = next((size for size in range(len(_INTERNAL_TAG) - 1, 0, -1) if said.endswith(_INTERNAL_TAG[:size])), 0)
+    return trim(said[:len(said) - half])
 
 
 def outbound(text: str, assistant_name: str, *, prefix: bool = True) -> str:

@@ -21,6 +21,9 @@ LINE_BYTES_MAX = 1 << 20
 #: A turn that goes on giving results (`send_message`) lasts so many times its deadline at most: each result starts it
 #: anew, but not for ever.
 DEADLINES_MAX = 4
+#: How often what the model is writing is told, seconds, and how much of it, characters.
+WRITING_EVERY_S = 1.0
+WRITING_CHARS_MAX = 3_500
 
 
 class HostLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -90,6 +93,15 @@ class Alive(WorkerLine, frozen=True, kw_only=True, tag="alive"):
     doing: str = ""
 
 
+class Writing(WorkerLine, frozen=True, kw_only=True, tag="writing"):
+    """What the model has written of its message so far: worth showing, and nothing else. At most one in
+    `WRITING_EVERY_S`."""
+
+    run_id: str
+    #: Its beginning, at most `WRITING_CHARS_MAX`.
+    text: str
+
+
 class ToolCall(WorkerLine, frozen=True, kw_only=True, tag="tool_call"):
     """A tool that only the host can carry out (`HOST_TOOLS`). `call_id` is stable across a repeated turn."""
 
@@ -136,7 +148,7 @@ ALLOW_COMMAND = "allow_command"
 SAYING_TOOLS = ("send_message", "send_file", "ask_user")
 
 HostToWorker = Setup | Turn | ToolReply | Close
-WorkerToHost = Ready | Alive | ToolCall | TurnDone | Note
+WorkerToHost = Ready | Alive | Writing | ToolCall | TurnDone | Note
 
 _host_decoder: msgspec.json.Decoder[HostToWorker] = msgspec.json.Decoder(HostToWorker)
 _worker_decoder: msgspec.json.Decoder[WorkerToHost] = msgspec.json.Decoder(WorkerToHost)
