@@ -22,6 +22,8 @@ from microclaw.egress.doors import CONNECTIONS_MAX
 CONNECT = b"CONNECT good.example:443 HTTP/1.1\r\nHost: good.example:443\r\n\r\n"
 #: At the same time, in one round.
 MANY = 200
+#: Generous: the machine may be busy.
+WAIT_S_MAX = 120
 #: A round may leave no more than this behind, over all measured rounds: what the allocator does not give back.
 GROWTH_BYTES_MAX = 12 << 20
 
@@ -64,10 +66,10 @@ def resident_bytes(pid: int) -> int:
 async def through(door: Path, hello: bytes, payload: bytes) -> None:
     reader, writer = await connect(door)
     writer.write(CONNECT)
-    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), WAIT_S_MAX)
     assert head.startswith(b"HTTP/1.1 200"), head
     writer.write(hello + payload)
-    assert await asyncio.wait_for(reader.readexactly(len(hello + payload)), 30) == hello + payload
+    assert await asyncio.wait_for(reader.readexactly(len(hello + payload)), WAIT_S_MAX) == hello + payload
     writer.close()
 
 
@@ -81,7 +83,7 @@ async def drip(door: Path, _hello: bytes, _payload: bytes) -> None:
             await asyncio.sleep(0.1)
             if reader._buffer:  # type: ignore[attr-defined]
                 break
-        got = await asyncio.wait_for(reader.read(200), 30)
+        got = await asyncio.wait_for(reader.read(200), WAIT_S_MAX)
         assert got.startswith(b"HTTP/1.1 408"), got
     finally:
         writer.close()
@@ -89,13 +91,13 @@ async def drip(door: Path, _hello: bytes, _payload: bytes) -> None:
 
 async def swell(door: Path, _hello: bytes, _payload: bytes) -> None:
     """Headers beyond all bounds."""
-    got = await call(door, CONNECT[:-2] + b"X-A: " + b"a" * (1 << 20), timeout_s=30)
+    got = await call(door, CONNECT[:-2] + b"X-A: " + b"a" * (1 << 20), timeout_s=WAIT_S_MAX)
     assert got.startswith(b"HTTP/1.1 431"), got[:100]
 
 
 async def stray(door: Path, _hello: bytes, _payload: bytes) -> None:
     """A host that is not allowed, then gone in the middle of a hello."""
-    got = await call(door, CONNECT.replace(b"good", b"evil"), timeout_s=30)
+    got = await call(door, CONNECT.replace(b"good", b"evil"), timeout_s=WAIT_S_MAX)
     assert got.startswith(b"HTTP/1.1 403"), got[:100]
     _, writer = await connect(door)
     writer.write(CONNECT + b"\x16\x03\x01")
@@ -103,6 +105,7 @@ async def stray(door: Path, _hello: bytes, _payload: bytes) -> None:
     writer.transport.abort()
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
 @pytest.mark.parametrize("attack", [through, drip, swell, stray])
 async def test_ac08_two_hundred_at_once_leave_memory_flat_and_others_are_served(

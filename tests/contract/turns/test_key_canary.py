@@ -80,6 +80,7 @@ def server(asked: Asked) -> Reply:
     return Reply(text="fine")
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("backend", ["anthropic", "openai"])
 async def test_ac48_the_models_key_is_nowhere_a_sandbox_a_log_or_a_database_shows_it(backend: str) -> None:
     pytest.importorskip(backend, reason="the agent extra is not installed")
