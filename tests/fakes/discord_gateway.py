@@ -77,6 +77,12 @@ class Gateway:
         self.query: dict[str, str] = {}
         self.intents = 0
         self.heartbeats = 0
+        self.calm()
+        #: A message is told after the next one of another channel, by chance.
+        self._held: tuple[str, Any] | None = None
+
+    def calm(self) -> None:
+        """Nothing goes wrong any more."""
         #: Close every IDENTIFY with this code.
         self.closes_with = 0
         #: Heartbeats are not acknowledged.
@@ -85,8 +91,6 @@ class Gateway:
         self.is_silent = False
         #: Nobody can connect.
         self.is_down = False
-        #: A message is told after the next one of another channel, by chance.
-        self._held: tuple[str, Any] | None = None
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/gateway/", self._serve)

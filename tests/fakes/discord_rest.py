@@ -13,8 +13,8 @@ from tests.fakes.discord_world import BOT, TOKEN
 if TYPE_CHECKING:
     from tests.fakes.discord_server import DiscordServer
 
-#: Of one channel: so many messages in so many seconds.
-LIMIT, PERIOD_S = 5, 5.0
+#: Messages that a channel takes in its period.
+LIMIT = 5
 TEXT_MAX = 2000
 FILE_BYTES_MAX = 10 << 20
 
@@ -29,7 +29,18 @@ class Rest:
         self.asked: list[tuple[str, str]] = []
         #: Bodies of messages taken, as they came.
         self.bodies: list[dict[str, Any]] = []
-        self.period_s = PERIOD_S
+        self.calm()
+        self.nonces: dict[tuple[int, str], dict[str, Any]] = {}
+        self.typing: list[int] = []
+        #: How often a channel's own limit was not kept.
+        self.refused = 0
+        #: By channel: when its period began, and how much was taken in it.
+        self._used: dict[int, tuple[float, int]] = {}
+
+    def calm(self) -> None:
+        """Nothing goes wrong any more."""
+        #: A channel takes `LIMIT` messages in so long.
+        self.period_s = 0.2
         #: Answer the next messages with 429: seconds to wait, and whether for everything.
         self.retry_after: list[tuple[float, bool]] = []
         #: Answer the next messages with this status, nothing taken.
@@ -40,12 +51,13 @@ class Rest:
         self.fails_after: set[str] = set()
         #: So many last messages are not in the history yet.
         self.history_lag = 0
+        #: So many next looks into a history fail.
+        self.history_fails = 0
         #: Channels in which the bot may not read the history, or not send.
         self.hidden: set[int] = set()
         self.mute: set[int] = set()
-        self.nonces: dict[tuple[int, str], dict[str, Any]] = {}
-        self.typing: list[int] = []
-        self._used: dict[int, list[float]] = {}
+        #: Files are given out only after this.
+        self.files_wait: asyncio.Event | None = None
 
     @property
     def posts(self) -> int:
@@ -73,7 +85,8 @@ class Rest:
 
     async def _history(self, request: web.Request) -> web.Response:
         channel = self._note(request)
-        if self._chance(0.05):
+        if self.history_fails or self._chance(0.05):
+            self.history_fails = max(self.history_fails - 1, 0)
             raise web.HTTPBadGateway
         found = self._server.messages[channel]
         found = found[: len(found) - self.history_lag]
@@ -100,6 +113,8 @@ class Rest:
         self.asked.append((request.method, request.path))
         if request.path not in self._server.files:
             raise web.HTTPNotFound
+        if self.files_wait is not None:
+            await self.files_wait.wait()
         return web.Response(body=self._server.files[request.path], content_type="application/octet-stream")
 
     async def _send(self, request: web.Request) -> web.Response:
@@ -145,8 +160,10 @@ class Rest:
             return self.nonces[(channel, nonce)]
         text = body.get("content") or ""
         message = self._server.message(channel, text.strip(), BOT)
+        # The name counts that the body gives, with what Discord does not like in it replaced.
+        named = [str(each["filename"]).replace(" ", "_") for each in body.get("attachments", ())]
         message["attachments"] = [
-            self._server.attachment(name.replace(" ", "_"), data) for name, data in files
+            self._server.attachment(name, data) for name, (_, data) in zip(named, files, strict=True)
         ]
         if reference := body.get("message_reference"):
             message |= {"type": 19, "message_reference": {"channel_id": str(channel), **reference}}
@@ -158,12 +175,15 @@ class Rest:
 
     def _limits(self, channel: int) -> dict[str, str] | web.Response:
         now = time.time()
-        used = [each for each in self._used.get(channel, []) if each > now - self.period_s]
-        reset_after = self.period_s - (now - used[0]) if used else self.period_s
-        if len(used) >= LIMIT:
+        began, used = self._used.get(channel, (now, 0))
+        if now >= began + self.period_s:
+            began, used = now, 0
+        reset_after = began + self.period_s - now
+        if used >= LIMIT:
+            self.refused += 1
             return too_fast(reset_after, everywhere=False, channel=channel)
-        self._used[channel] = [*used, now]
-        return limit_headers(channel, LIMIT - len(used) - 1, reset_after)
+        self._used[channel] = (began, used + 1)
+        return limit_headers(channel, LIMIT - used - 1, reset_after)
 
     def _note(self, request: web.Request) -> int:
         self.asked.append((request.method, request.path))

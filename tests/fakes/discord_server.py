@@ -59,6 +59,11 @@ class DiscordServer:
             self.gateway.drop()
             await self._runner.cleanup()
 
+    def calm(self) -> None:
+        """Nothing goes wrong any more."""
+        self.rest.calm()
+        self.gateway.calm()
+
     def new_id(self) -> int:
         """A snowflake: greater than all before."""
         self._last_id = max(self._last_id + 1, (time.time_ns() // 1_000_000 - EPOCH_MS) << 22)

@@ -27,7 +27,7 @@ from microclaw.channel.open import Channel
 from microclaw.core.channels import reconnect_delay_s
 from microclaw.discord.files import fetch_files
 from microclaw.discord.messages import Myself, edition_of, files_of, is_heard, received
-from microclaw.discord.places import Place, Places
+from microclaw.discord.places import Places
 from microclaw.discord.snowflakes import earlier, first_of, made_ms
 
 log = logging.getLogger("microclaw.channels")
@@ -249,7 +249,7 @@ class Hearing:
             self._threads[channel] = place.guild
             self._channel.notes.set(THREAD, {str(channel): str(place.guild)})
         heard = [
-            await self._heard(message, place, is_edit=is_edit)
+            await self._heard(message, is_edit=is_edit)
             for message, is_edit in messages if is_heard(message, self._me)
         ]
         newest = max((self._cursors.get(channel, 0), *(message.id for message, is_edit in messages if not is_edit)))
@@ -260,9 +260,10 @@ class Hearing:
             self._channel.service.trouble(f"discord: messages of {channel} were refused by the journal: {reason}")
         self._cursors[channel] = newest
 
-    async def _heard(self, message: Message, place: Place | None, *, is_edit: bool) -> Heard:
+    async def _heard(self, message: Message, *, is_edit: bool) -> Heard:
         files, notes = await fetch_files(self._channel.media, files_of(message))
-        is_group = place is not None or message.guild_id is not None
+        # The history does not say it.
+        is_group = message.channel_id not in self._direct
         name = self._places.title(message.channel_id) if is_group else self._direct.get(message.channel_id, "")
         said = received(
             message, self._me, self._places, is_group=is_group, chat_name=name, is_edit=is_edit, files=files,

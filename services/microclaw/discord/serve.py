@@ -18,7 +18,7 @@ from microclaw.discord.outbound import Sender
 #: One request, at most, seconds; less than the kit gives to a part.
 REQUEST_S_MAX = 90.0
 #: hikari waits so long for Discord's rate limits by itself; for longer ones the kit does, and holds the chat alone.
-LIMIT_S_MAX = 15.0
+LIMIT_S_MAX = 6.0
 #: Typing is shown for ten seconds.
 TYPING_EVERY_S = 8.0
 

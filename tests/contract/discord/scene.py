@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tests.contract.processes import Installation, ask, installation, until
 from tests.fakes.discord_server import DiscordServer
@@ -26,6 +27,7 @@ class Scene:
     server: DiscordServer
     owner: Bus
     watcher: Bus
+    numbers: Iterator[int] = field(default_factory=itertools.count)
     #: What the stand-in for egress answers; "" = there is no secret.
     token: str = TOKEN
 
@@ -35,13 +37,15 @@ class Scene:
         self._ends = self.watcher.subscribe(Subscription("watcher", ("reply.delivered",)))
         self._seen: set[str] = set()
 
-    async def heard(self, count: int) -> list[MessageReceived]:
-        """The next so many `message.received`, in the order of the journal."""
-        found = []
-        for _ in range(count):
+    async def heard(self, count: int, *, own: bool = False) -> list[MessageReceived]:
+        """The next so many `message.received` in the order of the journal; our own ones only if asked for."""
+        found: list[MessageReceived] = []
+        while len(found) < count:
             delivery = await anext(self._heard)
-            found.append(delivery.envelope.read(MessageReceived))
+            message = delivery.envelope.read(MessageReceived)
             await self.watcher.ack(delivery)
+            if own or not message.is_own_reply:
+                found.append(message)
         return found
 
     async def ends(self, count: int) -> list[ReplyDelivered]:
@@ -54,6 +58,11 @@ class Scene:
             assert found[-1].reply_id not in self._seen
             self._seen.add(found[-1].reply_id)
         return found
+
+    async def says(self, chat: int, text: str, **more: object) -> ReplyDelivered:
+        """The assistant says something; returns when that has come to its end."""
+        await self.owner.publish(reply(1_000 + next(self.numbers), text, chat, **more))
+        return await self.end()
 
     async def end(self) -> ReplyDelivered:
         [record] = await self.ends(1)
@@ -80,14 +89,17 @@ class Scene:
 
 @asynccontextmanager
 async def discord(
-    chance: random.Random | None = None, *, start: bool = True, heartbeat_ms: int = 5_000
+    chance: random.Random | None = None, *, start: bool = True, heartbeat_ms: int = 5_000, media_max_mb: int = 20
 ) -> AsyncIterator[Scene]:
     """All of it, the connector connected unless `start` is False."""
     server = await DiscordServer(chance, heartbeat_ms=heartbeat_ms).start()
     try:
         async with installation("broker") as made:
             with made.home.config.open("a") as config:
-                config.write(f'\n[channels.discord]\nenabled = true\napi_url = "{server.url}"\n')
+                config.write(
+                    f'\n[channels]\nmedia_max_mb = {media_max_mb}\n'
+                    f'[channels.discord]\nenabled = true\napi_url = "{server.url}"\n'
+                )
             scene = Scene(made, server, await made.connect("cli"), await made.connect("watcher"))
 
             async def answer(_asker: str, _question: bytes) -> SecretValue | Failed:
