@@ -45,6 +45,18 @@ def programs() -> dict[str, str]:
     }
 
 
+#: Attack cases of sandboxes, tools and approvals that a test is named after (`docs/security.md`).
+ATTACK_CASES = (*range(36, 49), *range(52, 55))
+
+
+def test_every_attack_case_of_sandboxes_and_approvals_has_a_test_of_its_number() -> None:
+    named = {
+        int(number) for path in tracked() if path.match("tests/**/test_*.py")
+        for number in re.findall(r"^(?:async )?def test_ac(\d+)_", text_of(path), re.MULTILINE)
+    }
+    assert set(ATTACK_CASES) <= named
+
+
 def test_every_service_has_a_program_and_every_program_a_service() -> None:
     assert set(programs()) == services()
 

@@ -60,6 +60,20 @@ async def test_ac39_nothing_but_a_regular_file_of_its_own_folder_leaves(path: st
         assert made.replies() == [] and made.bus.blobs == {}
 
 
+@pytest.mark.parametrize("args", [
+    {"mediaUrl": "file:///etc/passwd"}, {"path": "file:///etc/passwd"}, {"path": "FILE:/etc/passwd"},
+    {"file": "/etc/passwd", "fileUrl": "/etc/passwd"}, {"path": ["a.txt", "/etc/passwd"]},
+    {"path": {"path": "/etc/passwd"}}, {"path": "~/.ssh/id_ed25519"}, {"path": "$HOME/x"},
+])
+async def test_ac40_no_other_name_or_form_of_a_path_gets_round_the_check(args: dict[str, object]) -> None:
+    async with house() as made:
+        (folder_of(made) / "a.txt").write_text("a")
+        assert (await send(made, args)).startswith("error:")
+        assert made.bus.blobs == {}
+        await send(made, {"path": "a.txt", "mediaUrl": "/etc/passwd", "media": "/etc/passwd"})
+        assert list(made.bus.blobs.values()) == [b"a"], "what is no argument is not read at all"
+
+
 async def test_a_file_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attachments, "SENT_BYTES_MAX", 10)
     async with house() as made:

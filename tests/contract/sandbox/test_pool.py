@@ -1,4 +1,4 @@
-"""Spares on the real backends, with the real agent in them."""
+"""Workers and spares of a pool on the real backends, with the real agent in them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.contract.sandbox.test_limits import processes_with
 from tests.unit.sandbox_service.plain import OpenDoors
 
 from microclaw.core.container import Container
@@ -117,6 +118,18 @@ async def test_a_spare_of_a_group_whose_folders_changed_is_thrown_away(house: Ho
     allow_list_path(house.home).unlink()
     assert "No such file" in await house.turn("cat /workspace/extra/photos/a.jpg 2>&1")
     assert house.pool.facts["workers"] == 1
+
+
+async def test_pain13_what_commands_left_running_is_gone_with_the_worker(house: House) -> None:
+    """Programs that leave their session and ignore every request, of many turns: none outlives the worker."""
+    mark = f"mc{time.monotonic_ns()}"
+    leaves = f"setsid sh -c 'trap \"\" TERM HUP INT; : > /tmp/left; sleep 600; :' {mark} >/dev/null 2>&1 &"
+    for _ in range(3):
+        # Until it says that it has left: before, it would be ended with the command.
+        await house.turn(f"rm -f /tmp/left; {leaves} until [ -e /tmp/left ]; do sleep 0.05; done")
+    assert len(processes_with(mark)) == 3, "the tool ends what stays in its session only"
+    await house.pool.end_idle()
+    assert processes_with(mark) == []
 
 
 async def test_spares_and_workers_together_keep_the_bound(house: House) -> None:
