@@ -123,14 +123,12 @@ class DockerEngine:
                 hand_over(mount.source, uid, gid)
         settings = container_settings(spec, self._image, f"{uid}:{gid}", self._quirks, self._profile())
 
-        async def undo(made: tuple[str, socket.socket]) -> None:
-            made[1].close()
-            await self.call(lambda: _remove(client, made[0]))
+        async def start() -> DockerSandbox:
+            container, stream = await self.call(lambda: _start(client, container_name(spec), settings))
+            reader, writer = await asyncio.open_connection(sock=stream, limit=CHUNK_BYTES)
+            return DockerSandbox(self, spec, container, reader, writer)
 
-        starting = self.call(lambda: _start(client, container_name(spec), settings))
-        container, stream = await or_undo(starting, undo)
-        reader, writer = await asyncio.open_connection(sock=stream, limit=CHUNK_BYTES)
-        return DockerSandbox(self, spec, container, reader, writer)
+        return await or_undo(start(), DockerSandbox.kill)
 
     async def reap(self, installation: str) -> int:
         client = await self.connect()

@@ -34,6 +34,8 @@ from microclaw.sandbox.worker import Worker, WorkerLost
 LEASE_WAIT_S_MAX = 540.0
 #: From the start of a sandbox to the worker's word that it is ready.
 READY_WAIT_S_MAX = 60.0
+#: When the service stops: for workers that are being ended already.
+END_WAIT_S_MAX = 5.0
 #: Of a group's name, in a worker's id; the id is part of a Unix socket's path (`core.home.RUN_DIR_CHARS_MAX`).
 SLUG_CHARS_MAX = 20
 
@@ -203,11 +205,18 @@ class Pool:
         """Kill all workers, also those in the middle of a turn. No new ones are started."""
         self.closing = True
         # First what starts workers: one that is there afterwards is in its place.
+        sparing = [place.sparing for place in self._places.values() if place.sparing is not None]
+        for task in sparing:
+            task.cancel()
+        await asyncio.gather(*sparing, return_exceptions=True)
+        ending = [place.worker.kill() for place in self._places.values() if place.worker is not None]
+        await asyncio.gather(*ending, return_exceptions=True)
+        # What was being ended before is let end: cut short, it would be left to the next life's reaper.
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=END_WAIT_S_MAX)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        ending = [place.worker.kill() for place in self._places.values() if place.worker is not None]
-        await asyncio.gather(*ending, return_exceptions=True)
 
     # --- inside -----------------------------------------------------------------------------------------------
 
