@@ -57,6 +57,8 @@ class TelegramServer:
         self.token = TOKEN
         self.port = 0
         self.sent: list[Sent] = []
+        #: Chat, id and text of the drafts shown, in order.
+        self.drafts: list[tuple[int, int, str]] = []
         #: Every call: method and its fields.
         self.calls: list[tuple[str, dict[str, Any]]] = []
         #: What goes wrong next, by method.
@@ -213,6 +215,46 @@ class TelegramServer:
         if len(text.encode("utf-16-le")) // 2 > TEXT_UNITS_MAX:
             return _error(400, "Bad Request: message is too long")
         return await self._take("sendMessage", request, fields, text, html)
+
+    async def _on_sendMessageDraft(self, _request: web.Request, fields: dict[str, Any]) -> Any:
+        if int(fields["chat_id"]) < 0:
+            return _error(400, "Bad Request: chat is not a private chat")
+        try:
+            text = shown(fields["text"]) if fields.get("parse_mode") == "HTML" else fields["text"]
+        except ValueError as error:
+            return _error(400, f"Bad Request: can't parse entities: {error}")
+        self.drafts.append((int(fields["chat_id"]), int(fields["draft_id"]), text))
+        return True
+
+    async def _on_editMessageText(self, request: web.Request, fields: dict[str, Any]) -> Any:
+        sent = self._sent(fields)
+        if sent is None:
+            return _error(400, "Bad Request: message to edit not found")
+        html = fields.get("text", "") if fields.get("parse_mode") == "HTML" else ""
+        try:
+            text = shown(html) if html else fields["text"]
+        except ValueError as error:
+            return _error(400, f"Bad Request: can't parse entities: {error}")
+        if text == sent.text:
+            return _error(400, "Bad Request: message is not modified")
+        sent.text, sent.html = text, html
+        sent.edits += 1
+        if text in self.breaks_after:
+            self.breaks_after.discard(text)
+            assert request.transport is not None
+            request.transport.abort()
+        return {"message_id": sent.message_id, "date": 1, "chat": chat_of(sent.chat_id), "from": BOT, "text": text}
+
+    async def _on_deleteMessage(self, _request: web.Request, fields: dict[str, Any]) -> Any:
+        sent = self._sent(fields)
+        if sent is None:
+            return _error(400, "Bad Request: message to delete not found")
+        self.sent.remove(sent)
+        return True
+
+    def _sent(self, fields: dict[str, Any]) -> Sent | None:
+        wanted = (int(fields["chat_id"]), int(fields["message_id"]))
+        return next((each for each in self.sent if (each.chat_id, each.message_id) == wanted), None)
 
     async def _on_sendPhoto(self, request: web.Request, fields: dict[str, Any]) -> Any:
         return await self._take("sendPhoto", request, fields, "", "", "photo")

@@ -19,6 +19,8 @@ _PARSER = MarkdownIt("commonmark").enable(["strikethrough", "table"])
 _TAGS = {"strong": "b", "em": "i", "s": "s"}
 _TAG = re.compile(r"<[^>]*>")
 _LANGUAGE = re.compile(r"[A-Za-z0-9_+#.-]{1,40}\Z")
+#: UTF-16 units of a text.
+TEXT_MAX = 4096
 #: Deeper than this nothing is told apart any more.
 _DEPTH_MAX = 30
 

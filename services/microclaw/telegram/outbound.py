@@ -10,22 +10,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aiogram.exceptions import AiogramError, TelegramBadRequest, TelegramMigrateToChat
-from aiogram.methods import SendAudio, SendDocument, SendMessage, SendPhoto, SendVideo, TelegramMethod
+from aiogram.methods import EditMessageText, SendAudio, SendDocument, SendMessage, SendPhoto, SendVideo, TelegramMethod
 from aiogram.types import BufferedInputFile, Message, ReplyParameters
 
 from microclaw.bus.errors import Refused
 from microclaw.channel.ledger import Entry
 from microclaw.channel.media import Media
-from microclaw.channel.platform import Fate, Limits, NotSent, Rejected
+from microclaw.channel.platform import Fate, Gone, Limits, NotSent, Rejected
 from microclaw.core.kinds import Attachment
 from microclaw.core.splitting import utf16_length
 from microclaw.core.token_bucket import Rate
 from microclaw.telegram.addresses import Moves, Place, address, place_of
 from microclaw.telegram.api import UPLOAD_S_MAX, Api, sending_error
-from microclaw.telegram.formatting import to_html
+from microclaw.telegram.formatting import TEXT_MAX, to_html
 
-#: UTF-16 units of a text.
-TEXT_MAX = 4096
 #: Bytes of a picture, and of any other file.
 PHOTO_BYTES_MAX = 10 << 20
 FILE_BYTES_MAX = 50 << 20
@@ -55,6 +53,8 @@ class Outbound:
             place = self._moves.place(entry.chat)
         except ValueError as error:
             raise Rejected(str(error)) from None
+        if entry.part.edits:
+            return await self._edit(entry, place)
         file = await self._read(entry.part.file) if entry.part.file else None
         try:
             sent = await self._say(self._ways(entry, place, file))
@@ -67,6 +67,30 @@ class Outbound:
         """Nobody can tell."""
         del entry
         return Fate.UNKNOWABLE
+
+    async def _edit(self, entry: Entry, place: Place) -> str:
+        """Make the message that showed the answer the answer."""
+        message_id = self._moves.message_id(entry.part.edits, place)
+        if message_id is None:
+            raise Gone("it is in the group as it was before it moved")
+        text = entry.part.text
+        plain = EditMessageText(chat_id=place.chat_id, message_id=message_id, text=text, parse_mode=None)
+        html = to_html(text, TEXT_MAX)
+        ways = [plain.model_copy(update={"text": html, "parse_mode": "HTML"}), plain] if html else [plain]
+        for way in ways:
+            try:
+                await self._api.call(way)
+            except TelegramMigrateToChat as moved:
+                self._moves.note(place.chat_id, moved.migrate_to_chat_id)
+                raise Gone("the group is a supergroup now") from None
+            except TelegramBadRequest as error:
+                if "not modified" in error.message.casefold():
+                    return entry.part.edits  # it was changed before
+            except (AiogramError, TimeoutError) as error:
+                raise sending_error(error) from None
+            else:
+                return entry.part.edits
+        raise Gone("Telegram does not change it")
 
     async def _say(self, ways: Sequence[Way]) -> Message:
         """In the best way that Telegram takes."""

@@ -11,6 +11,7 @@ from microclaw.telegram.api import Api
 from microclaw.telegram.inbound import Reader
 from microclaw.telegram.outbound import Outbound
 from microclaw.telegram.polling import Polling
+from microclaw.telegram.preview import Preview
 
 #: Telegram shows "typing…" for 5 s.
 TYPING_EVERY_S = 4.0
@@ -20,6 +21,7 @@ async def serve(service: Service) -> None:
     """The bot's life."""
     async with open_channel(service) as channel, Api(service.settings.channels.telegram.api_url) as api:
         moves = Moves(channel.notes)
+        preview = Preview(api, moves)
         outbound = Outbound(api, channel.media, moves)
         polling = Polling(channel, api, Reader(api, channel, moves))
 
@@ -29,4 +31,6 @@ async def serve(service: Service) -> None:
                 chat_id=place.chat_id, message_thread_id=place.thread or None, action="typing",
             ))
 
-        await channel.run(outbound, polling.connect, show_typing=show_typing, typing_every_s=TYPING_EVERY_S)
+        await channel.run(
+            outbound, polling.connect, show_typing=show_typing, typing_every_s=TYPING_EVERY_S, preview=preview,
+        )

@@ -68,6 +68,7 @@ class World:
         """Nothing that an earlier test did is in the way."""
         self.server.sent.clear()
         self.server.calls.clear()
+        self.server.drafts.clear()
         self.server.faults.clear()
         self.server.breaks_after.clear()
         while not self.received.empty():

@@ -5,6 +5,7 @@
 - `Outbound` and `Ledger`: a reply in parts, each sent once, or known to be uncertain; never sent blindly again.
 - `Link`: connected or not, by evidence; connects again with growing pauses, and at once after the machine slept.
 - `Pace`: how fast is too fast, for a chat and for all together.
+- `Previews`: an answer shown while it is written, in the message that it becomes.
 - `Media`: files by handle, their kind by their content.
 
 A connector gives a `Platform` (how to send, how to find out after a crash) and a function that stays connected. See

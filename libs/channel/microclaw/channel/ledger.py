@@ -20,6 +20,7 @@ ERROR_CHARS_MAX = 500
 _OF_REPLY = select(parts).where(parts.c.reply_id == bindparam("reply")).order_by(parts.c.number)
 _ADD = insert(parts)
 _CHANGE = update(parts).where(parts.c.reply_id == bindparam("reply"), parts.c.number == bindparam("place"))
+_REWRITE = update(parts).where(parts.c.reply_id == bindparam("reply"), parts.c.number == bindparam("place"))
 _OURS = select(parts.c.number).where(parts.c.chat == bindparam("chat"), parts.c.platform_id == bindparam("ours"))
 
 
@@ -76,6 +77,15 @@ class Ledger:
         """Bring a part to its next state, on disk when this returns. Raises `core.delivery.IllegalStep`."""
         with self._engine.begin() as db:
             return self._move(db, entry, state, platform_id, error)
+
+    def without_edit(self, entry: Entry) -> Entry:
+        """A part that is on its way goes back, to be sent as a message of its own."""
+        part = msgspec.structs.replace(entry.part, edits="")
+        with self._engine.begin() as db:
+            db.execute(_REWRITE, {
+                "reply": entry.reply_id, "place": entry.number, "body": msgspec.msgpack.encode(part),
+            })
+            return self._move(db, replace(entry, part=part), PartState.PREPARED, "", "")
 
     def move_all(self, entries: Sequence[Entry], state: PartState, *, error: str = "") -> list[Entry]:
         """The same for several, all or none."""

@@ -25,6 +25,7 @@ from microclaw.channel.media import Media
 from microclaw.channel.notes import Notes
 from microclaw.channel.outbound import Outbound
 from microclaw.channel.platform import Platform
+from microclaw.channel.preview import Preview, Previews
 from microclaw.channel.secret import own_secret
 from microclaw.channel.typing import Typing
 from microclaw.core.delivery import Age, PartState
@@ -69,12 +70,18 @@ class Channel:
     async def run(
         self, platform: Platform, connect: Callable[[], Awaitable[None]], *,
         show_typing: Callable[[str], Awaitable[None]] | None = None, typing_every_s: float = 4.0,
+        preview: Preview | None = None,
     ) -> None:
-        """Until the service is to stop: stay connected by `connect` (`keep_connected`), send what is to be sent."""
+        """Until the service is to stop: stay connected by `connect` (`keep_connected`), send what is to be sent.
+
+        `show_typing(chat)` and `preview` show that the agent is at work, and what it writes, where a platform can.
+        """
         service, outbox = self.service, self.outbox
+        previews = Previews(preview, self.notes, service.settings.assistant, now_ms) if preview else None
         outbound = Outbound(
             platform, self.ledger, self.engine, outbox, service.bus, self.link,
             assistant=service.settings.assistant, age=self._age, clock_ms=now_ms, stopping=service.stopping,
+            previews=previews,
         )
         await outbox.flush_and_tell(service.bus, service.trouble)
         service.consume(
@@ -84,12 +91,14 @@ class Channel:
             ),
             outbound.on_reply, concurrency=CHATS_AT_ONCE, settled=outbox.settled,
         )
+        if previews is not None:
+            previews.start()
         if show_typing is not None:
             service.consume(
                 Subscription(
                     f"{self.name}-typing", ("presence.changed",), sessions=f"{self.name}:", start="new", max_deliver=1
                 ),
-                Typing(show_typing, typing_every_s, now_ms).on_presence, concurrency=8,
+                Typing(show_typing, typing_every_s, now_ms, previews).on_presence, concurrency=8,
             )
         service.spawn(keep_connected(self.link, connect, service.trouble), "connection")
         service.answer(ChannelStatusAsked, self._on_status)

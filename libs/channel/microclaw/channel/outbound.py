@@ -21,7 +21,8 @@ from microclaw.bus.service import Retry
 from microclaw.channel.ledger import Entry, Ledger
 from microclaw.channel.link import Link
 from microclaw.channel.pace import Pace
-from microclaw.channel.platform import Fate, NotSent, Platform, Rejected, Unsure
+from microclaw.channel.platform import Fate, Gone, NotSent, Platform, Rejected, Unsure
+from microclaw.channel.preview import Previews
 from microclaw.core.channels import reconnect_delay_s
 from microclaw.core.delivery import Age, Part, PartState, is_late, is_over, outcome
 from microclaw.core.ids import derived_id, id_text, id_time
@@ -48,7 +49,7 @@ class Outbound:
     def __init__(
         self, platform: Platform, ledger: Ledger, engine: Engine, outbox: Outbox, bus: Bus, link: Link, *,
         assistant: Assistant, age: Age, clock_ms: Callable[[], int], stopping: asyncio.Event,
-        chance: Callable[[], float] = random.random,
+        previews: Previews | None = None, chance: Callable[[], float] = random.random,
     ) -> None:
         self._platform = platform
         self._ledger = ledger
@@ -60,6 +61,7 @@ class Outbound:
         self._age = age
         self._clock_ms = clock_ms
         self._stopping = stopping
+        self._previews = previews
         self._chance = chance
         self._under_way: set[asyncio.Task[Any]] = set()
         limits = platform.limits
@@ -72,7 +74,10 @@ class Outbound:
         with self._engine.begin() as db:
             done = self._outbox.seen(db, cause)
         if not done:
-            entries = self._ledger.of_reply(cause) or self._plan(cause, reply, delivery.envelope.ts_ms)
+            entries = self._ledger.of_reply(cause) or await self._plan(cause, reply, delivery.envelope.ts_ms)
+            if self._previews is not None and reply.run_id:
+                edits = next((entry.part.edits for entry in entries), "")
+                self._previews.taken(reply.chat, reply.run_id, edits, is_end=reply.origin == "answer")
             entries = [await self._settle(entry, reply, delivery.envelope.ts_ms) for entry in entries]
             record = _record(entries, reply.chat, cause)
             draft = Draft(reply.chat, record, message_id=derived_id(id_time(cause), cause, "delivered"))
@@ -86,7 +91,7 @@ class Outbound:
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=timeout_s)
 
-    def _plan(self, cause: bytes, reply: ReplyRequested, written_ms: int) -> list[Entry]:
+    async def _plan(self, cause: bytes, reply: ReplyRequested, written_ms: int) -> list[Entry]:
         text = outbound(reply.text, self._assistant.name, prefix=self._assistant.prefix)
         if text and is_late(written_ms, self._age, self._clock_ms()):
             hours, minutes = divmod((self._clock_ms() - written_ms) // 60_000, 60)
@@ -94,6 +99,8 @@ class Outbound:
         limits = self._platform.limits
         texts = split_text(text, limits.text_max, limits.measure) if text else []
         parts = [*(Part(text=each) for each in texts), *(Part(file=file) for file in reply.attachments)]
+        if texts and self._previews is not None and reply.run_id:
+            parts[0] = Part(text=texts[0], edits=await self._previews.message_of(reply.chat, reply.run_id))
         return self._ledger.plan(cause, reply.chat, reply.reply_to, parts)
 
     async def _settle(self, entry: Entry, reply: ReplyRequested, written_ms: int) -> Entry:
@@ -129,6 +136,8 @@ class Outbound:
         except NotSent:
             self._ledger.move(entry, PartState.PREPARED)
             raise
+        except Gone:
+            return self._ledger.without_edit(entry)
         except Rejected as reason:
             log.warning("refused", extra={"part": entry.key, "reason": str(reason)})
             return self._ledger.move(entry, PartState.FAILED, error=str(reason))
@@ -142,6 +151,10 @@ class Outbound:
 
     async def _look(self, entry: Entry) -> Entry:
         """Find out about a part that may have been sent."""
+        if entry.part.edits:
+            # To change a message again does no harm.
+            self._ledger.move(entry, PartState.PREPARED)
+            raise NotSent("it may have been changed or not: it is changed again")
         found = await self._platform.find(entry)
         if isinstance(found, str):
             return self._ledger.move(entry, PartState.SENT, platform_id=found)

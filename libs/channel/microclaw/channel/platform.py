@@ -30,6 +30,11 @@ class Rejected(Exception):
     """The platform will never take it; one line that says why."""
 
 
+class Gone(Exception):
+    """The message of ours that was to become this part (`Part.edits`) can't be changed: the part was not sent, and goes
+    out as a message of its own."""
+
+
 class Fate(Enum):
     """What can be found out about a part that may have arrived, where it was not found itself."""
 
@@ -65,7 +70,7 @@ class Platform(Protocol):
     async def send(self, entry: Entry) -> str:
         """Send it; returns what the platform calls it. `entry.key` is the same at every try.
 
-        :raises NotSent, Unsure, Rejected: as they say. Any other exception counts as Unsure.
+        :raises NotSent, Unsure, Rejected, Gone: as they say. Any other exception counts as Unsure.
         """
         ...
 

@@ -68,6 +68,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
     text: str = ""
     file: Attachment | None = None
+    #: A message of ours that becomes this one ("" = a new one): it showed the answer while it was written.
+    edits: str = ""
 
 
 ReplyState = Literal["sent", "failed", "uncertain", "expired"]
