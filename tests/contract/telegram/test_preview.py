@@ -47,7 +47,7 @@ async def shown(world: World, text: str, chat: int = -1001) -> None:
 
 async def test_a_person_sees_drafts_which_leave_nothing_and_then_the_answer(world: World) -> None:
     run_id = run(1)
-    for text, seen in (("**Hel", "**Hel"), ("**Hello** the", "Hello the")):
+    for text, seen in (("**so", "**so"), ("**Hello** the", "Hello the")):
         await world.owner.publish(writes(run_id, text, "telegram:7"))
         await until(lambda seen=seen: seen in [text for _chat, _draft, text in world.server.drafts])
     assert (await world.answer("**Hello** there", run_id=run_id)).status == "sent"
@@ -62,8 +62,8 @@ async def test_a_person_sees_drafts_which_leave_nothing_and_then_the_answer(worl
 
 async def test_pain27_in_a_group_one_message_grows_and_becomes_the_answer(world: World) -> None:
     run_id = run(10)
-    await world.owner.publish(writes(run_id, "Hel"))
-    await shown(world, "Hel")
+    await world.owner.publish(writes(run_id, "so far"))
+    await shown(world, "so far")
     await world.owner.publish(writes(run_id, "Hello the"))
     await shown(world, "Hello the")
     assert (await world.answer("Hello **there**", GROUP, run_id=run_id)).status == "sent"
@@ -82,8 +82,8 @@ async def test_pain27_in_a_group_one_message_grows_and_becomes_the_answer(world:
 
 async def test_pain27_an_answer_whose_change_was_lost_on_the_way_is_made_again_and_is_certain(world: World) -> None:
     run_id = run(20)
-    await world.owner.publish(writes(run_id, "Hel"))
-    await shown(world, "Hel")
+    await world.owner.publish(writes(run_id, "so far"))
+    await shown(world, "so far")
     world.server.breaks_after.add("Hello")
     world.server.faults["editMessageText"] = [Fault(502)]
     assert (await world.answer("Hello", GROUP, run_id=run_id)).status == "sent"
@@ -92,8 +92,8 @@ async def test_pain27_an_answer_whose_change_was_lost_on_the_way_is_made_again_a
 
 async def test_a_message_that_somebody_took_away_is_said_anew(world: World) -> None:
     run_id = run(30)
-    await world.owner.publish(writes(run_id, "Hel"))
-    await shown(world, "Hel")
+    await world.owner.publish(writes(run_id, "so far"))
+    await shown(world, "so far")
     world.server.sent.clear()
     assert (await world.answer("Hello", GROUP, run_id=run_id)).status == "sent"
     assert world.server.texts(-1001) == ["Hello"]
@@ -101,8 +101,8 @@ async def test_a_message_that_somebody_took_away_is_said_anew(world: World) -> N
 
 async def test_a_long_answer_goes_on_in_further_messages(world: World) -> None:
     run_id = run(40)
-    await world.owner.publish(writes(run_id, "Hel"))
-    await shown(world, "Hel")
+    await world.owner.publish(writes(run_id, "so far"))
+    await shown(world, "so far")
     text = "\n\n".join(f"{number} " + "word " * 300 for number in range(6))
     assert (await world.answer(text, GROUP, run_id=run_id)).status == "sent"
     assert "".join("".join(world.server.texts(-1001)).split()) == "".join(text.split())
@@ -121,8 +121,8 @@ async def test_what_a_tool_says_in_between_takes_the_message_and_the_answer_gets
 
 async def test_a_run_that_ends_without_an_answer_leaves_no_message(world: World) -> None:
     run_id = run(60)
-    await world.owner.publish(writes(run_id, "Hel"))
-    await shown(world, "Hel")
+    await world.owner.publish(writes(run_id, "so far"))
+    await shown(world, "so far")
     await world.owner.publish(writes(run_id, "", state="paused"))
     await until(lambda: world.server.sent == [])
     assert (await world.answer("after all", GROUP, run_id=run_id)).status == "sent"
@@ -132,7 +132,7 @@ async def test_a_run_that_ends_without_an_answer_leaves_no_message(world: World)
 async def test_a_server_without_drafts_shows_a_message_to_a_person_too(world: World) -> None:
     run_id = run(70)
     world.server.faults["sendMessageDraft"] = [Fault(404, "Not Found: method not found")] * 9
-    for text in ("Hel", "Hell", "Hello"):
+    for text in ("so", "so far"):
         await world.owner.publish(writes(run_id, text, "telegram:9"))
     await world.owner.publish(writes(run_id, "Hello the", "telegram:9"))
 
