@@ -42,14 +42,14 @@ async def test_ac30_a_connector_publishes_only_its_kinds_in_its_own_chats(connec
         assert refused.value.code == "denied"
 
 
-async def test_ac30_a_connector_reads_only_replies_and_asks_nobody(connect) -> None:
+async def test_ac30_a_connector_reads_only_replies_and_asks_no_other_service(connect) -> None:
     console = await connect("console")
     with pytest.raises(Refused):
         await asyncio.wait_for(anext(console.subscribe(Subscription("spy", ("message.received",)))), DEADLINE_S)
     with pytest.raises(Refused):
         await asyncio.wait_for(anext(console.subscribe(Subscription("spy", (">",)))), DEADLINE_S)
     with pytest.raises(Refused):
-        await console.request("egress", StatusAsked(), Done)
+        await console.request("scheduler", StatusAsked(), Done)
     with pytest.raises(Refused):
         await asyncio.wait_for(anext(console.replay("telegram:1", 0)), DEADLINE_S)
 

@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import zmq
 
@@ -37,6 +37,32 @@ _NOBLOCK = int(zmq.NOBLOCK)
 log = logging.getLogger("microclaw.bus")
 
 
+class _Context:
+    """libzmq's context, with its thread, is one for all connections of a process. It ends with the last of them, which
+    waits until what was said is on its way."""
+
+    #: Of this process: a forked child has its own.
+    _of: ClassVar[dict[int, _Context]] = {}
+
+    def __init__(self) -> None:
+        self.zmq = zmq.Context()
+        self._users = 0
+
+    @classmethod
+    def taken(cls) -> _Context:
+        """For one more connection."""
+        context = cls._of.setdefault(os.getpid(), cls())
+        context._users += 1
+        return context
+
+    def give_back(self) -> None:
+        """That connection is closed."""
+        self._users -= 1
+        if not self._users:
+            del self._of[os.getpid()]
+            self.zmq.term()
+
+
 class Link:
     """A connection that comes back by itself."""
 
@@ -50,8 +76,8 @@ class Link:
         self._name = name
         self._heard, self._again, self._sealed = heard, again, sealed
         self._loop = asyncio.get_running_loop()
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
+        self._context = _Context.taken()
+        self._socket = self._context.zmq.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 200)
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
         self._socket.setsockopt(zmq.RECONNECT_IVL, 20)
@@ -182,7 +208,7 @@ class Link:
         self.closed = True
         self._loop.remove_reader(self._fd)
         self._socket.close()
-        self._context.term()
+        self._context.give_back()
 
 
 def _frames(operations: list[list[Any]]) -> Iterator[tuple[list[list[Any]], bytes]]:
