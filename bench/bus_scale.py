@@ -10,18 +10,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.bus_bounds import rows
 from bench.bus_clients import Note
 from bench.bus_load import BODY_BYTES, Load
 from bench.bus_servers import Server, start_ours
 
 from microclaw.bus.api import Draft, Subscription
+from microclaw.bus.calls import Call, Client
 from microclaw.bus.client import connect
+from microclaw.bus.envelope import encode_new
 from microclaw.bus.journal import Journal
+from microclaw.bus.journal_schema import NewRow
+from microclaw.bus.storing import UNFOLDED_MAX, Storage
 from microclaw.core.home import home_from
+from microclaw.core.ids import new_id
 
 #: Messages in one publish call while a session is filled.
 FILL_MESSAGES = 500
+#: Sessions of a journal that is filled.
+FILL_SESSIONS = 1_000
 #: Rows in one transaction while a journal is filled.
 FILL_ROWS = 20_480
 #: Groups that a broker with a full journal has.
@@ -83,35 +89,34 @@ async def _replay_rate(address: str, messages: int, rounds: int) -> float:
 
 
 def fill(path: Path, messages: int, say: Say) -> None:
-    """A journal with so many messages, inserted through `Journal` without syncing."""
+    """A journal with so many messages, stored as the broker stores them, but in large transactions and without
+    syncing."""
     journal = Journal(path, synchronous="OFF")
-    journal.begin()
-    journal.add_kind("bench.note")
-    for session in range(1_000):
-        journal.add_session(f"bench:old-{session}")
-    journal.commit()
+    storage = Storage(journal)
+    client = Client(b"", "filler", b"", 0)
+    sessions = [f"bench:old-{number}" for number in range(FILL_SESSIONS)]
     body = _stored_body()
     begun = time.monotonic()
-    for first in range(1, messages + 1, FILL_ROWS):
+    for first in range(0, messages, FILL_ROWS):
+        now_ms = time.time_ns() // 1_000_000
+        rows = [
+            NewRow(new_id(now_ms), body, sessions[number % FILL_SESSIONS], "bench.note")
+            for number in range(first, min(first + FILL_ROWS, messages))
+        ]
         journal.begin()
-        if not journal.insert(rows(first, min(FILL_ROWS, messages + 1 - first), body), time.time_ns() // 1_000_000):
-            raise RuntimeError("an id came twice")
+        storage.store([Call(client, 0, rows)], now_ms)
+        placed = storage.fold() if storage.unfolded >= UNFOLDED_MAX else 0
         journal.commit()
-        if first // FILL_ROWS % 50 == 0:
+        if placed:
+            storage.folded(placed)
+        if first // FILL_ROWS % 50 == 49:
             say(f"filling: {first:,} rows, {first / (time.monotonic() - begun):,.0f}/s")
     journal.checkpoint("TRUNCATE")
     journal.close()
 
 
 def _stored_body() -> bytes:
-    import msgspec
-
-    from microclaw.bus.envelope import VERSION, Envelope, encode
-
-    return encode(Envelope(
-        v=VERSION, seq=0, ts_ms=1, source="pub0", device_id="", session_id="bench:old-0", message_id=bytes(16),
-        payload=msgspec.Raw(msgspec.msgpack.encode(Note(bytes(BODY_BYTES)))),
-    ))
+    return encode_new(1, "pub0", "", "bench:old-0", bytes(16), Note(bytes(BODY_BYTES)))
 
 
 def full_journal(directory: Path, messages: int, seconds: float, rounds: int, say: Say) -> tuple[float, float, float]:

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -170,11 +170,14 @@ class Client(Bus):
                     stream.queue.append(Delivery(placed(body, seq), count, Token(stream, offset)))
             stream.wake()
 
-    async def _call(self, operation: list[Any], rid: int, timeout_s: float | None) -> list[Any]:
+    def _asked(self, operation: list[Any], rid: int) -> asyncio.Future[list[Any]]:
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         self._calls[rid] = (operation, future)
         self._say(operation)
-        return await self._answered(rid, future, timeout_s)
+        return future
+
+    async def _call(self, operation: list[Any], rid: int, timeout_s: float | None) -> list[Any]:
+        return await self._answered(rid, self._asked(operation, rid), timeout_s)
 
     async def _answered(self, rid: int, future: asyncio.Future[list[Any]], timeout_s: float | None) -> list[Any]:
         try:
@@ -325,25 +328,25 @@ class Client(Bus):
     async def replay(self, session_id: str, last_seen_seq: int) -> AsyncIterator[Envelope]:
         """See `Bus.replay`."""
         after = last_seen_seq
-        coming = asyncio.ensure_future(self._replayed(session_id, after))
+        rid, page = self._ask_page(session_id, after)
         try:
             while True:
-                rows = await coming
+                rows, _last = await page
                 after = rows[-1][0] if rows else after
                 # The next page is on its way while this one is read.
-                coming = asyncio.ensure_future(self._replayed(session_id, after))
+                rid, page = self._ask_page(session_id, after)
                 for envelope in placed_all(rows):
                     yield envelope
         finally:
-            if not coming.cancel() and not coming.cancelled():
-                coming.exception()  # nobody will ask for it any more
+            self._calls.pop(rid, None)
+            if not page.cancel() and not page.cancelled():
+                page.exception()  # nobody will ask for it any more
 
-    async def _replayed(self, session_id: str, after: int) -> list[tuple[int, bytes]]:
+    def _ask_page(self, session: str, after: int) -> tuple[int, asyncio.Future[list[Any]]]:
         rid = self._rid()
-        rows, _last = await self._call(
-            [Op.REPLAY, rid, session_id, after, REPLAY_MESSAGES, REPLAY_WAIT_MS], rid, None
-        )
-        return cast("list[tuple[int, bytes]]", rows)
+        page = self._asked([int(Op.REPLAY), rid, session, after, REPLAY_MESSAGES, REPLAY_WAIT_MS], rid)
+        self._link.flush()
+        return rid, page
 
     async def request(
         self, service: str, question: msgspec.Struct, answer: type[Answer], *, timeout_s: float = 5.0

@@ -36,7 +36,7 @@ T = TypeVar("T")
 _Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)]
 
 
-class _Head(msgspec.Struct, frozen=True, kw_only=True):
+class _Head(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     v: int
     #: Place in the session, dense from 1; 0 = not yet given by the broker.
     seq: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
@@ -52,7 +52,7 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True):
     message_id: Annotated[bytes, Meta(min_length=ID_BYTES, max_length=ID_BYTES)]
 
 
-class Envelope(_Head, frozen=True, kw_only=True):
+class Envelope(_Head, frozen=True, kw_only=True, gc=False):
     """What travels."""
 
     payload: msgspec.Raw
@@ -77,7 +77,7 @@ class _KindOnly(msgspec.Struct, frozen=True, gc=False):
     kind: str
 
 
-class Incoming(_Head, frozen=True, kw_only=True):
+class Incoming(_Head, frozen=True, kw_only=True, gc=False):
     """The same envelope as the broker reads it: of the payload only the kind."""
 
     payload: _KindOnly

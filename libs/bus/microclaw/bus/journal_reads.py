@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 from microclaw.bus.journal_schema import Parked, Row
 
 _ROW = "offset, session, seq, kind, body, not_before_ms, expires_ms"
+#: Rows of a replay taken from SQLite at once.
+REPLAY_ROWS = 16
 
 
 class JournalReads:
@@ -97,19 +100,21 @@ class JournalReads:
         """
         rows: list[tuple[int, bytes]] = []
         crc32 = zlib.crc32
-        for seq, body, message_id, crc in self._db.execute(
+        cursor = self._db.execute(
             "SELECT p.seq, m.body, m.id, m.crc FROM places p CROSS JOIN messages m ON m.offset = p.offset"
             " WHERE p.session = ? AND p.seq > ? ORDER BY p.seq LIMIT ?",
             (session, after_seq, limit),
-        ):
-            if crc32(body, crc32(message_id)) != crc:
-                if not rows:
-                    raise Row(0, session, seq, 0, body).damage()
-                break
-            rows.append((seq, body))
-            bytes_max -= len(body)
-            if bytes_max < 0:
-                break
+        )
+        while bytes_max >= 0 and (found := list(itertools.islice(cursor, REPLAY_ROWS))):
+            whole = [(seq, body) for seq, body, message_id, crc in found if crc32(body, crc32(message_id)) == crc]
+            if len(whole) < len(found):
+                bad = next(n for n, (_, body, message_id, crc) in enumerate(found)
+                           if crc32(body, crc32(message_id)) != crc)
+                if not rows and not bad:
+                    raise Row(0, session, found[0][0], 0, b"").damage()
+                return rows + whole[:bad]
+            rows += whole
+            bytes_max -= sum([len(body) for _, body in whole])
         return rows
 
     def groups(self) -> list[tuple[int, str, int, bytes]]:

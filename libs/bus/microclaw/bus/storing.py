@@ -95,6 +95,8 @@ class Storage:
         rows = self._journal.replay(session, after, limit, bytes_max) if after + 1 < first_new else []
         if rows and rows[-1][0] != first_new - 1:
             return rows
+        if len(rows) == limit or not newest:
+            return rows
         room = bytes_max - sum(len(body) for _, body in rows)
         start = max(after + 1 - first_new, 0)
         for seq, offset in enumerate(newest[start:start + limit - len(rows)], first_new + start):
