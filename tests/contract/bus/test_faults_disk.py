@@ -33,7 +33,7 @@ def stored(alone: EngineAlone, count: int, text: str = "x") -> None:
         assert rid in peer.receipts
 
 
-def test_fault05_a_full_disk_refuses_publishers_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+def test_ac34_fault05_a_full_disk_refuses_publishers_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.db")
     ballast = Ballast(tmp_path / "journal.ballast", 1 << 20)
     alone = EngineAlone(journal, ballast=ballast)
@@ -138,7 +138,7 @@ print("well", told)
 """
 
 
-def test_fault05_a_really_full_file_system_at_commit_at_checkpoint_and_at_start(tmp_path: Path) -> None:
+def test_ac34_fault05_a_really_full_file_system_at_commit_at_checkpoint_and_at_start(tmp_path: Path) -> None:
     if shutil.which("unshare") is None or subprocess.run(
         ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)], capture_output=True
     ).returncode:
@@ -157,7 +157,7 @@ def test_fault05_a_really_full_file_system_at_commit_at_checkpoint_and_at_start(
     assert ended.stdout.startswith("well"), ended
 
 
-def test_fault06_after_a_failed_sync_nothing_is_acknowledged(tmp_path: Path) -> None:
+def test_ac34_fault06_after_a_failed_sync_nothing_is_acknowledged(tmp_path: Path) -> None:
     disk = Disk()
     journal = Journal(tmp_path / "journal.db", driver=disk.driver())
     alone = EngineAlone(journal)
@@ -172,7 +172,7 @@ def test_fault06_after_a_failed_sync_nothing_is_acknowledged(tmp_path: Path) -> 
     journal.close()
 
 
-def test_fault06_the_broker_process_dies_and_its_successor_has_all_that_was_acknowledged(tmp_path: Path) -> None:
+def test_ac34_fault06_the_broker_process_dies_and_its_successor_has_all_that_was_acknowledged(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "tests.faults.broker_with_failing_sync", str(tmp_path)],
         capture_output=True, text=True, timeout=60,
@@ -219,7 +219,7 @@ def flip(path: Path, place: int) -> None:
 
 
 @pytest.mark.parametrize("what", ["flip in the middle", "flip in the header", "cut", "gone"])
-def test_fault08_a_damaged_write_ahead_log_is_refused_loudly(tmp_path: Path, what: str) -> None:
+def test_ac33_fault08_a_damaged_write_ahead_log_is_refused_loudly(tmp_path: Path, what: str) -> None:
     path = damaged_copy(tmp_path, checkpointed=False)
     wal = Path(f"{path}-wal")
     match what:
@@ -236,7 +236,7 @@ def test_fault08_a_damaged_write_ahead_log_is_refused_loudly(tmp_path: Path, wha
 
 
 @pytest.mark.parametrize("what", ["header", "tree", "cut"])
-def test_fault08_a_damaged_file_is_refused_loudly(tmp_path: Path, what: str) -> None:
+def test_ac33_fault08_a_damaged_file_is_refused_loudly(tmp_path: Path, what: str) -> None:
     path = damaged_copy(tmp_path, checkpointed=True)
     match what:
         case "header":
@@ -252,13 +252,13 @@ def test_fault08_a_damaged_file_is_refused_loudly(tmp_path: Path, what: str) -> 
         Journal(path)
 
 
-def test_fault08_an_undamaged_copy_opens(tmp_path: Path) -> None:
+def test_ac33_fault08_an_undamaged_copy_opens(tmp_path: Path) -> None:
     journal = Journal(damaged_copy(tmp_path, checkpointed=False))
     assert journal.last_offset() == 300
     journal.close()
 
 
-def test_fault08_a_damaged_message_is_set_aside_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_ac33_fault08_a_damaged_message_is_set_aside_and_the_rest_goes_on(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.db")
     stored(EngineAlone(journal), 5)
     journal._db.execute(

@@ -16,13 +16,14 @@ import msgspec
 import pytest
 import zmq
 from tests.broker_process import DEADLINE_S, BrokerProcess
+from tests.contract.bus.raw_client import Raw
 from tests.engine_alone import envelope
 
 from microclaw.broker.serve import DESCRIPTORS_WANTED
 from microclaw.bus.api import Bus, Draft, Subscription
 from microclaw.bus.client import connect as connect_to
 from microclaw.bus.errors import BusTimeout, EnvelopeTooBig, Refused
-from microclaw.bus.wire import FRAME_BYTES_MAX, PROTOCOL, Op, decode_frame, encode_frame
+from microclaw.bus.wire import FRAME_BYTES_MAX, PROTOCOL, Op, encode_frame
 from microclaw.core.ids import new_id
 from microclaw.core.kinds import ReplyRequested
 
@@ -48,27 +49,6 @@ async def prompt(bus: Bus, limit_s: float = 5.0) -> None:
     await bus.publish(say("x", "others"), timeout_s=limit_s)
 
 
-class Raw:
-    """A client without manners."""
-
-    def __init__(self, address: str, name: str) -> None:
-        self.socket = zmq.Context.instance().socket(zmq.DEALER)
-        self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.connect(address)
-        self.send([[Op.HELLO, PROTOCOL, name, os.urandom(8)]])
-        assert self.receive()[0][0] == Op.HELLO
-
-    def send(self, operations: list[list[object]], flags: int = 0) -> None:
-        self.socket.send(encode_frame(operations), flags)
-
-    def receive(self) -> list[list[object]]:
-        assert self.socket.poll(DEADLINE_S * 1000), "the broker says nothing"
-        return decode_frame(self.socket.recv())
-
-    def close(self) -> None:
-        self.socket.close()
-
-
 SLOW = """
 import sys, time, zmq, os
 from microclaw.bus.wire import *
@@ -83,7 +63,7 @@ time.sleep(600)
 
 
 @linux
-async def test_fault11_a_consumer_that_does_not_read_costs_bounded_memory_and_nobody_else_notices(
+async def test_ac35_fault11_a_consumer_that_does_not_read_costs_bounded_memory_and_nobody_else_notices(
     broker, connect
 ) -> None:
     bus = await connect("alpha")
@@ -310,7 +290,7 @@ async def test_fault21_a_broker_that_ends_for_want_of_descriptors_loses_nothing(
         await member.close()
 
 
-async def test_fault24_a_dead_subscriber_of_a_fan_out_holds_nobody_up(broker, connect, tmp_path: Path) -> None:
+async def test_ac35_fault24_a_dead_subscriber_of_a_fan_out_holds_nobody_up(broker, connect, tmp_path: Path) -> None:
     bus = await connect("alpha")
     dead = await broker.bus("dead")
     dead.subscribe(Subscription("dead", ("reply.requested",)))

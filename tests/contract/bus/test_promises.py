@@ -48,7 +48,7 @@ async def test_seq_is_dense_and_rising_in_each_session(connect) -> None:
     assert [r.seq for r in await bus.publish(say("3"))] == [3]
 
 
-async def test_a_message_id_seen_before_gets_the_first_seq_and_is_delivered_once(connect) -> None:
+async def test_fault10_a_message_id_seen_before_gets_the_first_seq_and_is_delivered_once(connect) -> None:
     bus = await connect("alpha")
     message_id = new_id(1)
     (first,) = await bus.publish(say("once", message_id=message_id))
@@ -70,7 +70,7 @@ async def test_the_same_id_twice_in_one_call_is_one_message(connect) -> None:
     assert [(r.seq, r.duplicate) for r in receipts] == [(1, False), (1, True)]
 
 
-async def test_the_same_id_with_another_body_is_refused_and_its_call_with_it(connect) -> None:
+async def test_fault10_the_same_id_with_another_body_is_refused_and_its_call_with_it(connect) -> None:
     bus = await connect("alpha")
     message_id = new_id(1)
     await bus.publish(say("first", message_id=message_id))
@@ -80,7 +80,7 @@ async def test_the_same_id_with_another_body_is_refused_and_its_call_with_it(con
     assert [r.seq for r in await bus.publish(say("next"))] == [2], "nothing of the refused call was stored"
 
 
-async def test_ac30_nobody_publishes_under_another_name(connect) -> None:
+async def test_ac31_fault23_nobody_publishes_under_another_name(connect) -> None:
     bus = await connect("alpha")
     bus.name = "router"
     with pytest.raises(Refused) as refused:
@@ -286,7 +286,7 @@ async def test_derived_ids_make_a_redone_effect_one_message(connect) -> None:
     assert [r.seq for r in await bus.publish(say("next"))] == [2]
 
 
-def test_a_second_broker_on_one_journal_refuses_to_start(broker: BrokerProcess) -> None:
+def test_fault07_a_second_broker_on_one_journal_refuses_to_start(broker: BrokerProcess) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while "ready" not in broker.log():
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""AC-29…31: who may say what."""
+"""AC-29…32, 36: who may say what, and what of it is kept."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ import os
 import subprocess
 import sys
 
+import msgspec
 import pytest
 from tests.broker_process import DEADLINE_S, BrokerProcess
+from tests.contract.bus.raw_client import Raw
 
+from microclaw.bus import admin
 from microclaw.bus.api import Draft, Subscription
 from microclaw.bus.client import connect as connect_to
+from microclaw.bus.envelope import encode_new
 from microclaw.bus.errors import Refused
+from microclaw.bus.wire import Op
+from microclaw.core.ids import new_id
 from microclaw.core.kinds import AuditEntry, MessageReceived, ReplyRequested
 from microclaw.core.requests import Done, StatusAsked
 
@@ -30,7 +36,7 @@ def received(chat: str) -> MessageReceived:
     return MessageReceived(chat=chat, platform_id="1", sender="s", sender_name="S", text="t", sent_ms=1)
 
 
-async def test_ac30_a_connector_publishes_only_its_kinds_in_its_own_chats(connect) -> None:
+async def test_ac30_ac31_fault23_a_connector_publishes_only_its_kinds_in_its_own_chats(connect) -> None:
     console = await connect("console")
     await console.publish(Draft("console:main", received("console:main")))
     for draft in (
@@ -42,7 +48,7 @@ async def test_ac30_a_connector_publishes_only_its_kinds_in_its_own_chats(connec
         assert refused.value.code == "denied"
 
 
-async def test_ac30_a_connector_reads_only_replies_and_asks_no_other_service(connect) -> None:
+async def test_ac30_fault23_a_connector_reads_only_replies_and_asks_no_other_service(connect) -> None:
     console = await connect("console")
     with pytest.raises(Refused):
         await asyncio.wait_for(anext(console.subscribe(Subscription("spy", ("message.received",)))), DEADLINE_S)
@@ -76,7 +82,7 @@ def test_ac29_a_process_outside_the_mesh_cannot_take_a_services_name(broker) -> 
     assert "in\n" not in ended.stdout
 
 
-async def test_what_was_denied_is_in_the_audit(connect) -> None:
+async def test_fault23_what_was_denied_is_in_the_audit(connect) -> None:
     console, owner = await connect("console"), await connect("cli")
     with pytest.raises(Refused):
         await console.publish(Draft("telegram:1", received("telegram:1")))
@@ -84,6 +90,52 @@ async def test_what_was_denied_is_in_the_audit(connect) -> None:
     entry = envelope.read(AuditEntry)
     assert (envelope.source, entry.actor, entry.outcome) == ("broker", "console", "deny")
     assert "telegram:1" in entry.detail
+
+
+@pytest.mark.parametrize("forged", [{"source": "router"}, {"session_id": "telegram:1"}, {"source": ""}])
+async def test_ac31_fault23_a_forged_source_or_session_is_refused_by_the_broker_itself(connect, broker, forged) -> None:
+    # Past our own client, which would not say such a thing.
+    await connect("cli")
+    raw = Raw(broker.home.bus, "console")
+    fields = msgspec.msgpack.decode(encode_new(1, "console", "", "console:main", new_id(1), received("console:main")))
+    raw.send([[Op.PUBLISH_EACH, 7, [msgspec.msgpack.encode(fields | forged), msgspec.msgpack.encode(fields)]]])
+    told = raw.receive()
+    while len(told) < 2:
+        told += raw.receive()
+    refusal, receipt = sorted(told, key=lambda operation: operation[0])
+    assert refusal[:2] == [Op.REFUSED, 7]
+    assert refusal[2] == ("denied" if any(forged.values()) else "malformed")
+    assert receipt == [Op.PUBLISH_EACH, 8, [1]], "and the true one beside it is taken"
+    raw.close()
+
+
+async def test_ac32_a_seq_that_jumps_a_doubled_id_and_a_foreign_version_have_defined_answers(connect, broker) -> None:
+    owner = await connect("cli")
+    raw = Raw(broker.home.bus, "console")
+    fields = msgspec.msgpack.decode(encode_new(1, "console", "", "console:main", new_id(1), received("console:main")))
+    for change, answer in (
+        ({"seq": 77}, [Op.PUBLISH, 1, [1]]), ({}, [Op.PUBLISH, 1, [-1]]), ({"v": 0}, [Op.REFUSED, 1, "version"]),
+        ({"v": 9}, [Op.REFUSED, 1, "version"]), ({"ts_ms": 2}, [Op.PUBLISH, 1, [-1]]),
+    ):
+        raw.send([[Op.PUBLISH, 1, [msgspec.msgpack.encode(fields | change)]]])
+        assert raw.receive()[0][:3] == answer, change
+    raw.close()
+    envelope = await asyncio.wait_for(anext(owner.replay("console:main", 0)), DEADLINE_S)
+    assert envelope.seq == 1, "the broker's own, whatever the sender says"
+
+
+async def test_ac36_the_journal_and_the_log_never_hold_a_key_of_the_bus(connect, broker) -> None:
+    owner = await connect("cli")
+    made = await owner.request("broker", admin.AddPeer(name="router"), admin.NewPeer)
+    with pytest.raises(Refused):
+        await (await connect("console")).publish(Draft("telegram:1", received("telegram:1")))
+    await owner.request("broker", admin.RemovePeer(name="router"), Done)
+    broker.kill()
+    held = b"".join(file.read_bytes() for file in [*broker.home.data.glob("journal*"), broker.home.logs / "broker.log"])
+    assert b"telegram:1" in held, "these are the files"
+    server = [file.read_text().strip() for file in (broker.home.data / "bus-keys").rglob("*") if file.is_file()]
+    for secret in (made.keys.secret, *server):
+        assert secret.encode() not in held
 
 
 async def test_ac29_the_socket_is_the_owners_alone(broker, connect) -> None:

@@ -22,7 +22,7 @@ from microclaw.bus.envelope import VERSION, Envelope, encode
 from microclaw.bus.group import Group, Subscriber, subject_matcher
 from microclaw.bus.intake import Intake, is_count
 from microclaw.bus.journal import Journal
-from microclaw.bus.journal_schema import NoSpace
+from microclaw.bus.journal_schema import NewRow, NoSpace
 from microclaw.bus.replays import Replays
 from microclaw.bus.requests import Requests
 from microclaw.bus.room import NO_SPACE_RETRY_MS, Room
@@ -262,15 +262,17 @@ class Engine:
             for n in range(len(items)):
                 self._refuse(client.routing, rid + n, "no_space", str(NoSpace()), NO_SPACE_RETRY_MS)
             return
-        call = Call(client, rid, [], each=True)
+        rows: list[NewRow] = []
         for n, item in enumerate(items):
             try:
-                call.rows.append(self._intake.row(client, item))
+                rows.append(self._intake.row(client, item))
             except Refusal as refusal:
                 self._refuse(client.routing, rid + n, refusal.code, refusal.why)
-                self._calls.append(call)
-                call = Call(client, rid + n + 1, [], each=True)
-        self._calls.append(call)
+                if rows:
+                    self._calls.append(Call(client, rid + n - len(rows), rows, each=True))
+                    rows = []
+        if rows:
+            self._calls.append(Call(client, rid + len(items) - len(rows), rows, each=True))
 
     def denied(self, name: str, action: str, why: str) -> None:
         """Somebody tried what they may not: an audit envelope, written with the next turn."""

@@ -221,7 +221,11 @@ class Journal(JournalReads):
             self._write("UPDATE messages SET not_before_ms = ?, expires_ms = ? WHERE offset = ?",
                         (row.not_before_ms, row.expires_ms, row.offset))
         for handle in row.blobs:
-            self._write("INSERT INTO blobs VALUES (?, ?)", (handle, row.offset))
+            self.refer(handle, row.offset)
+
+    def refer(self, handle: str, offset: int) -> None:
+        """A message refers to a blob."""
+        self._write("INSERT INTO blobs VALUES (?, ?)", (handle, offset))
 
     def fold(self) -> int:
         """Bring the index over places up to date (inside a transaction); returns the offset that it now reaches.

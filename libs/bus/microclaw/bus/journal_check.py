@@ -173,6 +173,9 @@ def _save(source: sqlite3.Connection, target: Journal, lost: list[str], progress
         target.settle(group, floor, settled, sweep=False)
         for table in ("parked", "dead"):
             target.copy_aside(table, group, source.execute(f"SELECT * FROM {table} WHERE grp = ?", (no,)))  # noqa: S608
+    for handle, offset in source.execute("SELECT handle, offset FROM blobs"):
+        if target.stored_ms(offset) is not None:
+            target.refer(handle, offset)
     target.fold()
     target.commit()
 

@@ -1,0 +1,188 @@
+"""The journal's index over places: folded now and then, known by heart meanwhile; and journals from before it."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import zlib
+from pathlib import Path
+
+import pytest
+from tests.engine_alone import EngineAlone, Peer, envelope
+
+from microclaw.bus import upkeep
+from microclaw.bus.api import Subscription
+from microclaw.bus.envelope import decode
+from microclaw.bus.journal import Journal
+from microclaw.bus.journal_check import check, repair
+from microclaw.core.ids import new_id
+
+WORK = Subscription("work", ("reply.requested",))
+
+
+def publish(alone: EngineAlone, peer: Peer, count: int, session: str = "s") -> list[bytes]:
+    ids = [new_id(alone.clock.wall_ms) for _ in range(count)]
+    rid = alone.publish(peer, *(envelope("p", session, message_id) for message_id in ids))
+    alone.turn()
+    assert rid in peer.receipts
+    return ids
+
+
+def replayed(alone: EngineAlone, peer: Peer, after: int, limit: int = 1_000, session: str = "s") -> list[bytes]:
+    """The ids of one page, whose seqs are checked."""
+    rid = alone.replay(peer, session, after, limit)
+    alone.turn()
+    rows, _ = peer.replayed[rid]
+    assert [seq for seq, _ in rows] == list(range(after + 1, after + 1 + len(rows)))
+    return [decode(body).message_id for _, body in rows]
+
+
+@pytest.mark.parametrize("limit", [1, 7, 10, 11, 1_000])
+def test_a_replay_goes_over_the_place_where_the_index_ends(tmp_path: Path, limit: int) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    alone = EngineAlone(journal)
+    peer = alone.connect("p")
+    ids = publish(alone, peer, 10)
+    publish(alone, peer, 3, "other")
+    alone.engine.upkeep.tidy(now=True)
+    assert alone.engine.storage.unfolded == 0
+    ids += publish(alone, peer, 10)
+    publish(alone, peer, 3, "other")
+    for after in range(21):
+        assert replayed(alone, peer, after, limit) == ids[after:after + limit]
+    journal.close()
+
+
+def test_what_is_not_folded_is_known_after_a_kill(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    alone = EngineAlone(journal)
+    peer = alone.connect("p")
+    ids = publish(alone, peer, 5)
+    alone.engine.upkeep.tidy(now=True)
+    ids += publish(alone, peer, 5)
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    for file in ("journal.db", "journal.db-wal"):
+        shutil.copy(tmp_path / file, killed / file)
+    journal.close()
+    successor = Journal(killed / "journal.db")
+    alone = EngineAlone(successor)
+    peer = alone.connect("p")
+    assert replayed(alone, peer, 0) == ids
+    ids += publish(alone, peer, 5)
+    assert replayed(alone, peer, 0) == ids
+    assert check(killed / "journal.db") == []
+    successor.close()
+
+
+def test_under_load_the_index_is_folded_by_itself_and_between_turns(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(upkeep, "UNFOLDED_MAX", 100)
+    journal = Journal(tmp_path / "journal.db")
+    alone = EngineAlone(journal)
+    peer = alone.connect("p")
+    for _ in range(99):
+        publish(alone, peer, 1)
+        alone.engine.upkeep.tidy()
+    assert journal.placed() == 0
+    publish(alone, peer, 1)
+    alone.engine.upkeep.tidy()
+    assert journal.placed() == 100
+    assert len(replayed(alone, peer, 0)) == 100
+    journal.close()
+
+
+def test_ac33_an_index_that_says_otherwise_than_the_messages_is_found_and_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal = Journal(path)
+    alone = EngineAlone(journal)
+    peer = alone.connect("p")
+    ids = publish(alone, peer, 20)
+    alone.engine.upkeep.tidy(now=True)
+    journal.close()
+    db = sqlite3.connect(path)
+    db.execute("UPDATE places SET offset = 3 WHERE seq = 7")
+    db.execute("DELETE FROM places WHERE seq = 12")
+    db.commit()
+    db.close()
+    assert [line.split()[1] for line in check(path)] == ["7", "12"]
+    lost, _ = repair(path)
+    assert lost == []
+    assert check(path) == []
+    journal = Journal(path)
+    alone = EngineAlone(journal)
+    assert replayed(alone, alone.connect("p"), 0) == ids
+    journal.close()
+
+
+def test_a_repaired_journal_still_knows_which_blobs_are_needed(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal = Journal(path)
+    alone = EngineAlone(journal)
+    publish(alone, alone.connect("p"), 1)
+    journal.begin()
+    journal._write("INSERT INTO blobs VALUES ('sha256:needed', 1), ('sha256:of nothing', 77)")
+    journal.commit()
+    journal.close()
+    repair(path)
+    journal = Journal(path)
+    assert journal.refers("sha256:needed")
+    assert not journal.refers("sha256:of nothing")
+    journal.close()
+
+
+VERSION_1 = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
+CREATE TABLE kinds (no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE sessions (no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, base_seq INTEGER NOT NULL DEFAULT 0) STRICT;
+CREATE TABLE messages (
+    offset INTEGER PRIMARY KEY, id BLOB NOT NULL, session INTEGER NOT NULL, seq INTEGER NOT NULL,
+    kind INTEGER NOT NULL, stored_ms INTEGER NOT NULL, digest BLOB NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL,
+    not_before_ms INTEGER, expires_ms INTEGER
+) STRICT;
+CREATE UNIQUE INDEX messages_id ON messages (id);
+CREATE UNIQUE INDEX messages_place ON messages (session, seq);
+CREATE TABLE groups (
+    no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, floor INTEGER NOT NULL, spec BLOB NOT NULL
+) STRICT;
+CREATE TABLE settled (grp INTEGER NOT NULL, offset INTEGER NOT NULL, PRIMARY KEY (grp, offset)) STRICT, WITHOUT ROWID;
+CREATE TABLE parked (
+    grp INTEGER NOT NULL, offset INTEGER NOT NULL, count INTEGER NOT NULL, due_ms INTEGER NOT NULL,
+    first_error TEXT NOT NULL, last_error TEXT NOT NULL, PRIMARY KEY (grp, offset)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE blobs (handle TEXT NOT NULL, offset INTEGER NOT NULL, PRIMARY KEY (handle, offset)) STRICT, WITHOUT ROWID;
+CREATE TABLE dead (
+    grp INTEGER NOT NULL, offset INTEGER NOT NULL, count INTEGER NOT NULL, dead_ms INTEGER NOT NULL,
+    reason TEXT NOT NULL, first_error TEXT NOT NULL, last_error TEXT NOT NULL, PRIMARY KEY (grp, offset)
+) STRICT, WITHOUT ROWID;
+INSERT INTO meta VALUES ('epoch', 'aaaabbbbccccdddd');
+INSERT INTO kinds VALUES (1, 'reply.requested');
+INSERT INTO sessions VALUES (1, 's', 0);
+PRAGMA user_version=1;
+"""
+
+
+def test_a_journal_of_version_1_is_brought_up_to_date_with_all_that_is_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    bodies = [envelope("p", "s", new_id(1)) for _ in range(5)]
+    ids = [decode(body).message_id for body in bodies]
+    db = sqlite3.connect(path, isolation_level=None)
+    db.executescript(VERSION_1)
+    for n, (message_id, body) in enumerate(zip(ids, bodies, strict=True), 1):
+        crc = zlib.crc32(body, zlib.crc32(message_id))
+        db.execute("INSERT INTO messages VALUES (?, ?, 1, ?, 1, 5, x'00', ?, ?, NULL, NULL)",
+                   (n, message_id, n, crc, body))
+    db.close()
+    journal = Journal(path)
+    assert journal.epoch == "aaaabbbbccccdddd"
+    alone = EngineAlone(journal)
+    peer = alone.connect("p")
+    assert replayed(alone, peer, 0) == ids
+    again = alone.publish(peer, bodies[2])
+    ids += publish(alone, peer, 3)
+    assert peer.receipts[again] == [[3, True]]
+    journal.close()
+    assert check(path) == []
+    journal = Journal(path)
+    alone = EngineAlone(journal)
+    assert replayed(alone, alone.connect("p"), 0) == ids
+    journal.close()
