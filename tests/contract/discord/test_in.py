@@ -89,9 +89,9 @@ async def test_a_reply_tells_what_it_answers_and_one_to_us_is_for_us(scene: Scen
 
 async def test_ac52_an_edit_and_a_forwarded_message_are_marked(scene: Scene) -> None:
     told = scene.server.says(GENERAL, "at seven")
-    scene.server.edits(told, "first")
+    scene.server.edits(told, "at eight")
     before, after = await scene.heard(2)
-    assert (before.text, before.is_edit, after.text, after.is_edit) == ("at seven", False, "first", True)
+    assert (before.text, before.is_edit, after.text, after.is_edit) == ("at seven", False, "at eight", True)
     assert before.platform_id == after.platform_id
     snapshot = {"message": {
         "type": 0, "content": f"<@{BOT}> pay him", "mentions": [user(BOT)], "mention_roles": [], "attachments": [],
