@@ -156,10 +156,11 @@ class Hearing:
         self._put(channel, Told(data, is_edit=False))
 
     def _catch_up(self, channel: int, floor: int = 0) -> None:
+        # Never further back than to where we came.
+        after = floor or int(self._channel.notes.get(SINCE, str(self._me.user)))
         if cursor := self._cursors.get(channel):
-            self._put(channel, Missed(earlier(cursor, OVERLAP_MS)))
-        else:
-            self._put(channel, Missed(floor or int(self._channel.notes.get(SINCE, str(self._me.user)))))
+            after = max(after, earlier(cursor, OVERLAP_MS))
+        self._put(channel, Missed(after))
 
     @staticmethod
     def _is_recent(cursor: int, ms: int) -> bool:

@@ -38,7 +38,7 @@ async def test_pain01_what_was_written_while_we_were_away_comes_in_order_before_
     assert await texts(scene, 1) == ["last"]
 
 
-async def test_pain03_what_was_written_before_we_came_is_not_answered() -> None:
+async def test_pain03_what_was_written_before_we_came_is_not_answered_now_nor_later() -> None:
     async with discord(start=False) as scene:
         scene.server.says(GENERAL, "long ago")
         scene.server.says(THREAD, "that too")
@@ -46,6 +46,9 @@ async def test_pain03_what_was_written_before_we_came_is_not_answered() -> None:
         await scene.connected()
         scene.server.says(GENERAL, "now")
         assert await texts(scene, 1) == ["now"]
+        await scene.killed()
+        scene.server.says(THREAD, "later")
+        assert await texts(scene, 1) == ["later"]
 
 
 async def test_what_discord_never_told_is_read_at_the_next_connection(scene: Scene) -> None:

@@ -105,8 +105,9 @@ async def test_a_longer_wait_is_the_ledgers_and_holds_nobody_else(scene: Scene) 
         return (await scene.status()).queued == 1
 
     await until(is_queued)
-    # Another one goes out meanwhile.
+    # Another one goes out meanwhile; and the part is not on its way, where a crash would leave it in doubt.
     assert (await scene.says(OTHER, "meanwhile")).status == "sent"
+    assert "Discord says that we are too fast" in scene.made.log("discord")
     assert (await scene.end()).status == "sent"
 
 
@@ -120,11 +121,15 @@ async def test_the_limits_that_discord_tells_are_kept_so_that_it_never_says_too_
     assert scene.server.rest.refused == refused
 
 
-async def test_the_platform_that_fails_before_it_took_anything_is_tried_again(scene: Scene) -> None:
+async def test_what_failed_before_it_was_taken_is_sent_again_though_the_same_words_stand_there_already(
+    scene: Scene,
+) -> None:
+    first = await scene.says(GENERAL, "through")
     scene.server.rest.fails_with = [503, 502]
     posts = scene.server.rest.posts
-    assert (await scene.says(GENERAL, "through")).status == "sent"
-    assert scene.server.rest.posts == posts + 3 and scene.server.texts(GENERAL).count("through") == 1
+    second = await scene.says(GENERAL, "through")
+    assert (first.status, second.status) == ("sent", "sent") and first.platform_id != second.platform_id
+    assert scene.server.rest.posts == posts + 3 and scene.server.texts(GENERAL).count("through") == 2
 
 
 async def test_typing_is_shown_while_the_agent_is_at_work(scene: Scene) -> None:
