@@ -11,8 +11,9 @@ import pytest
 
 from microclaw.agent.tools.errors import ToolError
 from microclaw.agent.tools.schemas import WebFetch
-from microclaw.agent.tools.web import page_text, web_fetch
+from microclaw.agent.tools.web import web_fetch
 from microclaw.agent.workspace import Workspace
+from microclaw.core.page_text import page_text
 
 PAGE = (
     "<html><head><title>T</title><style>p{}</style></head><body><p>One &amp; two</p>"

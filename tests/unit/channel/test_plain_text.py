@@ -15,6 +15,7 @@ from microclaw.channel.plain_text import plain_text
         ("Just *one* **line** with `code`.", "Just one line with code."),
         ("# Title\n\nText", "Title\n\nText"),
         ("- one\n- two\n  - deep\n- three", "• one\n• two\n   • deep\n• three"),
+        ("Both:\n- one\n- two\n\nEnd.", "Both:\n\n• one\n• two\n\nEnd."),
         ("3. three\n4. four", "3. three\n4. four"),
         ("See [the page](https://example.org/a) or <https://example.org>.",
          "See the page (https://example.org/a) or https://example.org."),

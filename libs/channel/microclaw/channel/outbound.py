@@ -14,6 +14,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
 from sqlalchemy import Engine
 
 from microclaw.bus.api import Bus, Delivery, Draft
@@ -98,9 +99,13 @@ class Outbound:
             text = f"(written {f'{hours} h ' if hours else ''}{minutes} min ago)\n\n{text}"
         limits = self._platform.limits
         texts = split_text(text, limits.text_max, limits.measure) if text else []
-        parts = [*(Part(text=each) for each in texts), *(Part(file=file) for file in reply.attachments)]
+        files = list(reply.attachments)
+        parts = [Part(text=each) for each in texts]
+        if parts and files and limits.file_with_text:
+            parts[-1] = Part(text=texts[-1], file=files.pop(0))
         if texts and self._previews is not None and reply.run_id:
-            parts[0] = Part(text=texts[0], edits=await self._previews.message_of(reply.chat, reply.run_id))
+            parts[0] = replace(parts[0], edits=await self._previews.message_of(reply.chat, reply.run_id))
+        parts += [Part(file=file) for file in files]
         return self._ledger.plan(cause, reply.chat, reply.reply_to, parts)
 
     async def _settle(self, entry: Entry, reply: ReplyRequested, written_ms: int) -> Entry:

@@ -25,6 +25,8 @@ class _Writer:
         self._quotes = 0
         #: In a list whose items are one line each.
         self._tight = False
+        #: The next block is the first one of a list that stands in no other.
+        self._list_begins = False
         #: The cells of a table's row so far; None = in no row.
         self._row: list[str] | None = None
 
@@ -36,10 +38,14 @@ class _Writer:
         return "".join(self._blocks).strip("\n")
 
     def _bullet_list_open(self, _token: Token) -> None:
-        self._lists.append(None)
+        self._begin_list(None)
 
     def _ordered_list_open(self, token: Token) -> None:
-        self._lists.append(int(token.attrGet("start") or 1))
+        self._begin_list(int(token.attrGet("start") or 1))
+
+    def _begin_list(self, number: int | None) -> None:
+        self._list_begins = not self._lists
+        self._lists.append(number)
 
     def _bullet_list_close(self, _token: Token) -> None:
         self._lists.pop()
@@ -97,8 +103,9 @@ class _Writer:
         lines = text.split("\n")
         said = "\n".join([first + lines[0], *(f"{rest}{line}" for line in lines[1:])])
         self._marker = ""
-        if self._blocks and not tight:
+        if self._blocks and (not tight or self._list_begins):
             self._blocks.append("\n")
+        self._list_begins = False
         self._blocks.append(f"{said}\n")
 
 

@@ -57,6 +57,8 @@ class Limits:
     measure: Callable[[str], int] = len
     #: Where chats differ: what a chat's messages count for (topics of one group count together), and its rate.
     bucket: Callable[[str], tuple[str, Rate]] | None = None
+    #: A message can carry a text and a file: the first file goes with the last text.
+    file_with_text: bool = False
 
 
 class Platform(Protocol):

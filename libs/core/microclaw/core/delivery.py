@@ -64,7 +64,7 @@ def step(before: PartState, after: PartState) -> PartState:
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """One message to a platform: a text, or a file."""
+    """One message to a platform: a text, a file, or both."""
 
     text: str = ""
     file: Attachment | None = None
