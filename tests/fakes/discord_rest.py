@@ -31,6 +31,8 @@ class Rest:
         self.bodies: list[dict[str, Any]] = []
         self.calm()
         self.nonces: dict[tuple[int, str], dict[str, Any]] = {}
+        #: Changes of messages taken: id, text.
+        self.edits: list[tuple[str, str]] = []
         self.typing: list[int] = []
         #: How often a channel's own limit was not kept.
         self.refused = 0
@@ -70,6 +72,8 @@ class Rest:
         app.router.add_get("/channels/{channel}/messages", self._history)
         app.router.add_get("/channels/{channel}/messages/{message}", self._message)
         app.router.add_post("/channels/{channel}/messages", self._send)
+        app.router.add_patch("/channels/{channel}/messages/{message}", self._edit)
+        app.router.add_delete("/channels/{channel}/messages/{message}", self._delete)
         app.router.add_post("/channels/{channel}/typing", self._typing)
         app.router.add_get("/attachments/{number}/{name}", self._file)
 
@@ -99,10 +103,30 @@ class Rest:
         return web.json_response(found[::-1])
 
     async def _message(self, request: web.Request) -> web.Response:
+        return web.json_response(self._named(request))
+
+    async def _edit(self, request: web.Request) -> web.Response:
+        message, body = self._named(request), await request.json()
+        if self._chance(0.05):
+            raise web.HTTPBadGateway
+        check(body["content"], [])
+        self.edits.append((message["id"], body["content"]))
+        self._server.edits(message, body["content"])
+        if self._chance(0.05) or body["content"] in self.fails_after:
+            self.fails_after.discard(body["content"])
+            raise web.HTTPBadGateway
+        return web.json_response(message)
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        message = self._named(request)
+        self._server.messages[int(message["channel_id"])].remove(message)
+        return web.Response(status=204)
+
+    def _named(self, request: web.Request) -> dict[str, Any]:
         channel = self._note(request)
         for message in self._server.messages[channel]:
             if message["id"] == request.match_info["message"]:
-                return web.json_response(message)
+                return message
         raise refusal(404, 10008, "Unknown Message")
 
     async def _typing(self, request: web.Request) -> web.Response:

@@ -24,10 +24,12 @@ from microclaw.bus.service import now_ms
 from microclaw.channel.inbound import CURSOR, Heard
 from microclaw.channel.link import Unreachable
 from microclaw.channel.open import Channel
+from microclaw.channel.preview import PREVIEW
 from microclaw.core.channels import reconnect_delay_s
 from microclaw.discord.files import fetch_files
 from microclaw.discord.messages import Myself, edition_of, files_of, is_heard, received
 from microclaw.discord.places import Places
+from microclaw.discord.preview import FIRST
 from microclaw.discord.snowflakes import earlier, first_of, made_ms
 
 log = logging.getLogger("microclaw.channels")
@@ -251,7 +253,7 @@ class Hearing:
             self._channel.notes.set(THREAD, {str(channel): str(place.guild)})
         heard = [
             await self._heard(message, is_edit=is_edit)
-            for message, is_edit in messages if is_heard(message, self._me)
+            for message, is_edit in messages if is_heard(message, self._me) and not self._is_passing(message)
         ]
         newest = max((self._cursors.get(channel, 0), *(message.id for message, is_edit in messages if not is_edit)))
         try:
@@ -260,6 +262,13 @@ class Hearing:
             # Never a reason to lose what comes after it.
             self._channel.service.trouble(f"discord: messages of {channel} were refused by the journal: {reason}")
         self._cursors[channel] = newest
+
+    def _is_passing(self, message: Message) -> bool:
+        """Whether this is our own message that shows what is being written: it is nothing yet."""
+        if message.author.id != self._me.user:
+            return False
+        shown = self._channel.notes.get(PREVIEW, f"discord:{message.channel_id}").rpartition(" ")[2]
+        return message.content == FIRST or shown == str(message.id)
 
     async def _heard(self, message: Message, *, is_edit: bool) -> Heard:
         files, notes = await fetch_files(self._channel.media, files_of(message))

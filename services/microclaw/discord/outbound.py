@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import OrderedDict
+from typing import TypedDict
 
 import aiohttp
 from hikari import errors
@@ -21,7 +22,7 @@ from hikari.undefined import UNDEFINED
 from microclaw.bus.errors import Refused
 from microclaw.channel.ledger import Entry
 from microclaw.channel.open import Channel
-from microclaw.channel.platform import Fate, Limits, NotSent, Rejected, Unsure
+from microclaw.channel.platform import Fate, Gone, Limits, NotSent, Rejected, Unsure
 from microclaw.core.splitting import utf16_length
 from microclaw.core.token_bucket import Rate
 from microclaw.discord.markdown import discord_markdown
@@ -34,6 +35,17 @@ OWN_MAX = 1_000
 #: The history is searched from so long before the part was sent, ms: the clocks may differ; and at most so far back.
 CLOCKS_APART_MS = 15 * 60_000
 SEARCH_MESSAGES_MAX = 500
+
+
+class _Pings(TypedDict):
+    mentions_everyone: bool
+    user_mentions: bool
+    role_mentions: bool
+    mentions_reply: bool
+
+
+#: Nobody is ever called by what an agent says: not @everyone, no role, no person.
+NO_PINGS = _Pings(mentions_everyone=False, user_mentions=False, role_mentions=False, mentions_reply=False)
 
 
 class Sender:
@@ -61,7 +73,9 @@ class Sender:
 
     async def send(self, entry: Entry) -> str:
         """One part."""
-        rest, channel = self._connected(), _channel_of(entry.chat)
+        rest, channel = self.connected(), channel_of(entry.chat)
+        if entry.part.edits:
+            return await self._edit(rest, channel, entry)
         text, file = discord_markdown(entry.part.text), None
         if entry.part.file is not None:
             try:
@@ -73,18 +87,17 @@ class Sender:
             message = await rest.create_message(
                 channel, text or UNDEFINED, attachment=file or UNDEFINED, nonce=nonce_of(entry.key),
                 reply=int(entry.reply_to) if entry.reply_to.isdigit() else UNDEFINED, reply_must_exist=False,
-                # Nobody is ever called by what an agent says: not @everyone, no role, no person.
-                mentions_everyone=False, user_mentions=False, role_mentions=False, mentions_reply=False,
+                **NO_PINGS,
             )
         except (errors.HTTPError, errors.ComponentStateConflictError) as error:
-            raise _what_it_means(error, channel) from error
+            raise what_it_means(error, channel) from error
         return str(message.id)
 
     async def find(self, entry: Entry) -> str | Fate:
         """By its nonce, else in the history."""
         if (known := self._own.get(nonce_of(entry.key))) is not None:
             return known
-        rest, channel = self._connected(), _channel_of(entry.chat)
+        rest, channel = self.connected(), channel_of(entry.chat)
         oldest = first_of(entry.changed_ms - CLOCKS_APART_MS)
         history = rest.fetch_messages(channel).limit(SEARCH_MESSAGES_MAX)
         try:
@@ -102,9 +115,19 @@ class Sender:
 
     async def show_typing(self, chat: str) -> None:
         """For ten seconds."""
-        await self._connected().trigger_typing(_channel_of(chat))
+        await self.connected().trigger_typing(channel_of(chat))
 
-    def _connected(self) -> RESTClient:
+    async def _edit(self, rest: RESTClient, channel: int, entry: Entry) -> str:
+        """Make the message that showed the answer the answer."""
+        try:
+            await rest.edit_message(channel, int(entry.part.edits), discord_markdown(entry.part.text), **NO_PINGS)
+        except (errors.HTTPError, errors.ComponentStateConflictError) as error:
+            meaning = what_it_means(error, channel)
+            raise (Gone(str(meaning)) if isinstance(meaning, Rejected) else meaning) from error
+        return entry.part.edits
+
+    def connected(self) -> RESTClient:
+        """Raises NotSent."""
         if self.rest is None:
             raise NotSent("not connected to Discord")
         return self.rest
@@ -123,14 +146,15 @@ def nonce_of(key: str) -> str:
     return base64.urlsafe_b64encode(hashlib.blake2b(key.encode(), digest_size=16).digest()).decode().rstrip("=")
 
 
-def _channel_of(chat: str) -> int:
+def channel_of(chat: str) -> int:
+    """The channel's number. Raises Rejected: it is none."""
     number = chat.partition(":")[2]
     if not number.isdigit():
         raise Rejected(f"{chat} is no Discord channel: discord:NUMBER")
     return int(number)
 
 
-def _what_it_means(error: Exception, channel: int) -> Exception:
+def what_it_means(error: Exception, channel: int) -> Exception:
     """What is known of a message after this."""
     match error:
         case errors.RateLimitTooLongError():

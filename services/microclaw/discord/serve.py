@@ -14,6 +14,7 @@ from microclaw.channel.open import Channel, open_channel
 from microclaw.discord import gateway
 from microclaw.discord.inbound import Hearing
 from microclaw.discord.outbound import Sender
+from microclaw.discord.preview import Preview
 
 #: One request, at most, seconds; less than the kit gives to a part.
 REQUEST_S_MAX = 90.0
@@ -79,7 +80,8 @@ async def serve(service: Service) -> None:
             sender = Sender(channel)
             discord = Discord(channel, app, sender)
             await channel.run(
-                sender, discord.connect, show_typing=sender.show_typing, typing_every_s=TYPING_EVERY_S
+                sender, discord.connect, show_typing=sender.show_typing, typing_every_s=TYPING_EVERY_S,
+                preview=Preview(sender),
             )
     finally:
         await app.close()
