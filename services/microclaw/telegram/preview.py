@@ -26,8 +26,9 @@ class Preview:
     def __init__(self, api: Api, moves: Moves) -> None:
         self._api = api
         self._moves = moves
-        #: A Bot API server of one's own may be too old for drafts.
+        #: A Bot API server of one's own may be too old for drafts, and Telegram may refuse them to a person.
         self._has_drafts = True
+        self._without_drafts: set[int] = set()
 
     def every_s(self, chat: str) -> float:
         """The pause between two."""
@@ -35,7 +36,8 @@ class Preview:
 
     def leaves(self, chat: str) -> bool:
         """Drafts pass by themselves."""
-        return self._moves.place(chat).is_group or not self._has_drafts
+        place = self._moves.place(chat)
+        return place.is_group or not self._has_drafts or place.chat_id in self._without_drafts
 
     async def show(self, chat: str, run_id: str, text: str, shown: str) -> str:
         """Raises NotSent, Unsure, Rejected."""
@@ -48,7 +50,7 @@ class Preview:
                 parse_mode=None,
             )
             shaped = [draft.model_copy(update={"text": html, "parse_mode": "HTML"})] if html else []
-            await self._draft([*shaped, draft])
+            await self._draft(place.chat_id, [*shaped, draft])
             return ""
         try:
             if not shown:
@@ -72,7 +74,7 @@ class Preview:
         if (message_id := self._moves.message_id(shown, place)) is not None:
             await self._api.call(DeleteMessage(chat_id=place.chat_id, message_id=message_id))
 
-    async def _draft(self, ways: Sequence[TelegramMethod[bool]]) -> None:
+    async def _draft(self, chat_id: int, ways: Sequence[TelegramMethod[bool]]) -> None:
         for number, way in enumerate(ways, 1):
             try:
                 await self._api.call(way)
@@ -82,6 +84,7 @@ class Preview:
                 raise sending_error(error) from None
             except TelegramBadRequest as error:
                 if number == len(ways):
+                    self._without_drafts.add(chat_id)
                     raise sending_error(error) from None
             except (AiogramError, TimeoutError) as error:
                 raise sending_error(error) from None

@@ -129,12 +129,18 @@ async def test_a_run_that_ends_without_an_answer_leaves_no_message(world: World)
     assert world.server.texts(-1001) == ["after all"]
 
 
-async def test_a_server_without_drafts_shows_a_message_to_a_person_too(world: World) -> None:
-    run_id = run(70)
-    world.server.faults["sendMessageDraft"] = [Fault(404, "Not Found: method not found")] * 9
-    for text in ("so", "so far"):
-        await world.owner.publish(writes(run_id, text, "telegram:9"))
-    await world.owner.publish(writes(run_id, "Hello the", "telegram:9"))
+async def test_a_text_beyond_telegrams_limit_is_shown_up_to_there(world: World) -> None:
+    run_id = run(65)
+    await world.owner.publish(writes(run_id, "😀 " * 1700))
+    await until(lambda: any(text.startswith("😀") for text in world.server.texts(-1001)))
+    assert (await world.answer("short", GROUP, run_id=run_id)).status == "sent"
+    assert world.server.texts(-1001) == ["short"]
+
+
+@pytest.mark.parametrize("status", [400, 404])
+async def test_a_server_without_drafts_shows_a_message_to_a_person_too(world: World, status: int) -> None:
+    run_id = run(70 + status)
+    world.server.faults["sendMessageDraft"] = [Fault(status, "Not Found: method not found")] * 9
 
     async def is_shown() -> bool:
         await world.owner.publish(writes(run_id, f"Hello {now_ms()}", "telegram:9"))

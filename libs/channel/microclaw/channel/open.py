@@ -77,7 +77,9 @@ class Channel:
         `show_typing(chat)` and `preview` show that the agent is at work, and what it writes, where a platform can.
         """
         service, outbox = self.service, self.outbox
-        previews = Previews(preview, self.notes, service.settings.assistant, now_ms) if preview else None
+        previews = (
+            Previews(preview, platform.limits, self.notes, service.settings.assistant, now_ms) if preview else None
+        )
         outbound = Outbound(
             platform, self.ledger, self.engine, outbox, service.bus, self.link,
             assistant=service.settings.assistant, age=self._age, clock_ms=now_ms, stopping=service.stopping,

@@ -22,9 +22,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from microclaw.channel.notes import Notes
-from microclaw.channel.platform import NotSent
+from microclaw.channel.platform import Limits, NotSent
 from microclaw.core.kinds import PresenceChanged
 from microclaw.core.settings import Assistant
+from microclaw.core.splitting import split_text
 from microclaw.core.text import outbound
 
 log = logging.getLogger("microclaw.channels")
@@ -85,9 +86,10 @@ class Previews:
     """Listens to `presence.changed`, and hands a run's message over to its answer."""
 
     def __init__(
-        self, platform: Preview, notes: Notes, assistant: Assistant, clock_ms: Callable[[], int]
+        self, platform: Preview, limits: Limits, notes: Notes, assistant: Assistant, clock_ms: Callable[[], int]
     ) -> None:
         self._platform = platform
+        self._limits = limits
         self._notes = notes
         self._assistant = assistant
         self._clock_ms = clock_ms
@@ -121,7 +123,9 @@ class Previews:
         if writing.removing is not None:
             writing.removing.cancel()
             writing.removing = None
-        writing.text = outbound(presence.draft, self._assistant.name, prefix=self._assistant.prefix)
+        text = outbound(presence.draft, self._assistant.name, prefix=self._assistant.prefix)
+        # What is longer goes on in further messages, once it is an answer.
+        writing.text = next(iter(split_text(text, self._limits.text_max, self._limits.measure)), "")
         if writing.showing is None or writing.showing.done():
             writing.showing = asyncio.create_task(self._keep_showing(chat, writing))
 
