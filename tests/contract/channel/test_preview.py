@@ -140,6 +140,8 @@ async def test_words_that_are_too_old_are_not_shown_and_long_ones_up_to_the_limi
     platform = Platform()
     previews = life(platform, notes)
     previews.on_presence(writes("r1", "old", expires_ms=1))
+    await asyncio.sleep(0.05)
+    assert platform.shown == {}
     previews.on_presence(writes("r2", "word " * 50))
     await until(lambda: any(text.startswith("word") for text in platform.shown.values()))
     assert [len(text) <= 100 for text in platform.shown.values()] == [True]
