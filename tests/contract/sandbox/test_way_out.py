@@ -146,7 +146,7 @@ async def test_programs_inside_reach_an_allowed_host_and_are_told_why_not_anothe
         "urllib": f"{python} -c '{fetch}' https://{{}}/hello.txt",
         "pip": f"{python} -m pip download -q --retries 0 --no-deps --no-cache-dir -d dl -i https://{{}}/simple tiny "
                "&& ls dl",
-        "git": "rm -rf c; git clone -q https://{}/tiny.git c && cat c/README",
+        "git": "rm -rf /tmp/c; git clone -q https://{}/tiny.git /tmp/c && cat /tmp/c/README",
     }
     hello, expected = "hello from good.example", {"pip": "tiny-1.0-py3-none-any.whl", "git": "cloned"}
     outside = Outside({"good.example": [PUBLIC], "evil.example": [PUBLIC]}, site)
