@@ -25,6 +25,9 @@ _MESSAGE = select(messages.c.number, messages.c.request_id, messages.c.is_own_re
 _ADD_MESSAGE = insert(messages)
 _RENEW_MESSAGE = update(messages).where(messages.c.number == bindparam("known"))
 _MARK = update(messages).where(messages.c.number == bindparam("marked"))
+_HEARD = (
+    select(messages.c.number).where(messages.c.chat == bindparam("chat"), messages.c.is_own_reply.is_(False)).limit(1)
+)
 _WAITING = (
     select(messages)
     .where(
@@ -69,6 +72,11 @@ def store(db: Connection, received: MessageReceived) -> bool:
         "from_me": received.from_me, "is_own_reply": received.is_own_reply, "request_id": None,
     })
     return not received.is_own_reply
+
+
+def is_heard(db: Connection, chat: str) -> bool:
+    """Whether anybody but us was ever taken in here: what is held at the door is not."""
+    return db.execute(_HEARD, {"chat": chat}).first() is not None
 
 
 def not_handed_over(db: Connection, chat: str) -> Sequence[Row[tuple[object, ...]]]:

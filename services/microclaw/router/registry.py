@@ -25,6 +25,7 @@ from microclaw.core.people import shown
 from microclaw.core.people_requests import RemoveGroup
 from microclaw.core.requests import Done, Failed, Group, GroupAnswer, Groups, GroupsAsked, KnownChat, RegisterGroup
 from microclaw.router import commands
+from microclaw.router.messages import is_heard
 from microclaw.router.tables import chats, groups, joined
 from microclaw.router.trail import Trail
 
@@ -96,11 +97,12 @@ class Registry:
         """Answer `groups.list`."""
         with self._engine.begin() as db:
             rows = db.execute(select(chats).order_by(chats.c.last_message_ms.desc(), chats.c.chat)).all()
+            heard = {chat for chat in self._of_chat if is_heard(db, chat)}
             owner_chat = self.owner_chat(db)
         return Groups(groups=tuple(self.all()), owner_chat=owner_chat, chats=tuple(
             KnownChat(
                 chat=row.chat, name=row.name, last_message_ms=row.last_message_ms, is_group=row.is_group,
-                registered=row.chat in self._of_chat,
+                registered=row.chat in self._of_chat, is_heard=row.chat in heard,
             )
             for row in rows if is_conversation(row.chat)
         ))

@@ -249,15 +249,15 @@ class HostTools:
         """Go on if this is no first contact, or the owner said yes to exactly this. Raises ToolRefused."""
         if not self._policy.new_recipients:
             return
-        last_message_ms = next((row.last_message_ms for row in known.chats if row.chat == chat), 0)
-        if not needs_yes_to_write(chat, who.grant.chat, last_message_ms):
+        is_heard = any(row.chat == chat and row.is_heard for row in known.chats)
+        if not needs_yes_to_write(chat, who.grant.chat, is_heard=is_heard):
             return
         ruling = await self._ask("egress", AskApproval(
             action=Action(kind=kind, group=who.grant.group, target=chat, detail=detail),
             use_id=id_text(who.id_for(call_id, f"approval {kind}")),
         ), ApprovalRuling)
         if not ruling.allowed:
-            raise ToolRefused(f"nobody ever wrote in {chat}: {ruling.reason}")
+            raise ToolRefused(f"nobody who may speak ever wrote in {chat}: {ruling.reason}")
 
     # --- commands -----------------------------------------------------------------------------------------------
 

@@ -104,6 +104,24 @@ async def test_who_is_let_in_gets_a_group_and_what_was_held_goes_there_once_in_o
     assert entries[:2] == ["pairing.ask", "pairing.approve"]
 
 
+async def test_ac51_a_strangers_held_word_makes_nobody_heard_and_neither_does_our_own(made: RouterPlay) -> None:
+    async def heard() -> set[str]:
+        return {row.chat for row in (await made.groups()).chats if row.is_heard}
+
+    await made.hears(says(1))
+    await made.register("telegram:-5", "fam")
+    await made.hears(says(2, chat="telegram:-5", is_group=True, is_own_reply=True))
+    await made.hears(says(3, chat="telegram:-6", is_group=True))
+    known = {row.chat for row in (await made.groups()).chats}
+    assert {"telegram:7", "telegram:-5", "telegram:-6"} <= known and await heard() == set()
+    (row,) = await waiting(made)
+    await answers(made, row.code)
+    await made.hears(says(4, chat="telegram:-5", is_group=True))
+    assert await heard() == {"telegram:7", "telegram:-5"}
+    await answers(made, row.code, "revoke")
+    assert await heard() == {"telegram:-5"}, "a stranger again"
+
+
 async def test_a_crash_in_the_answer_lets_nobody_in_twice(made: RouterPlay) -> None:
     await made.hears(says(1))
     (row,) = await waiting(made)

@@ -36,7 +36,7 @@ async def house(bubblewrap: None) -> AsyncIterator[tuple[Desk, Bus]]:
 
         async def known() -> bool:
             chats = (await ask(cli, "router", GroupsAsked(), Groups)).chats
-            return any(row.chat == "console:fam" and row.last_message_ms for row in chats)
+            return any(row.chat == "console:fam" and row.is_heard for row in chats)
 
         await until(known)
         yield desk, cli

@@ -109,9 +109,9 @@ def test_an_agent_cannot_flood_its_owner_with_questions():
     assert may_ask(PENDING_MAX - 1, 0) and not may_ask(PENDING_MAX, 0) and not may_ask(0, 10_000)
 
 
-@pytest.mark.parametrize(("chat", "own", "last_ms", "wanted"), [
-    ("telegram:5", "console:main", 0, True), ("telegram:5", "console:main", 1, False),
-    ("console:main", "console:main", 0, False),
+@pytest.mark.parametrize(("chat", "own", "is_heard", "wanted"), [
+    ("telegram:5", "console:main", False, True), ("telegram:5", "console:main", True, False),
+    ("console:main", "console:main", False, False),
 ])
-def test_ac51_the_first_message_to_a_new_recipient_needs_a_yes(chat, own, last_ms, wanted):
-    assert needs_yes_to_write(chat, own, last_ms) == wanted
+def test_ac51_the_first_message_to_a_new_recipient_needs_a_yes(chat, own, is_heard, wanted):
+    assert needs_yes_to_write(chat, own, is_heard=is_heard) == wanted

@@ -154,9 +154,10 @@ def question(action: Action, code: str) -> str:
     )
 
 
-def needs_yes_to_write(chat: str, own_chat: str, last_message_ms: int) -> bool:
-    """Whether writing to `chat` is a first contact: not the run's own chat, and nobody ever wrote there."""
-    return chat != own_chat and last_message_ms == 0
+def needs_yes_to_write(chat: str, own_chat: str, *, is_heard: bool) -> bool:
+    """Whether writing to `chat` is a first contact: not the run's own chat, and nobody who may speak ever wrote
+    there (`requests.KnownChat.is_heard`)."""
+    return chat != own_chat and not is_heard
 
 
 # --- commands in the owner's chat ---

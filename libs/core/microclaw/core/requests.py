@@ -68,9 +68,12 @@ class GroupsAsked(Request, frozen=True, kw_only=True, tag="groups.list"):
 class KnownChat(msgspec.Struct, frozen=True, kw_only=True):
     chat: str
     name: str
+    #: Of a stranger's too, who waits outside.
     last_message_ms: int
     is_group: bool
     registered: bool
+    #: Somebody who may speak there did: what is held at the door does not count, nor what we said ourselves.
+    is_heard: bool = False
 
 
 class Groups(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="groups.list.answer"):
