@@ -186,3 +186,34 @@ def test_a_journal_of_version_1_is_brought_up_to_date_with_all_that_is_in_it(tmp
     alone = EngineAlone(journal)
     assert replayed(alone, alone.connect("p"), 0) == ids
     journal.close()
+
+
+def test_retention_and_the_owners_questions_do_not_read_the_whole_journal(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    alone = EngineAlone(journal, retention_ms=3_600_000)
+    peer = alone.connect("p")
+    for n in range(40):
+        publish(alone, peer, 1_000, f"s{n % 4}")
+        alone.clock.pass_(1)
+    alone.engine.upkeep.tidy(now=True)
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    journal._db.set_progress_handler(count, 100)
+    began_ms = alone.clock.wall_ms - 40_000
+    assert alone.engine.upkeep.expire() == 0
+    assert journal.offset_at(began_ms + 20_000) == 20_001
+    assert journal.offset_at(0) == 1
+    assert journal.offset_at(alone.clock.wall_ms) == 40_001
+    assert journal.sessions("s", 3) == [("s3", 10_000, 10_000), ("s2", 10_000, 10_000), ("s1", 10_000, 10_000)]
+    assert journal.counts()["messages"] == 40_000
+    assert steps * 100 < 40_000, "fewer steps of SQLite's machine than there are messages"
+    journal._db.set_progress_handler(None, 0)
+    alone.clock.pass_(3_600 - 35)
+    assert alone.engine.upkeep.expire() == 200
+    assert journal.sessions("s0", 1) == [("s0", 10_000, 9_800)]
+    journal.close()

@@ -8,6 +8,7 @@ growing a file, which costs the file system a second journal commit.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import sqlite3
 import zlib
@@ -317,11 +318,14 @@ class Journal(JournalReads):
     def expire(self, before_ms: int, floor: int, limit: int) -> int:
         """Delete up to `limit` of the oldest messages stored before `before_ms` that every group is done with (up to
         `floor`), but none that is parked or dead. Returns how many. Their places must be folded."""
-        rows = list(self._db.execute(
-            "SELECT offset, session, seq FROM messages WHERE offset <= ? AND stored_ms < ?"
+        # The oldest stand first: whatever follows one that is young enough is not looked at, else each look at a large
+        # journal with nothing to delete would read all of it.
+        oldest = list(self._db.execute(
+            "SELECT offset, session, seq, stored_ms FROM messages WHERE offset <= ?"
             " AND offset NOT IN (SELECT offset FROM parked UNION SELECT offset FROM dead) ORDER BY offset LIMIT ?",
-            (floor, before_ms, limit),
+            (floor, limit),
         ))
+        rows = [row[:3] for row in itertools.takewhile(lambda row: row[3] < before_ms, oldest)]
         last: dict[int, int] = {}
         for offset, session, seq in rows:
             last[session] = max(seq, last.get(session, 0))

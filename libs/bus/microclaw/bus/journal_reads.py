@@ -143,13 +143,16 @@ class JournalReads:
         ))
 
     def sessions(self, prefix: str, limit: int) -> list[tuple[str, int, int]]:
-        """(name, last seq, kept) of sessions whose name begins so, most recently used first; as far as the index over
+        """(name, last seq, messages that retention has not reached) of sessions whose name begins so, most recently used first; as far as the index over
         places reaches."""
-        # A range, not LIKE: names may hold its wild cards, and the index serves a range.
+        # A range, not LIKE: names may hold its wild cards, and the index serves a range. Each session's last place is
+        # one look at the index; to count places would be to read it all.
         return list(self._db.execute(
-            "SELECT s.name, max(s.base_seq, coalesce(max(p.seq), 0)), count(p.seq) FROM sessions s"
-            " LEFT JOIN places p ON p.session = s.no WHERE s.name >= ? AND substr(s.name, 1, ?) = ?"
-            " GROUP BY s.no ORDER BY max(p.offset) DESC LIMIT ?", (prefix, len(prefix), prefix, limit),
+            "SELECT s.name, coalesce(max(s.base_seq, p.seq), s.base_seq), coalesce(max(p.seq - s.base_seq, 0), 0)"
+            " FROM sessions s LEFT JOIN places p ON p.session = s.no"
+            " AND p.seq = (SELECT max(seq) FROM places WHERE session = s.no)"
+            " WHERE s.name >= ? AND substr(s.name, 1, ?) = ? ORDER BY p.offset DESC LIMIT ?",
+            (prefix, len(prefix), prefix, limit),
         ))
 
     def dead_offsets(self, group: int) -> list[int]:
@@ -163,10 +166,15 @@ class JournalReads:
 
     def offset_at(self, stored_ms: int) -> int:
         """The first offset stored at or after this moment (stored times never fall, unless the clock was set back)."""
-        found = self._value(
-            "SELECT offset FROM messages WHERE stored_ms >= ? ORDER BY offset LIMIT 1", (stored_ms,)
-        )
-        return self.last_offset() + 1 if found is None else int(found)
+        low, high = self.first_offset(), self.last_offset() + 1
+        while low < high:
+            middle = (low + high) // 2
+            stored = self._value("SELECT stored_ms FROM messages WHERE offset >= ? ORDER BY offset LIMIT 1", (middle,))
+            if stored is None or stored >= stored_ms:
+                high = middle
+            else:
+                low = middle + 1
+        return max(low, 1)
 
     def sizes(self) -> tuple[int, int]:
         """Bytes of the file and of its write-ahead log."""
