@@ -6,7 +6,8 @@ The work: P publishers with W messages in flight each say 200 bytes at a time an
 process is given each message and acknowledges it. Short runs of all engines take turns (A B C A B C), medians count,
 so the machine's other work hits all alike. Absolute figures say more about the disk than about the engines: compare
 within one run. Redis and PostgreSQL get a window as one pipeline (their clients have no cheaper way), ours and
-NATS as publishes awaited side by side; `ours-windows` is our bus used like those two, a window in one call.
+NATS as publishes awaited side by side; `ours-windows` is our bus used like those two, a window in one call. All clients
+run on uvloop where it is installed, and take and acknowledge deliveries in batches where they can.
 Peers that are not installed are named with the command that installs them.
 """
 

@@ -143,8 +143,8 @@ class JournalReads:
         ))
 
     def sessions(self, prefix: str, limit: int) -> list[tuple[str, int, int]]:
-        """(name, last seq, messages that retention has not reached) of sessions whose name begins so, most recently used first; as far as the index over
-        places reaches."""
+        """(name, last seq, messages that retention has not reached) of sessions whose name begins so, most recently
+        used first; as far as the index over places reaches."""
         # A range, not LIKE: names may hold its wild cards, and the index serves a range. Each session's last place is
         # one look at the index; to count places would be to read it all.
         return list(self._db.execute(
