@@ -63,7 +63,7 @@ class Mesh:
             consumer = alone.connect("consumer")
             alone.subscribe(consumer, WORK)
             # A checkpoint takes some thousand writes: cuts inside and after it, too.
-            self.disk.cut_after = self.random.randrange(20, self.random.choice((150, 400, 1_600)))
+            self.disk.cut_after = self.random.randrange(20, self.random.choice((150, 400, 1_200)))
             again = list(self.account.unanswered.values())
             while True:
                 self._work(alone, publishers, consumer, again)
