@@ -124,7 +124,8 @@ async def test_a_stop_leaves_nothing_in_doubt() -> None:
             await scene.owner.publish(reply(number, f"{number}", GENERAL))
             if number == 8:
                 await until(lambda: bool(scene.server.sent))
-                assert scene.made.stop("discord") == 0
-                await asyncio.to_thread(scene.made.start, "discord")
+                # In a thread: the fake Discord has to answer meanwhile.
+                assert await asyncio.to_thread(scene.made.stop, "discord") == 0
+                scene.made.start("discord")
         assert {each.status for each in await scene.ends(20)} == {"sent"}
         assert scene.server.texts(GENERAL) == [f"{number}" for number in range(20)]
