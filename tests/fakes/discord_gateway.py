@@ -77,6 +77,8 @@ class Gateway:
         self.query: dict[str, str] = {}
         self.intents = 0
         self.heartbeats = 0
+        #: Connections that were asked for.
+        self.tries = 0
         self.calm()
         #: A message is told after the next one of another channel, by chance.
         self._held: tuple[str, Any] | None = None
@@ -143,6 +145,7 @@ class Gateway:
         self.sessions.clear()
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
+        self.tries += 1
         if self.is_down:
             raise web.HTTPServiceUnavailable
         self.query = dict(request.query)

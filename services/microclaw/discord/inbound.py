@@ -149,13 +149,20 @@ class Hearing:
         channel = int(data["channel_id"])
         if nonce := data.get("nonce"):
             self._seen_own(str(nonce), str(data["id"]))
-        if not data.get("guild_id") and channel not in self._direct:
-            author = data["author"]
-            is_ours = int(author["id"]) == self._me.user
-            self._direct[channel] = name = "" if is_ours else author.get("global_name") or author["username"]
-            self._channel.notes.set(DIRECT, {str(channel): name})
-            self._catch_up(channel)
+        if not data.get("guild_id"):
+            self._note_direct(channel, data["author"])
         self._put(channel, Told(data, is_edit=False))
+
+    def _note_direct(self, channel: int, author: Mapping[str, Any]) -> None:
+        """Remember a direct chat, and whose it is: the other one's."""
+        is_new = channel not in self._direct
+        is_ours = int(author["id"]) == self._me.user
+        name = self._direct.get(channel) or ("" if is_ours else str(author.get("global_name") or author["username"]))
+        if is_new or name != self._direct[channel]:
+            self._direct[channel] = name
+            self._channel.notes.set(DIRECT, {str(channel): name})
+        if is_new:
+            self._catch_up(channel)
 
     def _catch_up(self, channel: int, floor: int = 0) -> None:
         # Never further back than to where we came.

@@ -71,7 +71,7 @@ async def serve(service: Service) -> None:
     """The connector's life."""
     # Never tried again by hikari itself: whether that is safe, the ledger knows.
     app = RESTApp(
-        url=service.settings.channels.discord.api_url or None, max_retries=0, max_rate_limit=LIMIT_S_MAX,
+        url=service.settings.channels.discord.api_url.rstrip("/") or None, max_retries=0, max_rate_limit=LIMIT_S_MAX,
         http_settings=HTTPSettings(timeouts=HTTPTimeoutSettings(total=REQUEST_S_MAX)),
     )
     await app.start()

@@ -8,9 +8,13 @@ import pytest
 from tests.contract.discord.scene import Scene, discord, reply
 from tests.contract.processes import until
 from tests.fakes.discord_gateway import INVALID_SESSION, RECONNECT
-from tests.fakes.discord_world import DM, GENERAL
+from tests.fakes.discord_server import DiscordServer
+from tests.fakes.discord_world import DM, GENERAL, TOKEN
 
+from microclaw.bus.service import now_ms
+from microclaw.channel.link import Link
 from microclaw.core.requests import ChannelStatus
+from microclaw.discord.gateway import stay
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -129,3 +133,19 @@ async def test_a_stop_leaves_nothing_in_doubt() -> None:
                 scene.made.start("discord")
         assert {each.status for each in await scene.ends(20)} == {"sent"}
         assert scene.server.texts(GENERAL) == [f"{number}" for number in range(20)]
+
+
+async def test_a_start_that_is_given_up_leaves_nobody_who_goes_on_with_it() -> None:
+    server = await DiscordServer().start()
+    server.gateway.is_down = True
+    url, told = f"ws://127.0.0.1:{server.port}/gateway/", asyncio.Event()
+    link = Link("discord", now_ms)
+    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    staying = asyncio.create_task(stay(TOKEN, url, link, lambda _name, _data: told.set(), failed))
+    await until(lambda: server.gateway.tries > 0)
+    staying.cancel()
+    await asyncio.wait({staying})
+    server.gateway.is_down = False
+    assert not any(task.get_name().startswith("keep alive") for task in asyncio.all_tasks())
+    assert staying.cancelled() and link.state == "connecting" and not told.is_set()
+    await server.stop()
