@@ -12,14 +12,14 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
-from microclaw.sandbox.backend import Backend, Ended, Limits, Mount, ProbeResult, RunSpec, SandboxError
+from microclaw.sandbox.backend import Backend, Ended, EngineMissing, Limits, Mount, ProbeResult, RunSpec, SandboxError
 
 #: Small, so that reaching them is quick.
 LIMITS = Limits(memory_bytes=96 << 20, pids=32, cpus=0.5, tmp_bytes=4 << 20, output_bytes=1 << 20, open_files=256)
 #: How long one measuring run may take; a machine under load is slow.
 RUN_WAIT_S = 60.0
-#: The first run is tried so often if it is killed: by a machine that is short of memory, say, which tells nothing of
-#: the backend, and to be without one for a while fails everybody's runs for good.
+#: The first run is tried so often if it is killed or does not start: by a machine that is short of memory, say, which
+#: tells nothing of the backend, and to be without one for a while fails everybody's runs for good.
 TRIES = 3
 #: Exit code of a run that was killed.
 KILLED = 137
@@ -34,8 +34,13 @@ async def probe_backend(backend: Backend, version: str, *, deep: bool, run: bool
     if not run:
         return found
     try:
-        for _ in range(TRIES):
-            ended, _said_lines = await _run(backend, _spec("true", ["true"]))
+        for left in reversed(range(TRIES)):
+            try:
+                ended, _said_lines = await _run(backend, _spec("true", ["true"]))
+            except SandboxError as error:
+                if not left or isinstance(error, EngineMissing):
+                    raise
+                continue
             if ended.code != KILLED:
                 break
         if ended.code != 0:

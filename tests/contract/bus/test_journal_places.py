@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.engine_alone import EngineAlone, Peer, envelope
 
-from microclaw.bus import upkeep
+from microclaw.bus import tail, upkeep
 from microclaw.bus.api import Subscription
 from microclaw.bus.envelope import decode
 from microclaw.bus.journal import Journal
@@ -88,6 +88,20 @@ def test_under_load_the_index_is_folded_by_itself_and_between_turns(tmp_path: Pa
     alone.engine.upkeep.tidy()
     assert journal.placed() == 100
     assert len(replayed(alone, peer, 0)) == 100
+    journal.close()
+
+
+def test_a_replay_of_what_is_neither_folded_nor_in_memory_folds_first(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(tail, "TAIL_MESSAGES_MAX", 50)
+    monkeypatch.setattr(tail, "TAIL_SLACK", 0)
+    journal = Journal(tmp_path / "journal.db")
+    alone = EngineAlone(journal)
+    peer = alone.connect("p")
+    ids = [message_id for _ in range(200) for message_id in publish(alone, peer, 1)]
+    assert replayed(alone, peer, 160) == ids[160:]
+    assert journal.placed() == 0, "what is in memory needs no index"
+    assert replayed(alone, peer, 20) == ids[20:]
+    assert journal.placed() == 200
     journal.close()
 
 

@@ -84,6 +84,14 @@ class Storage:
         """Messages from this offset on."""
         return self._tail.after(offset, limit) or self._journal.scan(offset, limit)
 
+    def must_fold(self, session: int, last: int, after: int) -> bool:
+        """A replay from there on would need rows one by one: their places are not folded, and they are no longer in
+        memory."""
+        newest = self._unfolded.get(session)
+        if not newest or after >= last:
+            return False
+        return self._tail.get(newest[max(after - last + len(newest), 0)]) is None
+
     def replay(self, session: int, last: int, after: int, limit: int, bytes_max: int) -> list[tuple[int, bytes]]:
         """(seq, body) of a session's messages after this one, the `last` of which is known; up to the first damaged
         one, or until they are more than `bytes_max`.
