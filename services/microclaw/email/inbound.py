@@ -24,6 +24,7 @@ from microclaw.channel.media import Skipped
 from microclaw.channel.open import Channel
 from microclaw.core.channel_settings import Email
 from microclaw.core.kinds import Attachment, MessageReceived
+from microclaw.core.text import with_subject
 from microclaw.email.imap import FAILURES, Fetched, Mailbox, Session
 from microclaw.email.reading import Mail, bare_subject, read_mail
 from microclaw.email.threads import KEPT_MS, Threads
@@ -164,14 +165,15 @@ class Inbound:
                 lines.append(taken.text)
             else:
                 kept.append(taken)
+        text = "\n".join(line for line in lines if line).strip()
         if begins and bare_subject(mail.subject):
-            lines.insert(0, f"Subject: {mail.subject}\n")
+            text = with_subject(text, mail.subject)
         proven = is_from_proven(mail.results, self._settings.authserv_id, mail.sender)
         if not proven:
             log.warning("nobody vouches for its From", extra={"uid": fetched.uid})
         return MessageReceived(
             chat=chat, platform_id=message_id, sender=mail.sender, sender_name=mail.sender_name or mail.sender,
-            text="\n".join(line for line in lines if line).strip(), sent_ms=mail.sent_ms,
+            text=text, sent_ms=mail.sent_ms,
             chat_name=bare_subject(mail.subject) or mail.sender, is_sender_proven=proven,
             is_forwarded=mail.is_forwarded, attachments=tuple(kept),
         )

@@ -100,6 +100,10 @@ async def test_the_reminder_of_the_readme_is_scheduled_and_confirmed(chat: Chat)
      "OK, I will remind you today at 14:30: time is up"),
     ("set a reminder for friday at 8 to run", "once", "2026-11-27T08:00:00.000+01:00",
      "OK, I will remind you on Friday 27 November at 08:00: run"),
+    ("Subject: Plans\n\nremind me tomorrow at 9 to call mum", "once", "2026-11-24T09:00:00.000+01:00",
+     "OK, I will remind you tomorrow at 09:00: call mum"),
+    ("Subject: remind me tomorrow at 9 to call mum", "once", "2026-11-24T09:00:00.000+01:00",
+     "OK, I will remind you tomorrow at 09:00: call mum"),
     ("wake me up at 6:30", "once", "2026-11-24T06:30:00.000+01:00", "OK, I will remind you tomorrow at 06:30: wake up"),
 ])
 async def test_reminders_in_plain_words(chat: Chat, text: str, kind: str, value: str, answer: str) -> None:

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microclaw.core.text import being_written, is_own_reply, is_worth_storing, outbound, strip_internal, visible
+from microclaw.core.text import (
+    being_written,
+    is_own_reply,
+    is_worth_storing,
+    outbound,
+    strip_internal,
+    visible,
+    with_subject,
+    without_subject,
+)
 
 
 @pytest.mark.parametrize(("text", "said"), [
@@ -91,3 +100,13 @@ def test_ac50_nothing_hidden_is_left_in_ascii(text: str) -> None:
     ascii_only = "".join(char for char in visible(text) if char.isascii())
     assert not any(ord(char) < 32 and char not in "\t\n\r" for char in ascii_only)
     assert visible(visible(text)) == visible(text)
+
+
+@pytest.mark.parametrize(("text", "subject", "whole", "bare"), [
+    ("Shall we?", "Plans", "Subject: Plans\n\nShall we?", "Shall we?"),
+    ("", "Come at\r\n 8", "Subject: Come at 8", "Come at 8"),
+    ("/status", "Plans", "/status", "/status"),
+])
+def test_a_letters_subject_stands_above_its_text_and_above_no_command(text, subject, whole, bare):
+    assert with_subject(text, subject) == whole
+    assert without_subject(whole) == bare

@@ -7,6 +7,7 @@ import re
 from microclaw.core.trigger import trim
 
 _INTERNAL = re.compile(r"<internal>.*?</internal>", re.DOTALL)
+_SUBJECT = "Subject: "
 _INTERNAL_TAG = "<internal>"
 
 #: What a person does not see: controls, zero-width and filling characters, marks of direction, variation selectors,
@@ -43,6 +44,17 @@ def _note(found: re.Match[str]) -> str:
         return found[0]
     count = len(found[0])
     return f"[{count} hidden character{'s' if count > 1 else ''}]"
+
+
+def with_subject(text: str, subject: str) -> str:
+    """A letter's text with its subject above it. A command stays one: nothing stands above it."""
+    return text if text.startswith("/") else f"{_SUBJECT}{' '.join(subject.split())}\n\n{text}".strip()
+
+
+def without_subject(text: str) -> str:
+    """The text that stood below the subject; the subject itself where that is all there is."""
+    head, _, rest = text.partition("\n")
+    return rest.strip() or head.removeprefix(_SUBJECT) if head.startswith(_SUBJECT) else text
 
 
 def strip_internal(text: str) -> str:

@@ -11,6 +11,7 @@ from microclaw.agent.local.skills import Asked, answer
 from microclaw.agent.models import Ask
 from microclaw.agent.plan import Plan, next_message
 from microclaw.agent.reading import Message, Prompt, read_prompt
+from microclaw.core.text import without_subject
 from microclaw.core.worker import Setup
 
 
@@ -38,7 +39,8 @@ class LocalModel:
         lines: list[str] = []
         for message in prompt.messages if is_task else self._addressed(prompt.messages):
             asked = Asked(
-                text=self._without_name(message.text), now=now, assistant=self._setup.assistant_name, is_task=is_task
+                text=self._without_name(without_subject(message.text)), now=now,
+                assistant=self._setup.assistant_name, is_task=is_task,
             )
             text = yield from answer(asked)
             if text and text not in lines:
