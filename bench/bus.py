@@ -192,8 +192,8 @@ def main(arguments: list[str]) -> int:
         with running(peers, directory) as live:
             results = measure(live, bounds, directory, size)
             ratios = ratios_of(results, bounds)
-            note("replay")
-            ratios["replay_per_s"] = bus_scale.replay_rate(live["ours"][0].address, size.replay_messages, 3)
+        note("replay")
+        ratios["replay_per_s"] = bus_scale.replay_rate(directory, size.replay_messages, 3)
         note("fan-out")
         one, many = bus_scale.fan_out(directory, size.run_s, size.rounds, FAN_OUT)
         ratios[f"fanout{FAN_OUT}"] = many / one

@@ -61,9 +61,16 @@ def fan_out(directory: Path, seconds: float, rounds: int, groups: int) -> tuple[
             server.stop()
 
 
-def replay_rate(address: str, messages: int, rounds: int) -> float:
-    """Envelopes a second out of `Bus.replay`, from the first on."""
-    return asyncio.run(_replay_rate(address, messages, rounds))
+def replay_rate(directory: Path, messages: int, rounds: int) -> float:
+    """Envelopes a second out of `Bus.replay`, from the first on; on a broker where nobody is still busy with them (a
+    group that has one message of a session out at a time is, for a while)."""
+    home = directory / "replay"
+    home.mkdir()
+    server = start_ours(home)
+    try:
+        return asyncio.run(_replay_rate(server.address, messages, rounds))
+    finally:
+        server.stop()
 
 
 async def _replay_rate(address: str, messages: int, rounds: int) -> float:
