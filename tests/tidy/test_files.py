@@ -11,7 +11,6 @@ from tests.tidy.checkout import text_of, tracked
 LINES_MAX = 500
 #: Longer files, with the reason. Nothing else may grow so long.
 LONG_FILES = {
-    "libs/core/microclaw/core/requests.py": "every question and its answer: a list of definitions",
 }
 #: Tests are lists of cases.
 TEST_LINES_MAX = 900
