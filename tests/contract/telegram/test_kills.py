@@ -10,9 +10,9 @@ from tests.contract.telegram.bot import BEGAN_MS, reply, telegram
 
 from microclaw.core.ids import derived_id, id_text
 
-MESSAGES = int(os.environ.get("MC_CHANNEL_MESSAGES", "120"))
+MESSAGES = int(os.environ.get("MC_CHANNEL_MESSAGES", "60"))
 #: To one person goes about one message a second.
-PEOPLE = [100 + number for number in range(40)]
+PEOPLE = [100 + number for number in range(30)]
 
 
 async def test_every_message_comes_and_goes_once_and_in_order_whatever_is_killed_and_broken() -> None:
@@ -20,7 +20,7 @@ async def test_every_message_comes_and_goes_once_and_in_order_whatever_is_killed
     chance = random.Random(7)
     async with telegram(random.Random(8)) as world:
         server = world.server
-        async with killed_again_and_again(world.made, "telegram", world.owner, chance, ready_s_max=2.0) as kills:
+        async with killed_again_and_again(world.made, "telegram", world.owner, chance, ready_s_max=3.0) as kills:
             for number in range(MESSAGES):
                 person = PEOPLE[number % len(PEOPLE)]
                 server.says(f"in {number}", person)
