@@ -19,6 +19,10 @@ _OUTBOX = "~/Library/Messages/Attachments/microclaw"
 #: How often marks of old tries are dropped, seconds.
 FORGET_S = 3600.0
 
+#: How often it is seen whether the database was written to, seconds: two calls of the kernel, where a look is a dozen
+#: queries.
+GLANCE_S = 0.1
+
 NO_ACCESS = (
     "macOS does not let MicroClaw read your messages: give Full Disk Access to the program that starts it (System "
     "Settings → Privacy & Security → Full Disk Access), then `microclaw restart imessage`"
@@ -45,17 +49,19 @@ async def serve(service: Service) -> None:
         inbound = Inbound(channel, path, outbound.is_ours)
 
         async def connect() -> None:
-            await _follow(channel, inbound, outbound, settings.poll_ms / 1000)
+            await _follow(channel, inbound, outbound, path, settings.poll_ms / 1000)
 
         await channel.run(outbound, connect)
 
 
-async def _follow(channel: Channel, inbound: Inbound, outbound: Outbound, poll_s: float) -> None:
-    """Look for new rows for ever. That a look succeeded is the evidence that we are connected."""
+async def _follow(channel: Channel, inbound: Inbound, outbound: Outbound, path: Path, poll_s: float) -> None:
+    """Look for new rows for ever: when the database was written to, and every `poll_s`. That a look succeeded is the
+    evidence that we are connected."""
     loop = asyncio.get_running_loop()
     forget_at = loop.time()
     try:
         while True:
+            before = _written_at(path)
             await inbound.look()
             if channel.link.state != "connected":
                 channel.link.connected("this Mac")
@@ -63,10 +69,23 @@ async def _follow(channel: Channel, inbound: Inbound, outbound: Outbound, poll_s
             if loop.time() >= forget_at:
                 outbound.forget()
                 forget_at = loop.time() + FORGET_S
-            await asyncio.sleep(poll_s)
+            until = loop.time() + poll_s
+            while (left_s := until - loop.time()) > 0 and _written_at(path) == before:
+                await asyncio.sleep(min(left_s, GLANCE_S))
     except CantRead as error:
         if error.denied:
             raise LoggedOut(NO_ACCESS) from error
         raise Unreachable(str(error)) from error
     except OtherSchema as error:
         raise LoggedOut(str(error)) from error
+
+
+def _written_at(path: Path) -> tuple[int, ...]:
+    """When the database and its journal were last written to, by the file system; 0 = not there, or not for us."""
+    times = []
+    for file in (path, path.with_name(f"{path.name}-wal")):
+        try:
+            times.append(file.stat().st_mtime_ns)
+        except OSError:
+            times.append(0)
+    return tuple(times)

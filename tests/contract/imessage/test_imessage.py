@@ -9,7 +9,7 @@ import random
 import sqlite3
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,7 +42,7 @@ class Mac(NamedTuple):
 
 
 @asynccontextmanager
-async def messages(*, started: bool = True) -> AsyncIterator[Mac]:
+async def messages(*, started: bool = True, poll_ms: int = 100) -> AsyncIterator[Mac]:
     """The Mac, the broker and the connector."""
     async with installation("broker") as made:
         folder = made.root / "messages"
@@ -52,7 +52,7 @@ async def messages(*, started: bool = True) -> AsyncIterator[Mac]:
         app.chat(GROUP, group=True, name="Family")
         made.env |= {"MC_FAKE_CHAT_DB": str(app.path)}
         made.home.config.write_text(OPEN_BUS + (
-            f'[channels.imessage]\nenabled = true\ndatabase = "{app.path}"\nosascript = "{OSASCRIPT}"\npoll_ms = 100\n'
+            f'[channels.imessage]\nenabled = true\ndatabase = "{app.path}"\nosascript = "{OSASCRIPT}"\npoll_ms = {poll_ms}\n'
             f'outbox = "{folder / "outbox"}"\n'
         ))
         owner = await made.connect("cli")
@@ -207,10 +207,24 @@ async def test_pain01_what_was_written_while_we_were_away_comes_and_what_is_olde
         assert [one.text for one in await heard.take(2)] == ["one", "two"]
 
 
+async def test_news_is_seen_when_the_database_is_written_to_long_before_the_next_look() -> None:
+    async with messages(poll_ms=60_000) as (_made, app, _owner, heard, _ended):
+        async with asyncio.timeout(30):
+            for number in range(3):
+                app.says(ANN, f"{number}")
+                assert (await heard.next()).text == f"{number}"
+
+
 async def test_a_database_made_anew_is_told_and_nothing_is_taken_twice() -> None:
     async with messages() as (made, app, owner, heard, _ended):
         old = [app.says(ANN, f"old {number}") for number in range(5)]
         await heard.take(5)
+
+        def is_reached() -> bool:
+            with closing(sqlite3.connect(made.home.database("imessage"))) as db:
+                return '"rowid":5,' in db.execute("SELECT value FROM channel_notes WHERE key = 'row'").fetchone()[0]
+
+        await until(is_reached)
         made.kill("imessage")
         app.run("UPDATE message SET ROWID = -ROWID; UPDATE chat_message_join SET message_id = -message_id;"
                 "UPDATE message SET ROWID = 6 + ROWID; UPDATE chat_message_join SET message_id = 6 + message_id;"

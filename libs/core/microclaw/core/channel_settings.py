@@ -99,7 +99,7 @@ class Imessage(Channel, frozen=True, kw_only=True):
         ),
     ] = ""
     poll_ms: Annotated[
-        int, Meta(ge=100, le=60_000, description="How often to look for new messages, milliseconds.")
+        int, Meta(ge=100, le=60_000, description="How often to look for new messages at least, milliseconds.")
     ] = 500
 
 
