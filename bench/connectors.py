@@ -10,9 +10,11 @@ every round each connector has one message and one reply, alone, as in a quiet c
 - *out*: from before a reply is published until the platform has it.
 
 Beside them in the same rounds runs the library's own minimal connector (`tests/fakes/chirp_connector.py`), which speaks
-lines of JSON over TCP: *ratio* is a connector's median over that one's. The rest is their platforms': Dovecot tells
-of a new mail half a second late (to tell of several at once); a mail out is a TLS connection and a login; Messages'
-database is glanced at ten times a second (`imessage.serve.GLANCE_S`), and each `osascript` is a program that starts. Memory is a process's own at the end: PSS (shared pages divided) and RSS.
+lines of JSON over TCP: *ratio* is a connector's median over that one's. The rest is their platforms': Dovecot tells of
+a new mail half a second late (to tell of several at once); a mail out is a TLS connection and a login; Messages'
+database is glanced at ten times a second (`imessage.serve.GLANCE_S`), and each `osascript` is a program that starts.
+
+Memory is a process's own at the end: PSS (shared pages divided) and RSS.
 """
 
 from __future__ import annotations
@@ -80,7 +82,7 @@ class Chirp:
     async def stop(self) -> None:
         await self.server.stop()
 
-    def says(self, text: str, file: bytes = b"", name: str = "") -> None:
+    def says(self, text: str, file: bytes = b"", name: str = "") -> None:  # noqa: ARG002 - it knows no files
         self.server.says("a", text, now_ms())
 
     def texts(self) -> list[str]:

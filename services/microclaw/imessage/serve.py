@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 from microclaw.bus.service import Service
@@ -69,15 +70,21 @@ async def _follow(channel: Channel, inbound: Inbound, outbound: Outbound, path: 
             if loop.time() >= forget_at:
                 outbound.forget()
                 forget_at = loop.time() + FORGET_S
-            until = loop.time() + poll_s
-            while (left_s := until - loop.time()) > 0 and _written_at(path) == before:
-                await asyncio.sleep(min(left_s, GLANCE_S))
+            await _written(path, before, poll_s)
     except CantRead as error:
         if error.denied:
             raise LoggedOut(NO_ACCESS) from error
         raise Unreachable(str(error)) from error
     except OtherSchema as error:
         raise LoggedOut(str(error)) from error
+
+
+async def _written(path: Path, before: tuple[int, ...], seconds: float) -> None:
+    """Wait until the database was written to since `before`, so long at most."""
+    until = time.monotonic() + seconds
+    # Another program's files: nobody sets an event.
+    while (left_s := until - time.monotonic()) > 0 and _written_at(path) == before:  # noqa: ASYNC110
+        await asyncio.sleep(min(left_s, GLANCE_S))
 
 
 def _written_at(path: Path) -> tuple[int, ...]:

@@ -52,8 +52,8 @@ async def messages(*, started: bool = True, poll_ms: int = 100) -> AsyncIterator
         app.chat(GROUP, group=True, name="Family")
         made.env |= {"MC_FAKE_CHAT_DB": str(app.path)}
         made.home.config.write_text(OPEN_BUS + (
-            f'[channels.imessage]\nenabled = true\ndatabase = "{app.path}"\nosascript = "{OSASCRIPT}"\npoll_ms = {poll_ms}\n'
-            f'outbox = "{folder / "outbox"}"\n'
+            f'[channels.imessage]\nenabled = true\ndatabase = "{app.path}"\nosascript = "{OSASCRIPT}"\n'
+            f'poll_ms = {poll_ms}\noutbox = "{folder / "outbox"}"\n'
         ))
         owner = await made.connect("cli")
         if started:
