@@ -172,6 +172,7 @@ async def test_fault15_an_unknown_version_is_named(broker, connect) -> None:
 async def test_fault15_garbage_instead_of_operations_kills_nobody(broker, connect, frame) -> None:
     bus = await connect("alpha")
     bus.subscribe(Subscription("garbage", ("reply.requested",)))
+    await prompt(bus)
     for greeted in (True, False):
         socket = zmq.Context.instance().socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
