@@ -143,17 +143,19 @@ class Scheduler:
             await asyncio.sleep(TIDY_S if main or not every_min else GROUPS_AGAIN_S)
 
     async def _registered(self) -> frozenset[str] | None:
-        """The registered groups' folders, as the router says, or said last; None = it never answered."""
+        """The registered groups' folders, as the router says now; None = it does not answer. What it said before is no
+        reason to pause a task: the group may have been registered since."""
         try:
             answer = await self._service.bus.request(
                 "router", GroupsAsked(), Groups | Failed, timeout_s=GROUPS_S,  # type: ignore[arg-type]
             )
         except (BusTimeout, NoResponder) as error:
             self._service.log.warning("the router does not say which groups there are", extra={"why": str(error)})
-        else:
-            if isinstance(answer, Groups):
-                self._groups = answer.groups
-        return None if self._groups is None else frozenset(group.folder for group in self._groups)
+            return None
+        if not isinstance(answer, Groups):
+            return None
+        self._groups = answer.groups
+        return frozenset(group.folder for group in answer.groups)
 
 
 def _offset_ms() -> int:

@@ -167,6 +167,26 @@ async def test_a_task_of_no_group_is_paused() -> None:
         await until(paused)
 
 
+async def test_a_task_is_not_paused_by_what_the_router_said_before_its_group_was_registered() -> None:
+    async with installation("broker", "scheduler") as made:
+        queue, cli, router = await made.connect("queue"), await made.connect("cli"), await made.connect("router")
+        asked = asyncio.Event()
+
+        async def nobody_yet(_asker: str, _question: bytes) -> Groups:
+            asked.set()
+            return Groups(groups=())
+
+        await router.serve(nobody_yet)
+        await asyncio.wait_for(asked.wait(), DEADLINE_S)
+        assert await row_result(cli) == []
+        await router.close()
+        await create(cli, "c1", "once", "2020-01-01T00:00:00Z", group="late")
+        delivery = await asyncio.wait_for(
+            anext(queue.subscribe(Subscription("queue", ("run.requested",)))), DEADLINE_S
+        )
+        assert delivery.envelope.read(RunRequested).group == "late"
+
+
 async def test_a_waiting_task_is_noticed_when_it_is_changed() -> None:
     async with installation("broker", "router", "scheduler") as made:
         queue, cli = await made.connect("queue"), await made.connect("cli")
