@@ -145,7 +145,7 @@ def as_json(seen: Seen) -> dict[str, object]:
                 "since": process.since_s or None, "exit_status": None if process.pid else process.exit_status,
                 "trouble": seen.trouble(process) or None, **_said(seen.answers.get(process.name)),
             }
-            for process in seen.processes
+            for process in seen.processes if not is_off(process)
         ],
         "failed_runs": [msgspec.to_builtins(row) for row in seen.failed],
         "undelivered": [msgspec.to_builtins(row) for row in seen.undelivered],

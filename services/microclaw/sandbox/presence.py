@@ -41,6 +41,10 @@ class Presence:
 
         What a task writes is not shown: it may be that there is nothing to say in the end.
         """
+        if grant.task is not None and (grant.task.script or grant.task.is_heartbeat):
+            # Mostly nothing is said at the end of these.
+            yield lambda _text: None
+            return
         written = _Written()
         showing = asyncio.create_task(self._compose(grant, written))
         shows = channel_of(grant.chat) in SHOW_WRITING and grant.task is None

@@ -28,7 +28,7 @@ ANN, BOB = "ann@friends.example", "bob@friends.example"
 SERVER = "mx.example.org"
 PROVEN = f"{SERVER}; dmarc=pass header.from=friends.example"
 #: Messages each way in the test where all goes wrong; the whole of it: 300.
-MESSAGES = int(os.environ.get("MC_CHANNEL_MESSAGES", "40"))
+MESSAGES = int(os.environ.get("MC_CHANNEL_MESSAGES", "24"))
 
 
 class Post(NamedTuple):

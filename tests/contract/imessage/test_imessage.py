@@ -28,7 +28,7 @@ from microclaw.core.requests import ChannelStatus, ChannelStatusAsked
 OSASCRIPT = Path(__file__).parents[2] / "fakes" / "osascript"
 ANN, GROUP = "+491701", "chat77"
 #: Messages each way in the test where all goes wrong; the whole of it: 300.
-MESSAGES = int(os.environ.get("MC_CHANNEL_MESSAGES", "60"))
+MESSAGES = int(os.environ.get("MC_CHANNEL_MESSAGES", "40"))
 
 
 class Mac(NamedTuple):

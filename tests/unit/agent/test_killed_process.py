@@ -89,7 +89,7 @@ async def test_a_turn_of_a_real_sdk_survives_kills(workspace: Workspace, dialect
             done = done or await live(
                 workspace, turn, heard, chance.uniform(0.8, 1.8), backend=dialect, model="test"
             )
-        done = done or await live(workspace, turn, heard, 30, backend=dialect, model="test")
+        done = done or await live(workspace, turn, heard, 90, backend=dialect, model="test")
     assert done is not None and done.ok and done.text == "finished"
     check(workspace, heard)
 
