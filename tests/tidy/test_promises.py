@@ -159,3 +159,10 @@ def test_the_quick_commands_import_nothing_heavy() -> None:
     )
     said = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True).stdout
     assert said.splitlines()[-1] == "[]"
+
+
+def test_a_whole_connector_has_less_than_150_lines_and_needs_the_librarys_rooms_alone() -> None:
+    text = text_of(ROOT / "tests" / "fakes" / "chirp_connector.py")
+    rooms = set(re.findall(r"^(?:from|import) (?:microclaw|tests)\.?(\w*)", text, re.MULTILINE))
+    assert rooms == {"bus", "channel", "core"}
+    assert len(text.splitlines()) < 150
