@@ -25,6 +25,9 @@ class ChirpServer:
         #: The connection breaks after the message was taken and before the answer, once for each of these texts.
         self.breaks_after: set[str] = set()
         self.retry_after: list[float] = []
+        #: Messages that the connector said it has, and how often a connection was taken in.
+        self.acknowledged: list[int] = []
+        self.welcomed = 0
         self.refused_token = ""
         self.port = 0
         self._server: asyncio.Server | None = None
@@ -55,6 +58,15 @@ class ChirpServer:
         self.people.append({"n": len(self.people) + 1, "chat": chat, "from": "ann", "text": text, "at": at})
         self._more.set()
 
+    def repeats(self, number: int, **otherwise: str) -> None:
+        """A message is told once more, with something in it changed."""
+        for writer in self._open:
+            self._write(writer, self.people[number - 1] | otherwise)
+
+    @property
+    def is_connected(self) -> bool:
+        return self.welcomed > 0
+
     def texts(self, chat: str) -> list[str]:
         return [text for _key, there, text in self.sent if there == chat]
 
@@ -69,8 +81,11 @@ class ChirpServer:
                     if self.refused_token:
                         self._write(writer, {"refused": self.refused_token})
                         break
+                    self.welcomed += 1
                     self._write(writer, {"welcome": "bird"})
                     tell = asyncio.create_task(self._tell(writer, said["after"]))
+                elif "ack" in said:
+                    self.acknowledged.append(said["ack"])
                 elif "send" in said:
                     self._take(writer, said)
                 elif "find" in said:

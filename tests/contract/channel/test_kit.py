@@ -14,6 +14,7 @@ from tests.fakes.chirp_server import ChirpServer
 
 from microclaw.bus.api import Bus, Draft, Subscription
 from microclaw.bus.service import now_ms
+from microclaw.channel.link import SLEEP_CHECK_S
 from microclaw.core.ids import derived_id, id_text
 from microclaw.core.kinds import MessageReceived, ReplyDelivered, ReplyRequested
 from microclaw.core.requests import ChannelStatus, ChannelStatusAsked
@@ -40,6 +41,17 @@ def reply(number: int, text: str, chat: str = "chirp:a", written_ms: int | None 
     ts_ms = now_ms() if written_ms is None else written_ms
     wanted = ReplyRequested(chat=chat, text=text, **more)
     return Draft(chat, wanted, message_id=derived_id(SENT_MS, chat, number), ts_ms=ts_ms)
+
+
+async def heard(watcher: Bus, count: int) -> list[MessageReceived]:
+    """So many `message.received`, in order."""
+    found: list[MessageReceived] = []
+    async for delivery in watcher.subscribe(Subscription("router", ("message.received",))):
+        found.append(delivery.envelope.read(MessageReceived))
+        await watcher.ack(delivery)
+        if len(found) == count:
+            break
+    return found
 
 
 async def ends(watcher: Bus, count: int) -> dict[str, ReplyDelivered]:
@@ -83,7 +95,60 @@ async def test_messages_each_way_come_through_once_and_in_order_though_all_goes_
         assert {record.status for record in records.values()} == {"sent"}
 
 
-async def test_a_part_whose_answer_was_lost_is_looked_up_and_not_sent_again() -> None:
+async def test_pain01_the_platform_is_told_that_we_have_a_message_only_after_the_journal_has_it() -> None:
+    async with chirping() as (made, server, _owner, watcher):
+        await until(lambda: server.is_connected)
+        made.kill("broker")
+        server.says("a", "hello", SENT_MS)
+        await asyncio.sleep(0.5)  # time enough to say that it has it, were it to
+        made.kill("chirp")
+        assert server.acknowledged == []
+        made.start("broker")
+        made.start("chirp")
+        assert [message.text for message in await heard(watcher, 1)] == ["hello"]
+        await until(lambda: server.acknowledged == [1])
+
+
+async def test_pain02_a_reply_whose_connector_was_killed_before_it_could_send_it_is_sent_by_the_next() -> None:
+    async with chirping() as (made, server, owner, watcher):
+        server.retry_after = [30.0]
+        await owner.publish(reply(1, "hello"))
+        await until(lambda: not server.retry_after)
+        made.kill("chirp")
+        made.start("chirp")
+        [record] = (await ends(watcher, 1)).values()
+        assert record.status == "sent" and server.texts("chirp:a") == ["hello"]
+
+
+async def test_pain05_what_a_platform_tells_twice_is_one_message_though_it_tells_it_in_other_words() -> None:
+    async with chirping() as (_made, server, _owner, watcher):
+        await until(lambda: server.is_connected)
+        server.says("a", "hello", SENT_MS)
+        server.repeats(1)
+        server.repeats(1, text="hello, in other words")
+        server.says("a", "over", SENT_MS + 1)
+        assert [message.text for message in await heard(watcher, 2)] == ["hello", "over"]
+
+
+async def test_pain06_replies_of_many_chats_at_once_each_go_to_their_own() -> None:
+    async with chirping() as (_made, server, owner, watcher):
+        chats = [f"chirp:{number}" for number in range(10)]
+        await owner.publish(*(reply(turn, f"{turn} to {chat}", chat) for turn in range(3) for chat in chats))
+        await ends(watcher, 30)
+        for chat in chats:
+            assert server.texts(chat) == [f"{turn} to {chat}" for turn in range(3)]
+
+
+async def test_pain10_a_quiet_platform_is_connected_and_stays_so() -> None:
+    async with chirping() as (made, server, owner, _watcher):
+        await until(lambda: server.is_connected)
+        # Longer than the pause after which a connection could be taken for new.
+        await asyncio.sleep(SLEEP_CHECK_S + 1.0)
+        seen = await status(made, owner)
+        assert (seen.state, seen.failures, server.welcomed) == ("connected", 0, 1)
+
+
+async def test_pain04_a_part_whose_answer_was_lost_is_looked_up_and_not_sent_again() -> None:
     async with chirping() as (_made, server, owner, watcher):
         server.breaks_after.add("hello")
         await owner.publish(reply(1, "hello"))
@@ -92,7 +157,7 @@ async def test_a_part_whose_answer_was_lost_is_looked_up_and_not_sent_again() ->
         assert server.texts("chirp:a") == ["hello"]
 
 
-async def test_a_part_that_nobody_can_tell_of_is_uncertain_and_never_sent_again() -> None:
+async def test_pain04_a_part_that_nobody_can_tell_of_is_uncertain_and_never_sent_again() -> None:
     async with chirping() as (made, server, owner, watcher):
         server.forgetful = True
         server.breaks_after.add("hello")
@@ -147,7 +212,7 @@ async def test_pain03_a_reply_of_long_ago_is_not_sent_any_more_and_one_of_a_whil
         assert server.texts("chirp:a") == ["(written 3 h 0 min ago)\n\nlate"]
 
 
-async def test_a_platform_that_is_away_keeps_nobody_from_starting_and_gets_everything_later() -> None:
+async def test_pain02_pain09_a_platform_that_is_away_keeps_nobody_from_starting_and_gets_everything_later() -> None:
     server = ChirpServer()
     await server.start()
     await server.stop()

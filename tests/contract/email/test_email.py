@@ -236,7 +236,7 @@ async def test_pain28_files_come_by_handle_and_one_too_large_is_named() -> None:
         assert (attached.get_filename(), attached.get_content()) == ("cat.png", png)
 
 
-async def test_what_came_before_the_first_start_is_not_ours_and_what_came_while_we_were_away_is() -> None:
+async def test_pain01_pain03_what_came_before_the_first_start_is_not_ours_and_what_came_while_we_were_away_is() -> None:
     async with post(started=False) as (made, imap, _smtp, owner, heard, _ended):
         imap.arrives(mail("history", number=1))
         made.start("email")
@@ -248,7 +248,7 @@ async def test_what_came_before_the_first_start_is_not_ours_and_what_came_while_
         assert [(await heard.next()).text.split("\n")[-1] for _ in range(2)] == ["one", "two"]
 
 
-async def test_a_server_that_numbers_its_mails_anew_brings_nothing_twice_and_nothing_is_lost() -> None:
+async def test_pain05_a_server_that_numbers_its_mails_anew_brings_nothing_twice_and_nothing_is_lost() -> None:
     async with post() as (made, imap, _smtp, owner, heard, _ended):
         for number in range(1, 6):
             imap.arrives(mail(f"old {number}", number=number))
@@ -298,7 +298,7 @@ async def test_a_wrong_password_is_told_with_the_command_that_sets_it() -> None:
         assert "wrong password" not in made.log("email")
 
 
-async def test_a_mail_in_doubt_that_the_server_kept_as_sent_is_not_sent_again() -> None:
+async def test_pain04_a_mail_in_doubt_that_the_server_kept_as_sent_is_not_sent_again() -> None:
     async with post() as (_made, _imap, smtp, owner, _heard, ended):
         smtp.keeps_sent, smtp.vanishes = True, 1
         await owner.publish(reply(1, "once", f"email:{ANN}"))
@@ -306,7 +306,7 @@ async def test_a_mail_in_doubt_that_the_server_kept_as_sent_is_not_sent_again() 
         assert smtp.texts(ANN) == ["once"]
 
 
-async def test_a_mail_in_doubt_that_nobody_kept_is_uncertain_and_never_sent_again() -> None:
+async def test_pain04_a_mail_in_doubt_that_nobody_kept_is_uncertain_and_never_sent_again() -> None:
     async with post() as (_made, imap, smtp, owner, _heard, ended):
         smtp.vanishes = 1
         await owner.publish(reply(1, "maybe", f"email:{ANN}"), reply(2, "surely", f"email:{ANN}"))
@@ -315,7 +315,7 @@ async def test_a_mail_in_doubt_that_nobody_kept_is_uncertain_and_never_sent_agai
         await until(lambda: len(imap.sent()) == 1)
 
 
-async def test_what_the_server_refuses_is_failed_and_what_it_wants_later_comes_later() -> None:
+async def test_pain02_what_the_server_refuses_is_failed_and_what_it_wants_later_comes_later() -> None:
     async with post() as (_made, _imap, smtp, owner, _heard, ended):
         smtp.at_rcpt = ["550 5.1.1 no such user", "421 4.3.2 going down"]
         await owner.publish(reply(1, "a", f"email:{ANN}"), reply(2, "b", f"email:{ANN}"))

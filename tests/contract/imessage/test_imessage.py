@@ -195,7 +195,7 @@ async def test_pain28_a_file_comes_by_handle_once_it_is_all_there_and_one_too_la
         assert not two.attachments and "film.mov" in two.text and "too large" in two.text
 
 
-async def test_pain01_what_was_written_while_we_were_away_comes_and_what_is_older_than_us_does_not() -> None:
+async def test_pain01_pain03_what_was_written_while_we_were_away_comes_and_what_is_older_than_us_does_not() -> None:
     async with messages(started=False) as (made, app, owner, heard, _ended):
         app.says(ANN, "history")
         made.start("imessage")
@@ -215,7 +215,7 @@ async def test_news_is_seen_when_the_database_is_written_to_long_before_the_next
                 assert (await heard.next()).text == f"{number}"
 
 
-async def test_a_database_made_anew_is_told_and_nothing_is_taken_twice() -> None:
+async def test_pain05_a_database_made_anew_is_told_and_nothing_is_taken_twice() -> None:
     async with messages() as (made, app, owner, heard, _ended):
         old = [app.says(ANN, f"old {number}") for number in range(5)]
         await heard.take(5)
@@ -236,7 +236,7 @@ async def test_a_database_made_anew_is_told_and_nothing_is_taken_twice() -> None
         assert len(old) == 5
 
 
-async def test_a_reply_is_sent_plain_in_its_chat_and_known_for_our_own_when_it_comes_back() -> None:
+async def test_pain06_a_reply_is_sent_plain_in_its_chat_and_known_for_our_own_when_it_comes_back() -> None:
     async with messages() as (_made, app, owner, heard, ended):
         nasty = 'It\'s "done": $(rm -rf ~) `x` \\ -e end\n**bold**'
         await owner.publish(reply(1, nasty, GROUP), reply(2, "-n starts like an option"))
@@ -244,6 +244,16 @@ async def test_a_reply_is_sent_plain_in_its_chat_and_known_for_our_own_when_it_c
         assert app.sent(GROUP) == ['It\'s "done": $(rm -rf ~) x \\ -e end\nbold']
         assert app.sent(ANN) == ["-n starts like an option"]
         assert all(one.from_me and one.is_own_reply for one in await heard.take(2))
+
+
+async def test_pain26_a_long_reply_comes_whole_and_in_order_in_parts_that_messages_takes() -> None:
+    async with messages() as (_made, app, owner, _heard, ended):
+        paragraphs = [f"{number} {'word ' * 150}".strip() for number in range(12)]
+        await owner.publish(reply(1, "\n\n".join(paragraphs)))
+        assert [end.status for end in await ended.take(1)] == ["sent"]
+        sent = app.sent(ANN)
+        assert len(sent) == 3 and max(map(len, sent)) <= 4000
+        assert "\n\n".join(sent).split() == " ".join(paragraphs).split()
 
 
 async def test_a_file_goes_out_under_its_name() -> None:
@@ -281,7 +291,7 @@ async def test_a_chat_that_messages_does_not_know_is_refused_and_one_that_does_n
         assert [end.status for end in await ended.take(1)] == ["failed"]
 
 
-async def test_an_osascript_of_an_earlier_life_is_waited_for_and_its_row_is_taken_for_ours() -> None:
+async def test_pain04_an_osascript_of_an_earlier_life_is_waited_for_and_its_row_is_taken_for_ours() -> None:
     async with messages() as (made, app, owner, _heard, ended):
         app.behave("hang", "ok")
         await owner.publish(reply(1, "slow"))
