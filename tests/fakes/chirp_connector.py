@@ -67,7 +67,9 @@ class Chirp:
 
     async def send(self, entry: Entry) -> str:
         """One part."""
-        text = entry.part.text or (entry.part.file.name if entry.part.file else "")
+        text, file = entry.part.text, entry.part.file
+        if file is not None:
+            text = f"{file.name}: {len(await self._channel.media.read(file))} bytes"
         answer = await self._ask("send", entry.key, chat=entry.chat, text=text)
         if "retry_after" in answer:
             raise NotSent("too fast", answer["retry_after"])

@@ -16,7 +16,7 @@ from microclaw.bus.api import Bus, Draft, Subscription
 from microclaw.bus.service import now_ms
 from microclaw.channel.link import SLEEP_CHECK_S
 from microclaw.core.ids import derived_id, id_text
-from microclaw.core.kinds import MessageReceived, ReplyDelivered, ReplyRequested
+from microclaw.core.kinds import Attachment, MessageReceived, ReplyDelivered, ReplyRequested
 from microclaw.core.requests import ChannelStatus, ChannelStatusAsked
 
 SENT_MS = 1_700_000_000_000
@@ -177,6 +177,18 @@ async def test_what_the_platform_refuses_ends_as_failed_with_its_reason_and_the_
         await owner.publish(reply(1, "bad"), reply(2, "good"))
         first, second = (await ends(watcher, 2)).values()
         assert (first.status, first.error, second.status) == ("failed", "not here", "sent")
+
+
+async def test_a_file_goes_out_and_one_that_is_not_kept_any_more_fails_and_holds_nothing_up() -> None:
+    async with chirping() as (_made, server, owner, watcher):
+        file = Attachment(handle=await owner.put_blob(b"plan"), name="a.txt", mime="text/plain", size_bytes=4)
+        gone = Attachment(handle=f"sha256:{'0' * 64}", name="b.txt", mime="text/plain", size_bytes=4)
+        await owner.publish(
+            reply(1, "here", attachments=(file,)), reply(2, "and", attachments=(gone,)), reply(3, "next"),
+        )
+        records = await ends(watcher, 3)
+        assert [record.status for record in records.values()] == ["sent", "failed", "sent"]
+        assert server.texts("chirp:a") == ["here", "a.txt: 4 bytes", "and", "next"]
 
 
 async def test_a_platform_that_says_wait_is_waited_for_and_another_chat_is_not_held_up() -> None:

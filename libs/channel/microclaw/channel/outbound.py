@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from sqlalchemy import Engine
 
 from microclaw.bus.api import Bus, Delivery, Draft
+from microclaw.bus.errors import Refused
 from microclaw.bus.service import Retry
 from microclaw.channel.ledger import Entry, Ledger
 from microclaw.channel.link import Link
@@ -143,7 +144,8 @@ class Outbound:
             raise
         except Gone:
             return self._ledger.without_edit(entry)
-        except Rejected as reason:
+        except (Rejected, Refused) as reason:
+            # The broker's refusal is about the file that was to go with it: it is not kept any more.
             log.warning("refused", extra={"part": entry.key, "reason": str(reason)})
             return self._ledger.move(entry, PartState.FAILED, error=str(reason))
         except Exception as error:
