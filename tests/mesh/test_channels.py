@@ -121,5 +121,10 @@ async def test_pain06_pain09_on_four_platforms_at_once_each_chat_gets_its_own_an
             said[each.name].append("Noted: hello")
             await home.answered(each, *said[each.name])
         await until(home.is_connected)
+
+        # What is not used any more is no trouble.
+        assert (await home.cli("channels", "remove", "telegram"))[0] == 0
+        code, seen_now = await home.cli("status")
+        assert code == 0 and "telegram" not in [row["name"] for row in seen_now["services"]], seen_now
         console = [line.text for line in await mesh.replies("console:main")]
         assert not [text for text in console if "code" in text or "Noted" in text]

@@ -6,14 +6,14 @@ import argparse
 
 from microclaw.bus.supervisor import Supervisor
 from microclaw.cli.context import Context
-from microclaw.cli.readiness import NOT_ON_BUS
+from microclaw.cli.readiness import NOT_ON_BUS, unused
 from microclaw.core.errors import UsageError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The services."""
     parser.add_argument(
-        "services", nargs="*", metavar="SERVICE", help="names from `microclaw status`; restart without any: all of them"
+        "services", nargs="*", metavar="SERVICE", help="names from `microclaw status`; restart without any: all in use"
     )
 
 
@@ -24,7 +24,7 @@ def run(context: Context, options: argparse.Namespace) -> int:
     if not services:
         if options.command != "restart":
             raise UsageError(f"{options.command} which service? `microclaw status` lists them; all: microclaw up, down")
-        services = [process.name for process in supervisor.processes() if process.name not in NOT_ON_BUS]
+        services = _all(context, supervisor)
     done = []
     for name in services:
         stopped = options.command in ("stop", "restart") and supervisor.stop(name)
@@ -36,3 +36,13 @@ def run(context: Context, options: argparse.Namespace) -> int:
     if context.json:
         context.dump(done)
     return 0
+
+
+def _all(context: Context, supervisor: Supervisor) -> list[str]:
+    """What runs after a start: of the connectors those that the configuration asks for. The others are stopped."""
+    processes = supervisor.processes()
+    off = unused(context, processes)
+    for name in sorted(off):
+        if supervisor.stop(name):
+            context.say(f"{name} stopped: it is not in use")
+    return [process.name for process in processes if process.name not in NOT_ON_BUS and process.name not in off]

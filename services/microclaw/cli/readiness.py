@@ -6,12 +6,13 @@ import asyncio
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from microclaw.bus.supervisor import Process, Supervisor
 from microclaw.cli.context import Context
 from microclaw.core.channel_settings import CONNECTORS
-from microclaw.core.errors import NotRunningError, UnhealthyError
+from microclaw.core.errors import NotRunningError, UnhealthyError, UsageError
 
 #: From the start to the last service's "ready".
 READY_WAIT_S = 30.0
@@ -22,9 +23,20 @@ TAIL_LINES = 5
 NOT_ON_BUS = frozenset({"watch"})
 
 
-def is_off(process: Process) -> bool:
-    """Whether it is a connector that nobody asked to run: that is no trouble."""
-    return process.name in CONNECTORS and process.state == "STOPPED" and not process.since_s
+def unused(context: Context, processes: Iterable[Process]) -> set[str]:
+    """The connectors that the configuration does not ask for; while it can't be read, those that were never started."""
+    try:
+        used = set(context.settings.channels.enabled())
+    except UsageError:
+        used = {process.name for process in processes if process.since_s}
+    return set(CONNECTORS) - used
+
+
+def wanted(context: Context, processes: Iterable[Process]) -> list[Process]:
+    """Without the connectors that stand still because nobody asks for them: that is no trouble."""
+    known = list(processes)
+    off = unused(context, known)
+    return [process for process in known if process.state != "STOPPED" or process.name not in off]
 
 
 def wait(context: Context, started: subprocess.Popen[bytes] | None, timeout_s: float = READY_WAIT_S) -> float:
@@ -41,7 +53,7 @@ async def ready(
     """`wait`, inside an event loop."""
     begin = time.monotonic()
     processes = await _programs(context, started, begin + timeout_s)
-    waiting = [process.name for process in processes if process.name not in NOT_ON_BUS and not is_off(process)]
+    waiting = [process.name for process in wanted(context, processes) if process.name not in NOT_ON_BUS]
     total = len(waiting)
     show = _Progress(context, total)
     try:

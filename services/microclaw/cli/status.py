@@ -11,7 +11,7 @@ import msgspec
 
 from microclaw.bus.supervisor import Process, Supervisor
 from microclaw.cli.context import Context, duration
-from microclaw.cli.readiness import NOT_ON_BUS, is_off
+from microclaw.cli.readiness import NOT_ON_BUS, wanted
 from microclaw.core.alarms import AGE_S_MAX, Alarm, read_alarms
 from microclaw.core.people_requests import Deliveries, DeliveriesAsked, DeliveryRow
 from microclaw.core.requests import Failed, RunRow, Runs, RunsAsked, ServiceStatus, StatusAsked
@@ -34,6 +34,7 @@ class Seen:
     """One look at the mesh."""
 
     now_s: float
+    #: Without connectors that are not in use.
     processes: list[Process]
     #: By service; a service that did not answer is not in it.
     answers: dict[str, ServiceStatus]
@@ -44,8 +45,6 @@ class Seen:
 
     def trouble(self, process: Process) -> str:
         """What is wrong with this service, "" = nothing."""
-        if is_off(process):
-            return ""
         if process.state != "RUNNING":
             return _DOWN.get(process.state, process.state.lower())
         if process.name in NOT_ON_BUS:
@@ -79,7 +78,7 @@ def run(context: Context, options: argparse.Namespace) -> int:
 
 async def look(context: Context) -> Seen:
     """Ask supervisord and all services. Raises NotRunningError."""
-    processes = Supervisor(context.home.supervisor_socket).processes()
+    processes = wanted(context, Supervisor(context.home.supervisor_socket).processes())
     answers: dict[str, ServiceStatus] = {}
     failed: tuple[RunRow, ...] = ()
     undelivered: tuple[DeliveryRow, ...] = ()
@@ -145,7 +144,7 @@ def as_json(seen: Seen) -> dict[str, object]:
                 "since": process.since_s or None, "exit_status": None if process.pid else process.exit_status,
                 "trouble": seen.trouble(process) or None, **_said(seen.answers.get(process.name)),
             }
-            for process in seen.processes if not is_off(process)
+            for process in seen.processes
         ],
         "failed_runs": [msgspec.to_builtins(row) for row in seen.failed],
         "undelivered": [msgspec.to_builtins(row) for row in seen.undelivered],
@@ -163,8 +162,6 @@ def show(context: Context, seen: Seen, *, deep: bool) -> None:
     """For people."""
     rows, colours = [], []
     for process in seen.processes:
-        if is_off(process):
-            continue
         trouble = seen.trouble(process)
         up = process.state == "RUNNING"
         since = duration(seen.now_s - process.since_s) if process.since_s else "-"

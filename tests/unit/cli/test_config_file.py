@@ -1,19 +1,43 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from microclaw.cli.config import changed, toml_value
 from microclaw.cli.config_file import OLD_VERSIONS_COUNT, write
 from microclaw.core.errors import UsageError
-from microclaw.core.settings import default_text, parse
+from microclaw.core.settings import Settings, default_text, parse
+from microclaw.core.settings_section import Section
+from microclaw.core.settings_text import toml
 
 
 def test_setting_a_commented_key_puts_it_in_its_place() -> None:
     text = changed(default_text(), "queue.max_concurrent", "3")
     assert parse(text, {}).queue.max_concurrent == 3
     assert len(text.splitlines()) == len(default_text().splitlines())
+
+
+def keys(section: type[Section], above: str = "") -> Iterator[tuple[str, str]]:
+    """Every setting that has a default, and that default as TOML."""
+    for field in msgspec.structs.fields(section):
+        if isinstance(field.default, Section):
+            yield from keys(type(field.default), f"{above}{field.name}.")
+        elif field.default is not msgspec.NODEFAULT and above:
+            yield f"{above}{field.name}", toml(field.default)
+
+
+def test_every_setting_of_a_new_file_is_set_in_its_place_also_those_of_tables_in_tables() -> None:
+    new = default_text()
+    for key, value in keys(Settings):
+        text = changed(new, key, value)
+        assert len(text.splitlines()) == len(new.splitlines()) and parse(text, {}) == Settings(), key
+    all_of_email = new
+    for key, value in (("address", '"a@b"'), ("imap_host", '"h"'), ("enabled", "true")):
+        all_of_email = changed(all_of_email, f"channels.email.{key}", value)
+    assert parse(all_of_email, {}).channels.enabled() == ("email",)
 
 
 def test_setting_keeps_comments_and_everything_else() -> None:

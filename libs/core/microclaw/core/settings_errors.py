@@ -44,14 +44,16 @@ def explain(
 
 
 def line_of(text: str, path: tuple[str, ...]) -> int | None:
-    """The line that sets this key, or opens this table; None when it is written in a way not looked for."""
+    """The line that sets this key, or opens this table, or else the innermost table around it that is there; None when
+    it is written in a way not looked for."""
     table: tuple[str, ...] = ()
     best: int | None = None
+    depth = 0
     for number, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line):
             table = tuple(part.strip().strip("\"'") for part in header[1].split("."))
-            if table == path[: len(table)]:
-                best = best or number
+            if table == path[: len(table)] and len(table) > depth:
+                best, depth = number, len(table)
             if table == path:
                 return number
         elif key := re.match(r"\s*([A-Za-z0-9_.\"'-]+)\s*=", line):
