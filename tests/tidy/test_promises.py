@@ -57,6 +57,19 @@ def test_every_attack_case_of_sandboxes_and_approvals_has_a_test_of_its_number()
     assert set(ATTACK_CASES) <= named
 
 
+#: What users of such assistants suffer, as far as it is the connectors' to spare them that.
+CONNECTORS_PAINS = {1, 2, 3, 4, 5, 6, 9, 10, 11, 26, 28}
+
+
+def test_every_pain_of_the_connectors_has_a_test_of_its_number() -> None:
+    named = {
+        int(number) for path in tracked() if path.match("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w*pain\d+_\w+)", text_of(path), re.MULTILINE)
+        for number in re.findall(r"pain(\d+)_", name)
+    }
+    assert CONNECTORS_PAINS <= named
+
+
 def test_every_service_has_a_program_and_every_program_a_service() -> None:
     assert set(programs()) == services()
 
