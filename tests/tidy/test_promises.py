@@ -67,7 +67,7 @@ def test_every_pain_of_the_connectors_has_a_test_of_its_number() -> None:
         for name in re.findall(r"^(?:async )?def (test_\w*pain\d+_\w+)", text_of(path), re.MULTILINE)
         for number in re.findall(r"pain(\d+)_", name)
     }
-    assert CONNECTORS_PAINS <= named
+    assert named >= CONNECTORS_PAINS
 
 
 def test_every_service_has_a_program_and_every_program_a_service() -> None:
