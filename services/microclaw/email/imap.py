@@ -99,7 +99,7 @@ class Mailbox:
         self._client.idle()
         try:
             until = time.monotonic() + IDLE_S
-            while (left := until - time.monotonic()) > 0:
+            while not self._has_more() and (left := until - time.monotonic()) > 0:
                 said = self._client.idle_check(timeout=left)
                 # Nothing: the time is over, or the connection is (the library says the same for both).
                 if not said or any(_tells_of_mail(each) for each in said):
@@ -127,6 +127,18 @@ class Mailbox:
 
     def _next_uid(self) -> int:
         return max(self._client.search(["ALL"]), default=0) + 1
+
+    def _has_more(self) -> bool:
+        """Whether lines came together with those that were read: they lie in the reader's buffer, and the library,
+        which asks the socket, would not see them before the next ones come."""
+        sock = self._client.socket()
+        sock.settimeout(0.0)
+        try:
+            return bool(self._client._imap.file.peek(1))
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        finally:
+            sock.settimeout(ANSWER_S_MAX)
 
     def _sleep(self, seconds: float) -> None:
         # On the socket, so that a cut connection ends it: whoever stops us cuts it.

@@ -168,7 +168,7 @@ async def test_a_task_of_no_group_is_paused() -> None:
 
 
 async def test_a_task_is_not_paused_by_what_the_router_said_before_its_group_was_registered() -> None:
-    async with installation("broker", "scheduler") as made:
+    async with installation("broker") as made:
         queue, cli, router = await made.connect("queue"), await made.connect("cli"), await made.connect("router")
         asked = asyncio.Event()
 
@@ -177,6 +177,7 @@ async def test_a_task_is_not_paused_by_what_the_router_said_before_its_group_was
             return Groups(groups=())
 
         await router.serve(nobody_yet)
+        made.start("scheduler")
         await asyncio.wait_for(asked.wait(), DEADLINE_S)
         assert await row_result(cli) == []
         await router.close()
