@@ -54,7 +54,7 @@ from microclaw.core.requests import (
     SearchMessages,
     TasksAsked,
 )
-from microclaw.core.settings import Model, Sandbox, Settings
+from microclaw.core.settings import Approvals, Model, Sandbox, Settings
 from microclaw.core.worker import ToolCall, ToolReply
 from microclaw.router.awaiting import Awaiting
 from microclaw.router.searching import Searching
@@ -219,8 +219,9 @@ class House:
 
     def __init__(
         self, root: Path, script: Script, backend_error: str = "", *, model: Model | None = None,
-        **sandbox: Any,
+        approvals: Approvals | None = None, **sandbox: Any,
     ) -> None:
+        self._approvals = approvals or Approvals()
         self.home = home_from({"MICROCLAW_HOME": str(root / "h")})
         self.home.create()
         self.settings = Settings(sandbox=Sandbox(**sandbox), model=model or Model())
@@ -256,7 +257,7 @@ class House:
             backend, cast(Any, _Doors()), self.home, self.settings, installation="test", own=own.of,
             trouble=self.troubles.append,
         )
-        self.tools = HostTools(bus, self.notes, self._now, groups=self.home.groups)
+        self.tools = HostTools(bus, self.notes, self._now, groups=self.home.groups, policy=self._approvals)
         self.turns = Turns(
             self.pool, self.tools, self.notes, self.home, self.settings, bus=bus, own=own.of, timezone="UTC",
             clock_ms=self._now,

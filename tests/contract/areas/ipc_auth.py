@@ -1,7 +1,9 @@
-"""What an agent may ask of the host. Instead of a request file there is a call over the worker's own pipe; who asks is
-what the grant says. `refresh_groups` is `list_groups`: the list is made when it is asked for.
+"""What an agent may ask of the host. Instead of a request file there is a call over the worker's own pipe; who asks
+is what the grant says. `refresh_groups` is `list_groups`: the list is made when it is asked for.
 
-A target that is not registered is a chat that was heard of and has no group.
+A target that is not registered is a chat that was heard of and has no group. The rows say whom an agent may address;
+that the owner is asked first, where nobody who may speak ever wrote (AC-51), is ours and off here: see
+turns/test_approvals.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from tests.contract.rows import Case, Checked, Phrases, Unmapped
 from microclaw.core.groups import MAIN_FOLDER
 from microclaw.core.kinds import MessageReceived
 from microclaw.core.requests import TaskAnswer
+from microclaw.core.settings import Approvals
 
 #: The original's names of fields that we call otherwise.
 _OUR_NAMES = {"targetJid": "target_group_jid", "chatJid": "chat", "taskId": "task_id"}
@@ -30,7 +33,7 @@ async def answer(case: Case) -> dict[str, Any]:
         "update_of",
     )
     groups, caller = case.need("groups"), case.need("from_folder")
-    async with house() as made:
+    async with house(approvals=Approvals(new_recipients=False)) as made:
         for jid, folder in groups.items():
             if folder == MAIN_FOLDER:
                 made.router.registry.ensure_main(f"console:{folder}")
