@@ -11,9 +11,10 @@ import h11
 
 from microclaw.core.approvals import Action
 from microclaw.core.client_hello import BadHello, refused_hello
-from microclaw.core.egress_rules import Bucket, Verdict, parse_authority
+from microclaw.core.egress_rules import Verdict, parse_authority
 from microclaw.core.errors import UsageError
 from microclaw.core.ids import new_id
+from microclaw.core.token_bucket import Rate, TokenBucket
 from microclaw.egress.approvals import ApprovalDesk
 from microclaw.egress.audit_log import AuditLog
 from microclaw.egress.connection import refuse
@@ -49,7 +50,7 @@ class Proxy:
         self._world = world
         self._tunnel_limits = tunnel_limits
         #: Worker → its rate, and whether it kept within at the last look.
-        self._rates: dict[str, tuple[Bucket, bool]] = {}
+        self._rates: dict[str, tuple[TokenBucket, bool]] = {}
         #: Tunnels and plain requests under way.
         self.under_way = 0
 
@@ -96,11 +97,11 @@ class Proxy:
         """Whether the worker keeps within its rate. If not it is told so; the first time in a row is written down."""
         now_s = time.monotonic()
         known = self._rates.pop(owner.worker_id, None)
-        bucket, was_within = known or (Bucket(BURST_MAX, CONNECTIONS_PER_S, BURST_MAX, now_s), True)
+        bucket, was_within = known or (TokenBucket(Rate(CONNECTIONS_PER_S, BURST_MAX), now_s), True)
         if len(self._rates) >= RATES_MAX:
             # The worker that was quiet for longest has a full one anyway, or is gone.
             del self._rates[next(iter(self._rates))]
-        bucket, within = bucket.take(now_s)
+        within = bucket.take(now_s)
         self._rates[owner.worker_id] = bucket, within
         if not within:
             reason = f"too many connections and requests: {CONNECTIONS_PER_S:g} a second are allowed, try again later"

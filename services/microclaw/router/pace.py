@@ -9,11 +9,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TypeVar
 
-from microclaw.core.flood import KEPT_FACTOR, TOLD_EVERY_MS, Bucket, take
+from microclaw.core.flood import KEPT_FACTOR, TOLD_EVERY_MS, per_minute
 from microclaw.core.groups import channel_of
 from microclaw.core.kinds import MessageReceived
 from microclaw.core.loops import Talk, Turn, heard, replied
 from microclaw.core.people import LOCAL_CHANNELS, sender_of
+from microclaw.core.token_bucket import TokenBucket
 
 #: Senders and chats that are remembered; the one that was quiet longest is forgotten.
 REMEMBERED_MAX = 10_000
@@ -31,7 +32,7 @@ class Paces:
         self._clock_ms = clock_ms
         self._per_sender = per_sender_per_min
         self._per_chat = per_chat_per_min
-        self._buckets: OrderedDict[tuple[str, str], Bucket] = OrderedDict()
+        self._buckets: OrderedDict[tuple[str, str], TokenBucket] = OrderedDict()
         self._talks: OrderedDict[str, Talk] = OrderedDict()
         self._told_ms: OrderedDict[str, int] = OrderedDict()
 
@@ -72,10 +73,10 @@ class Paces:
         return True
 
     def _take(self, what: str, whose: str, per_min: int) -> bool:
-        key = (what, whose)
-        bucket, had = take(self._buckets.get(key), per_min, now_ms=self._clock_ms())
+        key, now_s = (what, whose), self._clock_ms() / 1000
+        bucket = self._buckets.get(key) or TokenBucket(per_minute(per_min), now_s)
         _remember(self._buckets, key, bucket)
-        return had
+        return bucket.take(now_s)
 
 
 def _remember(memory: OrderedDict[K, T], key: K, value: T) -> None:

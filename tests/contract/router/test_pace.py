@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.contract.router.router_play import RouterPlay
 
-from microclaw.core.flood import KEPT_FACTOR, LATE_MS, Bucket, take
+from microclaw.core.flood import KEPT_FACTOR, LATE_MS, per_minute
 from microclaw.core.kinds import MessageReceived
 from microclaw.core.loops import BOT_TURNS_MAX, CALM_MS, PAUSE_MS, QUICK_MS, QUICK_TURNS_MAX, Talk, Turn, heard, replied
+from microclaw.core.token_bucket import TokenBucket
 from microclaw.router.inbound import Inbound
 from microclaw.router.pace import Paces
 
@@ -133,15 +134,12 @@ def test_a_person_is_never_a_loop_and_a_program_may_come_back_after_a_silence() 
 
 
 @given(st.lists(st.integers(-5_000, 60_000), max_size=50), st.integers(1, 100))
-def test_a_bucket_never_gives_more_than_a_minutes_worth_and_what_flowed_in(pauses: list[int], per_min: int) -> None:
-    bucket: Bucket | None = None
-    now = earliest = latest = 1_000_000
+def test_never_more_than_a_minutes_worth_and_what_flowed_in_wakes(pauses: list[int], per_min: int) -> None:
+    now = 1_000_000.0
+    bucket = TokenBucket(per_minute(per_min), now)
     given_out = 0
     for pause in pauses:
-        now += pause
-        earliest, latest = min(earliest, now), max(latest, now)
-        bucket, had = take(bucket, per_min, now_ms=now)
-        given_out += had
-        assert 0 <= bucket.tokens <= per_min
-    forward = sum(max(0, pause) for pause in pauses)
-    assert given_out <= per_min + forward * per_min / 60_000 + 1
+        now += pause / 1000
+        given_out += bucket.take(now)
+    forward_ms = sum(max(0, pause) for pause in pauses)
+    assert given_out <= per_min + forward_ms * per_min / 60_000 + 1

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microclaw.core.egress_rules import (
-    Bucket,
     check_addresses,
     decide,
     parse_authority,
@@ -113,14 +112,3 @@ def test_ac38_one_bad_address_refuses_the_name():
     assert not check_addresses("a.example", ["8.8.8.8", "10.0.0.1"], []).allowed
     assert not check_addresses("a.example", ["8.8.8.8"], ["8.8.8.8"]).allowed
     assert not check_addresses("a.example", [], []).allowed
-
-
-@given(st.lists(st.floats(0, 5), max_size=60))
-def test_a_bucket_never_gives_more_than_its_size_and_rate(pauses):
-    bucket, now, given_out = Bucket(5.0, 2.0, 5.0, 0.0), 0.0, 0
-    for pause in pauses:
-        now += pause
-        bucket, taken = bucket.take(now)
-        given_out += taken
-        assert given_out <= 5 + 2 * now + 1e-6
-    assert bucket.take(now - 100)[0].tokens <= 5.0

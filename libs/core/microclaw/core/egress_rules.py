@@ -1,4 +1,4 @@
-"""Where a sandbox may go: hosts, ports, addresses, rates. Pure; what is not allowed by name is refused."""
+"""Where a sandbox may go: hosts, ports, addresses. Pure; what is not allowed by name is refused."""
 
 from __future__ import annotations
 
@@ -152,20 +152,3 @@ def check_addresses(host: str, addresses: Iterable[str], own: Iterable[str]) -> 
     for address in own:
         return Verdict(False, f"{host} leads to this machine itself ({address})")
     return Verdict(True, f"{host} is at {found[0]}")
-
-
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """A rate limit: `tokens` left at `at_s`; full at `size`, refilled by `per_s`."""
-
-    size: float
-    per_s: float
-    tokens: float
-    at_s: float
-
-    def take(self, now_s: float) -> tuple[Bucket, bool]:
-        """(the bucket afterwards, whether one could be taken). `now_s` is monotonic."""
-        tokens = min(self.size, self.tokens + max(0.0, now_s - self.at_s) * self.per_s)
-        if tokens < 1.0:
-            return Bucket(self.size, self.per_s, tokens, now_s), False
-        return Bucket(self.size, self.per_s, tokens - 1.0, now_s), True
