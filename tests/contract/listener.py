@@ -24,7 +24,8 @@ class Listener(Generic[Kind]):
 
     async def next(self) -> Kind:
         """The next one; fails if none comes."""
-        async with asyncio.timeout(DEADLINE_S):
+        # Generous: what a platform wants later may be a minute late.
+        async with asyncio.timeout(2 * DEADLINE_S):
             delivery = await anext(self._deliveries)
         await self._bus.ack(delivery)
         return delivery.envelope.read(self._kind)
