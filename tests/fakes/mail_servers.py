@@ -239,8 +239,7 @@ class MailSink:
         if self.at_rcpt:
             return self.at_rcpt.pop(0)
         if self.chance and self.chance.random() < 0.05:
-            # Not 451: that is waited out for a minute.
-            return "421 4.3.2 too busy"
+            return "451 4.7.1 greylisted"
         if self.chance and self.chance.random() < 0.05:
             _abort(server)
         envelope.rcpt_tos.append(address)

@@ -10,8 +10,7 @@ from tests.tidy.checkout import text_of, tracked
 
 LINES_MAX = 500
 #: Longer files, with the reason. Nothing else may grow so long.
-LONG_FILES = {
-}
+LONG_FILES: dict[str, str] = {}
 #: Tests are lists of cases.
 TEST_LINES_MAX = 900
 MAIN_LINES_MAX = 60

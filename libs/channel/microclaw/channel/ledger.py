@@ -87,11 +87,6 @@ class Ledger:
             })
             return self._move(db, replace(entry, part=part), PartState.PREPARED, "", "")
 
-    def move_all(self, entries: Sequence[Entry], state: PartState, *, error: str = "") -> list[Entry]:
-        """The same for several, all or none."""
-        with self._engine.begin() as db:
-            return [self._move(db, entry, state, "", error) for entry in entries]
-
     def is_ours(self, chat: str, platform_id: str) -> bool:
         """Whether we sent the message that the platform calls so."""
         with self._engine.begin() as db:

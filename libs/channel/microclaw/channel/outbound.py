@@ -118,7 +118,7 @@ class Outbound:
             if entry.state is PartState.PREPARED and is_over(
                 written_ms, reply.expires_ms, self._age, self._clock_ms()
             ):
-                return self._ledger.move_all([entry], PartState.EXPIRED, error="could not be sent in time")[0]
+                return self._ledger.move(entry, PartState.EXPIRED, error="could not be sent in time")
             await self._connected()
             try:
                 if entry.state is PartState.SENDING:
