@@ -38,7 +38,7 @@ class Chirp:
         """Stay connected; every message goes to the journal before the next `after` is told to the platform."""
         inbound, link = self._channel.inbound, self._channel.link
         try:
-            reader, self._writer = await asyncio.open_connection(*self._address)
+            reader, self._writer = await asyncio.open_connection(*self._address, limit=1 << 24)
         except OSError as error:
             raise Unreachable(f"chirp can't be reached: {error}") from error
         try:

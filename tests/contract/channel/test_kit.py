@@ -179,6 +179,19 @@ async def test_what_the_platform_refuses_ends_as_failed_with_its_reason_and_the_
         assert (first.status, first.error, second.status) == ("failed", "not here", "sent")
 
 
+async def test_a_text_that_the_broker_would_never_take_is_cut_and_holds_nothing_up() -> None:
+    async with chirping() as (_made, server, _owner, watcher):
+        server.says("a", "é" * 1_500_000, SENT_MS)
+        server.says("a", "next", SENT_MS + 1)
+        heard: list[str] = []
+        async for delivery in watcher.subscribe(Subscription("router", ("message.received",))):
+            heard.append(delivery.envelope.read(MessageReceived).text)
+            await watcher.ack(delivery)
+            if len(heard) == 2:
+                break
+        assert heard == [f"{'é' * 100_000}\n[cut: 1400000 more characters]", "next"]
+
+
 async def test_a_file_goes_out_and_one_that_is_not_kept_any_more_fails_and_holds_nothing_up() -> None:
     async with chirping() as (_made, server, owner, watcher):
         file = Attachment(handle=await owner.put_blob(b"plan"), name="a.txt", mime="text/plain", size_bytes=4)

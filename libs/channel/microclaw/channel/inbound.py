@@ -10,6 +10,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from microclaw.bus.api import Bus, Draft
 from microclaw.bus.errors import Refused
 from microclaw.channel.notes import Notes
@@ -17,6 +19,9 @@ from microclaw.core.ids import derived_id
 from microclaw.core.kinds import MessageReceived
 
 log = logging.getLogger("microclaw.channels")
+
+#: Longer texts are cut, and say so: the broker would never take them, and nothing behind them would come through.
+TEXT_CHARS_MAX = 100_000
 
 #: The kind of note that says how far the platform was read.
 CURSOR = "cursor"
@@ -58,7 +63,7 @@ class Inbound:
         """
         drafts = [
             Draft(
-                each.message.chat, each.message, message_id=each.message_id, ts_ms=each.message.sent_ms,
+                each.message.chat, _bounded(each.message), message_id=each.message_id, ts_ms=each.message.sent_ms,
                 blobs=tuple(file.handle for file in each.message.attachments),
             )
             for each in heard
@@ -82,3 +87,10 @@ class Inbound:
                     raise
                 # The platform tells it in other words now (a name changed, a file's address expired): it was heard.
                 log.info("heard before, in other words", extra={"message_id": (draft.message_id or b"").hex()})
+
+
+def _bounded(message: MessageReceived) -> MessageReceived:
+    beyond = len(message.text) - TEXT_CHARS_MAX
+    if beyond <= 0:
+        return message
+    return replace(message, text=f"{message.text[:TEXT_CHARS_MAX]}\n[cut: {beyond} more characters]")
