@@ -97,7 +97,8 @@ class Forward:
         self._look(request, goal)
         head = [request.target, *(value for _, value in request.headers)]
         lent = self._lent(owner, goal, head)
-        checked = await self._proxy.check(owner, goal.host, goal.port, request.target.decode("ascii", "replace"))
+        target = request.target.decode("ascii", "replace")
+        checked = await self._proxy.check(owner, goal.host, goal.port, target, "bash")
         if isinstance(checked, str):
             raise Refused(goal.where, checked)
         with self._proxy.place():
@@ -112,7 +113,7 @@ class Forward:
             await self._proxy.record(owner, "egress.http", goal.where, "allow", request.method.decode())
             for name in lent.names:
                 await self._proxy.record(owner, "secret.use", f"{name} at {goal.where}", "allow", "")
-            await self._send(wire, request, goal, checked, lent, body)
+            await self._send(wire, request, goal, checked.addresses, lent, body)
 
     def _look(self, request: h11.Request, goal: _Goal) -> None:
         """:raises Refused: what can be said of the request by itself."""

@@ -6,12 +6,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import h11
 
 from microclaw.core.approvals import Action
 from microclaw.core.client_hello import BadHello, refused_hello
-from microclaw.core.egress_rules import Verdict, parse_authority
+from microclaw.core.egress_rules import Tool, Verdict, parse_authority
 from microclaw.core.errors import UsageError
 from microclaw.core.ids import new_id
 from microclaw.core.token_bucket import Rate, TokenBucket
@@ -33,6 +34,17 @@ CONNECTIONS_PER_S = 10.0
 RATES_MAX = 1000
 #: Tunnels and plain requests under way at the same time, all workers together.
 UNDER_WAY_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What a worker may do at a host."""
+
+    #: May be dialled, and nothing else may.
+    addresses: tuple[str, ...]
+    #: As the rules have them; a yes of the owner's for once grants neither.
+    websocket: bool
+    opaque: bool
 
 
 class Proxy:
@@ -63,12 +75,12 @@ class Proxy:
             host, port = parse_authority(target)
         except UsageError as error:
             return await self.deny(owner, wire, "egress.connect", target, str(error), status=400)
-        checked = await self.check(owner, host, port, target)
+        checked = await self.check(owner, host, port, target, "bash")
         if isinstance(checked, str):
             return await self.deny(owner, wire, "egress.connect", f"{host}:{port}", checked)
         with self.place():
             try:
-                outside = await dialled(self._world.dial, checked, port, name=host)
+                outside = await dialled(self._world.dial, checked.addresses, port, name=host)
             except Unreachable as error:
                 await self.record(owner, "egress.connect", f"{host}:{port}", "failed", str(error))
                 await refuse(wire, 502, str(error))
@@ -110,20 +122,22 @@ class Proxy:
             await refuse(wire, 429, reason, kind="egress_denied")
         return within
 
-    async def check(self, owner: Owner, host: str, port: int, target: str) -> tuple[str, ...] | str:
-        """The addresses that may be dialled, or why none may."""
+    async def check(self, owner: Owner, host: str, port: int, target: str, tool: Tool) -> Passage | str:
+        """What may be done there by this way, or why nothing may."""
         if self.under_way >= UNDER_WAY_MAX:
             return f"{UNDER_WAY_MAX} connections are open already: try again later"
         if self._secrets.scrubber.holds(target.encode()):
             return "the address holds a secret: nothing was sent"
-        verdict: Verdict = self._rules.decide(host, port, owner.group)
+        verdict: Verdict = self._rules.decide(host, port, owner.group, tool)
         if not verdict.allowed:
             # Before the name is resolved: a question to a name server would carry data out just as well.
             reason = await self._not_yet(owner, verdict, f"{host}:{port}")
             if reason:
                 return reason
         found = await resolved(self._world, host, port)
-        return found.addresses if found.verdict.allowed else found.verdict.reason
+        if not found.verdict.allowed:
+            return found.verdict.reason
+        return Passage(found.addresses, verdict.websocket, verdict.opaque)
 
     async def deny(
         self, owner: Owner, wire: Wire, action: str, subject: str, reason: str, *, status: int = 403,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine, delete, insert, select
 
-from microclaw.core.egress_rules import Rule, Verdict, decide, parse_rule
+from microclaw.core.egress_rules import Rule, Tool, Verdict, decide, parse_rule
 from microclaw.core.errors import UsageError
 from microclaw.egress.tables import rules as table
 
@@ -41,32 +41,48 @@ class RuleStore:
         """The configuration's first."""
         return self._configured + self._added
 
-    def decide(self, host: str, port: int, group: str) -> Verdict:
-        """May it?"""
-        return decide((item.rule for item in self.all), host, port, group)
+    def decide(self, host: str, port: int, group: str, tool: Tool) -> Verdict:
+        """May it, by this way?"""
+        return decide((item.rule for item in self.all), host, port, group, tool)
 
-    def change(self, text: str, verdict: str, group: str, *, now_ms: int) -> bool:
+    def change(
+        self, text: str, verdict: str, group: str, *, now_ms: int, tool: str = "", websocket: bool = False,
+        opaque: bool = False,
+    ) -> bool:
         """`allow`, `deny` or `forget` this, from now on. False: `forget` found nothing.
+
+        What was said of the same host, port, group and tool is replaced; the rest stays.
 
         :raises UsageError: `text` is no rule, or there are too many.
         """
-        rule = parse_rule(text, allow=verdict == "allow", group=group, origin="cli")
-        same = (table.c.group_folder == group) & (table.c.host == rule.host) & (table.c.port == rule.port)
+        rule = parse_rule(
+            text, allow=verdict == "allow", group=group, origin="cli", tool=tool, websocket=websocket, opaque=opaque,
+        )
+        same = (
+            (table.c.group_folder == group) & (table.c.tool == rule.tool) & (table.c.host == rule.host)
+            & (table.c.port == rule.port)
+        )
         with self._engine.begin() as db:
             found = db.execute(delete(table).where(same)).rowcount > 0
             if verdict != "forget":
                 if not found and len(self._added) >= RULES_MAX:
                     raise UsageError(f"there are {RULES_MAX} rules already: forget some, or use *.suffix")
                 db.execute(insert(table), {
-                    "group_folder": group, "host": rule.host, "port": rule.port, "verdict": verdict,
-                    "added_ms": now_ms,
+                    "group_folder": group, "tool": rule.tool, "host": rule.host, "port": rule.port, "verdict": verdict,
+                    "websocket": rule.websocket, "opaque": rule.opaque, "added_ms": now_ms,
                 })
         self._load()
         return found or verdict != "forget"
 
     def _load(self) -> None:
+        order = (table.c.host, table.c.port, table.c.group_folder, table.c.tool)
         with self._engine.begin() as db:
             self._added = tuple(
-                Added(Rule(row.host, row.port, row.verdict == "allow", row.group_folder, "cli"), row.added_ms)
-                for row in db.execute(select(table).order_by(table.c.host, table.c.port, table.c.group_folder))
+                Added(
+                    Rule(
+                        row.host, row.port, row.verdict == "allow", row.group_folder, "cli", row.tool, row.websocket,
+                        row.opaque,
+                    ), row.added_ms,
+                )
+                for row in db.execute(select(table).order_by(*order))
             )

@@ -10,7 +10,7 @@ import msgspec
 
 from microclaw.bus.api import Delivery, Draft, Subscription
 from microclaw.bus.service import Answerer, Service
-from microclaw.core.egress_rules import parse_authority
+from microclaw.core.egress_rules import TOOLS, parse_authority
 from microclaw.core.kinds import ApprovalAnswered, AuditEntry
 from microclaw.core.requests import (
     AnswerApproval,
@@ -31,6 +31,7 @@ from microclaw.core.requests import (
     EgressRule,
     EgressRules,
     EgressRulesAsked,
+    EgressWay,
     ExplainEgress,
     Failed,
     OpenDoor,
@@ -212,7 +213,7 @@ class Answers:
             EgressRule(
                 host=item.rule.host, port=item.rule.port, verdict="allow" if item.rule.allow else "deny",
                 group=item.rule.group, origin="config" if item.rule.origin == "config" else "cli",
-                added_ms=item.added_ms,
+                added_ms=item.added_ms, tool=item.rule.tool, websocket=item.rule.websocket, opaque=item.rule.opaque,
             )
             for item in self._gate.rules.all
         ))
@@ -222,25 +223,44 @@ class Answers:
         if asker != OWNER:
             return _not_yours("where agents may go", asker)
         gate = self._gate
-        changed = gate.rules.change(question.host, question.verdict, question.group, now_ms=gate.world.clock_ms())
+        changed = gate.rules.change(
+            question.host, question.verdict, question.group, now_ms=gate.world.clock_ms(), tool=question.tool,
+            websocket=question.websocket, opaque=question.opaque,
+        )
         if not changed:
             return Failed(
                 reason=f"no rule of yours names {question.host}: see `microclaw egress list`; what the configuration "
                 "allows is denied with `microclaw egress deny`", code="not_found",
             )
         subject = f"{question.host} for {question.group or 'all groups'}"
-        await gate.audit.record(asker, f"egress.{question.verdict}", subject, "ok")
+        words = (question.tool, "websocket" if question.websocket else "", "opaque" if question.opaque else "")
+        await gate.audit.record(asker, f"egress.{question.verdict}", subject, "ok", " ".join(filter(None, words)))
         return Done()
 
     async def explain(self, question: ExplainEgress, _asker: str) -> EgressExplained:
-        """As the proxy would decide now."""
+        """As the door would decide now."""
         host, port = parse_authority(question.host)
-        verdict = self._gate.rules.decide(host, port, question.group)
-        if not verdict.allowed:
-            return EgressExplained(allowed=False, reason=verdict.reason)
+        verdicts = {
+            tool: self._gate.rules.decide(host, port, question.group, tool)
+            for tool in TOOLS if question.tool in ("", tool)
+        }
+        ways = tuple(
+            EgressWay(
+                tool=tool, allowed=verdict.allowed, reason=verdict.reason, websocket=verdict.websocket,
+                opaque=verdict.opaque,
+            )
+            for tool, verdict in verdicts.items()
+        )
+        reason = "; ".join(dict.fromkeys(
+            way.reason for way in ways if way.allowed or not any(other.allowed for other in ways)
+        ))
+        if not any(way.allowed for way in ways):
+            return EgressExplained(allowed=False, reason=reason, ways=ways)
         found = await resolved(self._gate.world, host, port)
-        reason = f"{verdict.reason}; {found.verdict.reason}"
-        return EgressExplained(allowed=found.verdict.allowed, reason=reason, addresses=found.addresses)
+        return EgressExplained(
+            allowed=found.verdict.allowed, reason=f"{reason}; {found.verdict.reason}", addresses=found.addresses,
+            ways=ways,
+        )
 
     async def read_audit(self, question: AuditAsked, _asker: str) -> AuditEntries:
         """A page of it."""

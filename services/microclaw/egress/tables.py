@@ -18,8 +18,11 @@ doors = Table(
 rules = Table(
     "egress_rules", metadata,
     Column("group_folder", String(200), primary_key=True, comment="'' = all groups"),
+    Column("tool", String(20), primary_key=True, comment="web_fetch | bash; '' = both"),
     Column("host", String(255), primary_key=True, comment="exact, or *.suffix"),
     Column("port", Integer, primary_key=True, autoincrement=False),
+    Column("websocket", Boolean, nullable=False, comment="of an allow: may begin one"),
+    Column("opaque", Boolean, nullable=False, comment="of an allow: its tunnels are not opened"),
     Column("verdict", String(5), nullable=False, comment="allow | deny"),
     Column("added_ms", BigInteger, nullable=False),
 )

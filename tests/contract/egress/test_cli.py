@@ -100,6 +100,44 @@ def test_secrets_rules_and_the_audit_log_from_the_command_line(home, microclaw):
     assert leaks == []
 
 
+def test_rules_for_one_tool_and_for_websockets_from_the_command_line(home, microclaw):
+    assert "by web_fetch" in microclaw("egress", "allow", "pages.example", "--tool", "web_fetch").stdout
+    assert microclaw("egress", "allow", "chat.example", "--group", "home", "--websocket", "--opaque").returncode == 0
+    assert microclaw("egress", "deny", "chat.example", "--tool", "web_fetch").returncode == 0
+    for wrong in (("--tool", "curl"), ("--tool", "web_fetch", "--websocket"), ("--tool", "web_fetch", "--opaque")):
+        refused = microclaw("egress", "allow", "pages.example", *wrong)
+        assert refused.returncode == 2 and refused.stderr, wrong
+    assert microclaw("egress", "deny", "pages.example", "--websocket").returncode == 2
+
+    rows = {(row["host"], row["tool"]): row for row in json.loads(microclaw("egress", "list", "--json").stdout)}
+    assert set(rows) == {("pages.example", "web_fetch"), ("chat.example", ""), ("chat.example", "web_fetch")}
+    allowed = rows["chat.example", ""]
+    assert allowed["websocket"] and allowed["opaque"] and not rows["pages.example", "web_fetch"]["websocket"]
+    shown = microclaw("egress", "list").stdout.splitlines()
+    assert [line.split() for line in shown if "home" in line] == [
+        ["allow", "chat.example", "443", "home", "all", "websocket,", "opaque", "cli"]
+    ]
+    assert "pages.example" not in microclaw("egress", "list", "--tool", "bash").stdout
+    assert "home" not in microclaw("egress", "list", "--group", "work").stdout
+
+    def explained(*arguments):
+        return json.loads(microclaw("egress", "explain", *arguments, "--json").stdout)["ways"]
+
+    pages, programs = explained("pages.example", "--group", "home")
+    assert (pages["tool"], pages["allowed"]) == ("web_fetch", True)
+    assert (programs["tool"], programs["allowed"]) == ("bash", False)
+    assert "--tool bash" in programs["reason"]
+    (programs,) = explained("chat.example", "--group", "home", "--tool", "bash")
+    assert programs["allowed"] and programs["websocket"] and programs["opaque"]
+    refused = microclaw("egress", "explain", "chat.example", "--group", "home", "--tool", "web_fetch")
+    assert refused.returncode == 4 and "denied by the rule chat.example:443 web_fetch" in refused.stdout
+
+    assert microclaw("egress", "forget", "pages.example").returncode == 2, "a rule for one tool is that tool's"
+    assert microclaw("egress", "forget", "pages.example", "--tool", "web_fetch").returncode == 0
+    audited = [json.loads(line) for line in microclaw("audit", "export").stdout.splitlines()]
+    assert [row["detail"] for row in audited] == ["web_fetch", "websocket opaque", "web_fetch", "web_fetch"]
+
+
 def test_budgets_and_approvals_from_the_command_line(home, microclaw):
     shown = microclaw("budget", "set", "--tokens", "5000", "--group", "home", "--json")
     assert shown.returncode == 0, shown.stderr

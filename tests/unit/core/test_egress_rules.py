@@ -9,6 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microclaw.core.egress_rules import (
+    TOOLS,
+    Rule,
+    Tool,
+    Verdict,
     check_addresses,
     decide,
     parse_authority,
@@ -21,7 +25,7 @@ from microclaw.core.errors import UsageError
 
 def allowed(rules: list[str], where: str, group: str = "g") -> bool:
     host, port = parse_authority(where)
-    return decide([parse_rule(rule) for rule in rules], host, port, group).allowed
+    return decide([parse_rule(rule) for rule in rules], host, port, group, "bash").allowed
 
 
 @pytest.mark.parametrize(("rule", "where", "expected"), [
@@ -44,10 +48,112 @@ def test_a_deny_beats_every_allow_and_groups_do_not_share():
         parse_rule("*.a.example"), parse_rule("x.a.example", allow=False), parse_rule("b.example", group="work"),
         parse_rule("c.example"), parse_rule("c.example", allow=False, group="work"),
     ]
-    assert decide(rules, "y.a.example", 443, "home").allowed
-    assert "denied by the rule" in decide(rules, "x.a.example", 443, "home").reason
-    assert decide(rules, "b.example", 443, "work").allowed and not decide(rules, "b.example", 443, "home").allowed
-    assert decide(rules, "c.example", 443, "home").allowed and not decide(rules, "c.example", 443, "work").allowed
+
+    def ruled(host: str, group: str) -> Verdict:
+        return decide(rules, host, 443, group, "bash")
+
+    assert ruled("y.a.example", "home").allowed and "denied by the rule" in ruled("x.a.example", "home").reason
+    assert ruled("b.example", "work").allowed and not ruled("b.example", "home").allowed
+    assert ruled("c.example", "home").allowed and not ruled("c.example", "work").allowed
+
+
+def test_a_rule_for_one_tool_says_nothing_of_the_other_and_the_refusal_tells_what_to_add():
+    rules = [
+        parse_rule("a.example web_fetch"), parse_rule("x.b.example", allow=False, tool="bash"),
+        parse_rule("*.b.example"),
+    ]
+    assert decide(rules[:1], "a.example", 443, "home", "web_fetch").allowed
+    refused = decide(rules[:1], "a.example", 443, "home", "bash")
+    assert not refused.allowed and refused.unnamed and "for bash, only for web_fetch" in refused.reason
+    assert "`microclaw egress allow a.example --group home --tool bash`" in refused.reason
+    assert not decide(rules, "x.b.example", 443, "home", "bash").allowed
+    assert decide(rules, "x.b.example", 443, "home", "web_fetch").allowed
+
+
+def test_websocket_and_opaque_are_given_by_the_rules_that_fit_and_by_no_other():
+    rules = [
+        parse_rule("*.a.example"), parse_rule("x.a.example websocket"), parse_rule("y.a.example opaque", group="work"),
+        parse_rule("z.a.example websocket"), parse_rule("z.a.example", allow=False),
+    ]
+
+    def ruled(host: str, group: str, tool: Tool = "bash") -> tuple[bool, bool, bool]:
+        verdict = decide(rules, host, 443, group, tool)
+        return verdict.allowed, verdict.websocket, verdict.opaque
+
+    assert ruled("x.a.example", "home") == (True, True, False) and ruled("w.a.example", "home") == (True, False, False)
+    assert ruled("y.a.example", "work") == (True, False, True) and ruled("y.a.example", "home") == (True, False, False)
+    assert ruled("z.a.example", "home") == (False, False, False)
+
+
+@pytest.mark.parametrize(("text", "rule"), [
+    ("a.example websocket", Rule("a.example", 443, websocket=True)),
+    ("*.a.example:8443 web_fetch", Rule("*.a.example", 8443, tool="web_fetch")),
+    ("a.example opaque bash websocket", Rule("a.example", 443, tool="bash", websocket=True, opaque=True)),
+])
+def test_words_behind_the_host_say_by_which_way_and_what_besides(text, rule):
+    assert parse_rule(text) == rule
+
+
+@pytest.mark.parametrize(("text", "more", "why"), [
+    ("a.example wss", {}, "behind the host only"), ("a.example  bash", {}, "behind the host only"),
+    ("a.example bash bash", {}, "each once"), ("a.example Bash", {}, "behind the host only"),
+    ("a.example bash web_fetch", {}, "for one of"), ("a.example bash", {"tool": "web_fetch"}, "for one of"),
+    ("a.example", {"tool": "curl"}, "for one of"), ("a.example web_fetch websocket", {}, "only reads pages"),
+    ("a.example web_fetch", {"opaque": True}, "only reads pages"), ("https://a.example", {}, "has a / in it"),
+    ("a.example websocket", {"allow": False}, "a deny is for everything"), (" a.example", {}, "behind the host only"),
+])
+def test_a_rule_that_contradicts_itself_is_refused_in_one_line(text, more, why):
+    with pytest.raises(UsageError, match=why) as error:
+        parse_rule(text, **more)
+    assert "\n" not in str(error.value)
+
+
+HOSTS = ("a.example", "b.a.example", "c.b.a.example", "d.example")
+GROUPS = ("", "home", "work")
+
+
+@st.composite
+def rules_of(draw: st.DrawFn) -> Rule:
+    allow, tool = draw(st.booleans()), draw(st.sampled_from(("", *TOOLS)))
+    host = draw(st.sampled_from((*HOSTS, "*.a.example", "*.b.a.example")))
+    more = st.booleans() if allow and tool != "web_fetch" else st.just(False)
+    return Rule(host, draw(st.sampled_from((80, 443))), allow, draw(st.sampled_from(GROUPS)), "config", tool,
+                draw(more), draw(more))
+
+
+QUESTIONS = [
+    (host, port, group, tool) for host in HOSTS for port in (80, 443) for group in GROUPS[1:] for tool in TOOLS
+]
+
+
+@given(rules_of())
+def test_a_rule_is_read_as_it_is_written(rule):
+    assert parse_rule(str(rule), allow=rule.allow, group=rule.group) == rule
+
+
+@given(st.lists(rules_of(), max_size=8), rules_of())
+def test_one_more_deny_never_widens_and_one_more_allow_changes_nothing_but_its_own_group_and_tool(rules, one):
+    for question in QUESTIONS:
+        before, after = decide(rules, *question), decide([*rules, one], *question)
+        if not one.fits(*question):
+            assert (after.allowed, after.websocket, after.opaque, after.unnamed) == (
+                before.allowed, before.websocket, before.opaque, before.unnamed
+            ), question
+        elif not one.allow:
+            assert not after.allowed and not after.websocket and not after.opaque and not after.unnamed
+        else:
+            assert after.allowed >= before.allowed
+            assert after.websocket == (after.allowed and (before.websocket or one.websocket))
+
+
+@given(st.lists(rules_of(), max_size=8), st.randoms())
+def test_the_order_of_rules_decides_nothing(rules, random):
+    mixed = random.sample(rules, len(rules))
+    for question in QUESTIONS:
+        a, b = decide(rules, *question), decide(mixed, *question)
+        assert (a.allowed, a.websocket, a.opaque, a.unnamed) == (b.allowed, b.websocket, b.opaque, b.unnamed)
+        fitting = [rule for rule in rules if rule.fits(*question)]
+        assert a.allowed == (bool(fitting) and all(rule.allow for rule in fitting))
 
 
 @pytest.mark.parametrize("text", [

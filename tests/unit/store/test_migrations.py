@@ -112,6 +112,34 @@ def test_down_to_nothing_and_up_again_gives_the_same_schema(migrated: tuple[str,
     assert schema() == before
 
 
+def test_rules_of_egress_outlive_the_step_to_rules_for_tools_and_back_they_are_never_wider(home: Home) -> None:
+    path = home.database("egress")
+    engine = engine_for(path, foreign_keys=False)
+    config = config_of("egress")
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "egress_0003")
+        connection.rollback()
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("INSERT INTO egress_rules VALUES ('home', 'a.example', 443, 'allow', 7)")
+            command.upgrade(config, "egress_0004")
+            connection.rollback()
+            assert db.execute("SELECT group_folder, tool, host, port, websocket, opaque, verdict, added_ms "
+                              "FROM egress_rules").fetchall() == [("home", "", "a.example", 443, 0, 0, "allow", 7)]
+            for tool, host, verdict in (
+                ("bash", "a.example", "deny"), ("web_fetch", "b.example", "allow"), ("", "c.example", "allow"),
+            ):
+                db.execute(
+                    "INSERT INTO egress_rules (group_folder, tool, host, port, websocket, opaque, verdict, added_ms) "
+                    "VALUES ('home', ?, ?, 443, 0, 0, ?, 8)", (tool, host, verdict),
+                )
+            command.downgrade(config, "egress_0003")
+            connection.rollback()
+            left = db.execute("SELECT host, verdict FROM egress_rules ORDER BY host").fetchall()
+            assert left == [("a.example", "deny"), ("c.example", "allow")]
+    engine.dispose()
+
+
 def test_second_upgrade_does_nothing_and_imports_neither_alembic_nor_sqlalchemy(home: Home) -> None:
     assert [line.split(":")[0] for line in upgrade(home)] == list(HEADS)
     assert upgrade(home) == []

@@ -6,8 +6,15 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from microclaw.core.errors import UsageError
+
+#: The ways out, each named after the tool that goes it: pages that egress itself gets for the agent (`web_fetch`), and
+#: whatever programs of the sandbox say to its proxy (`bash`, scripts, MCP servers). Which way it came is what egress
+#: knows of a request; which tool sent it, it can't know. So the narrow way gives nobody more than pages.
+Tool = Literal["web_fetch", "bash"]
+TOOLS: tuple[Tool, ...] = get_args(Tool)
 
 #: The port of a rule or a CONNECT that names none.
 DEFAULT_PORT = 443
@@ -46,12 +53,23 @@ class Rule:
     group: str = ""
     #: `config` or `cli`.
     origin: str = "config"
+    #: Which way out; "" = every one.
+    tool: Tool | Literal[""] = ""
+    #: Programs may also begin a WebSocket, where egress reads the request.
+    websocket: bool = False
+    #: Programs' TLS tunnels to it are never opened: what is in them, a WebSocket too, is not seen.
+    opaque: bool = False
 
-    def fits(self, host: str, port: int, group: str) -> bool:
+    def fits(self, host: str, port: int, group: str, tool: Tool) -> bool:
         """Whether the rule speaks of this."""
-        if port != self.port or self.group not in ("", group):
+        if port != self.port or self.group not in ("", group) or self.tool not in ("", tool):
             return False
         return host.endswith(self.host[1:]) if self.host.startswith("*.") else host == self.host
+
+    def __str__(self) -> str:
+        """As people write it, the port always named."""
+        words = (self.tool, "websocket" if self.websocket else "", "opaque" if self.opaque else "")
+        return " ".join((f"{self.host}:{self.port}", *filter(None, words)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +80,10 @@ class Verdict:
     reason: str
     #: No rule names it: the owner may be asked. What a rule denies is not asked for.
     unnamed: bool = False
+    #: Some rule that lets it through lets a WebSocket through, too.
+    websocket: bool = False
+    #: Some rule that lets it through keeps its tunnels unopened.
+    opaque: bool = False
 
 
 def parse_host(text: str) -> str:
@@ -90,29 +112,56 @@ def parse_authority(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, i
     return parse_host(host), parse_port(port)
 
 
-def parse_rule(text: str, *, allow: bool = True, group: str = "", origin: str = "config") -> Rule:
-    """A rule as people write it: `host`, `host:port`, `*.suffix[:port]`.
+def parse_rule(
+    text: str, *, allow: bool = True, group: str = "", origin: str = "config", tool: str = "", websocket: bool = False,
+    opaque: bool = False,
+) -> Rule:
+    """A rule as people write it: `host`, `host:port`, `*.suffix[:port]`; behind it, in any order, `web_fetch` or `bash`
+    (else it is for both), `websocket`, `opaque`. The arguments add to what is written.
 
-    :raises UsageError: it is none, or so wide that it would let everything through.
+    :raises UsageError: it is none, contradicts itself, or is so wide that it would let everything through.
     """
-    wild = text.startswith("*.")
-    host, port = parse_authority(text[2:] if wild else text)
+    place, *words = text.split(" ")
+    if "/" in place:
+        raise UsageError(f"{text[:80]!r} has a / in it: write the host alone, as host, host:port or *.host")
+    for word in dict.fromkeys(words):
+        if words.count(word) > 1 or word not in (*TOOLS, "websocket", "opaque"):
+            raise UsageError(
+                f"{text[:80]!r} is not a rule: behind the host only {' or '.join(TOOLS)}, websocket, opaque, each once"
+            )
+    named: list[Tool] = [known for known in TOOLS if known == tool or known in words]
+    if len(named) > 1 or tool not in ("", *TOOLS):
+        raise UsageError(f"{text[:80]!r} is for one of {' or '.join(TOOLS)}, or for both with neither named")
+    wild = place.startswith("*.")
+    host, port = parse_authority(place[2:] if wild else place)
     if wild and "." not in host:
-        raise UsageError(f"{text!r} would let a whole top-level domain through: name a narrower one")
-    return Rule(f"*.{host}" if wild else host, port, allow, group, origin)
+        raise UsageError(f"{place!r} would let a whole top-level domain through: name a narrower one")
+    websocket, opaque = websocket or "websocket" in words, opaque or "opaque" in words
+    if (websocket or opaque) and (not allow or named == ["web_fetch"]):
+        why = "web_fetch only reads pages" if allow else "a deny is for everything"
+        raise UsageError(f"{place!r}: websocket and opaque are of what is allowed to programs, and {why}")
+    return Rule(f"*.{host}" if wild else host, port, allow, group, origin, named[0] if named else "", websocket, opaque)
 
 
-def decide(rules: Iterable[Rule], host: str, port: int, group: str) -> Verdict:
-    """Whether `group` may go to `host:port` (as `parse_authority` gives them). A deny beats every allow."""
-    fitting = [rule for rule in rules if rule.fits(host, port, group)]
+def decide(rules: Iterable[Rule], host: str, port: int, group: str, tool: Tool) -> Verdict:
+    """Whether `group` may go to `host:port` (as `parse_authority` gives them) by this way. A deny beats every allow."""
+    rules = list(rules)
+    fitting = [rule for rule in rules if rule.fits(host, port, group, tool)]
     where = f"{host}:{port}"
     for rule in fitting:
         if not rule.allow:
-            return Verdict(False, f"{where} is denied by the rule {rule.host}:{rule.port}")
+            return Verdict(False, f"{where} is denied by the rule {rule}")
     if fitting:
-        return Verdict(True, f"{where} is allowed by the rule {fitting[0].host}:{fitting[0].port}")
+        return Verdict(
+            True, f"{where} is allowed by the rule {fitting[0]}", websocket=any(rule.websocket for rule in fitting),
+            opaque=any(rule.opaque for rule in fitting),
+        )
     name = host if port == DEFAULT_PORT else where
     whose, option = (f"of group {group}", f" --group {group}") if group else ("of all groups", "")
+    # For programs it is not on the list, though it may be for pages; the other way round, too.
+    others = [other for other in TOOLS if any(r.allow and r.fits(host, port, group, other) for r in rules)]
+    if others:
+        whose, option = f"{whose} for {tool}, only for {others[0]}", f"{option} --tool {tool}"
     return Verdict(
         False, f"{where} is not on the allow-list {whose}: the owner may add it with "
         f"`microclaw egress allow {name}{option}`",

@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Meta
 
 from microclaw.core.channel_settings import NOT_A_URL, Channels, channels_problem, is_url
+from microclaw.core.egress_rules import parse_rule
 from microclaw.core.errors import UsageError
 from microclaw.core.heartbeat import active_hours
 from microclaw.core.settings_section import Section
@@ -30,8 +31,6 @@ FILE_BYTES_MAX = 1 << 20
 _REFERENCE = re.compile(r"(?P<escaped>\$)?\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)\})?")
 _SECRET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
 _LOOKS_LIKE_A_KEY = re.compile(r"sk-|[a-z0-9_-]*[a-z0-9]{24}")
-_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*(:(?P<port>\d{{1,5}}))?\Z")
 #: Marks the one error whose text needs the list of zones, which only the error's reader should pay for.
 UNKNOWN_ZONE = "unknown time zone"
 
@@ -125,7 +124,9 @@ class Egress(Section, frozen=True, kw_only=True):
 
     allow: Annotated[
         tuple[str, ...],
-        Meta(description="`host` or `host:port` (else 443), `*.example.org` for subdomains. Nothing else."),
+        Meta(description="`host` or `host:port` (else 443), `*.example.org` for subdomains. Nothing else. Behind it,"
+                         " with spaces: `web_fetch` or `bash` (that way only: pages, or programs), `websocket`"
+                         " (programs may begin one), `opaque` (programs' TLS tunnels are never opened)."),
     ] = ()
 
 
@@ -415,6 +416,7 @@ def _check(settings: Settings) -> None:
     except UsageError:
         raise _Wrong(("heartbeat", "active_hours"), "must be a span of the day such as 08:00-22:00") from None
     for entry in settings.egress.allow:
-        host = _HOST.match(entry)
-        if not host or not 0 < int(host["port"] or 443) < 1 << 16:
-            raise _Wrong(("egress", "allow"), f"has {entry[:80]!r}, which is not host, host:port or *.host")
+        try:
+            parse_rule(entry)
+        except UsageError as error:
+            raise _Wrong(("egress", "allow"), f"has {entry[:80]!r}: {error}") from None

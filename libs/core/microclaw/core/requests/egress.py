@@ -8,6 +8,7 @@ import msgspec
 
 from microclaw.core.approvals import Action
 from microclaw.core.audit import Entry, Fault, Head
+from microclaw.core.egress_rules import Tool
 from microclaw.core.requests.asking import Request
 
 
@@ -93,6 +94,11 @@ class EgressRule(msgspec.Struct, frozen=True, kw_only=True):
     group: str = ""
     origin: Literal["config", "cli"] = "cli"
     added_ms: int = 0
+    #: "" = all.
+    tool: Tool | Literal[""] = ""
+    #: Of an allow, as `core.egress_rules.Rule` has them.
+    websocket: bool = False
+    opaque: bool = False
 
 
 class EgressRulesAsked(Request, frozen=True, kw_only=True, tag="egress.rules"):
@@ -106,13 +112,19 @@ class EgressRules(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
 class ChangeEgressRule(Request, frozen=True, kw_only=True, tag="egress.change"):
     """To egress: allow, deny, or forget what was said of this host, at once. Twice is once. Answer: Done or Failed.
 
-    A deny is stronger than every allow, the configuration's included.
+    A deny is stronger than every allow, the configuration's included. What was said before of the same host, port,
+    group and tool is replaced.
     """
 
     #: `host`, `host:port`, `*.suffix`.
     host: str
     verdict: Literal["allow", "deny", "forget"]
     group: str = ""
+    #: "" = all.
+    tool: Tool | Literal[""] = ""
+    #: Of an allow only.
+    websocket: bool = False
+    opaque: bool = False
 
 
 class ExplainEgress(Request, frozen=True, kw_only=True, tag="egress.explain"):
@@ -120,12 +132,27 @@ class ExplainEgress(Request, frozen=True, kw_only=True, tag="egress.explain"):
 
     host: str
     group: str = ""
+    #: By this way; "" = by any.
+    tool: Tool | Literal[""] = ""
+
+
+class EgressWay(msgspec.Struct, frozen=True, kw_only=True):
+    """What the rules say of one way to a host."""
+
+    tool: Tool
+    allowed: bool
+    reason: str
+    websocket: bool = False
+    opaque: bool = False
 
 
 class EgressExplained(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="egress.explain.answer"):
+    """`allowed`: by one of the ways asked about, and its addresses may be dialled."""
+
     allowed: bool
     reason: str
     addresses: tuple[str, ...] = ()
+    ways: tuple[EgressWay, ...] = ()
 
 
 class AuditAsked(Request, frozen=True, kw_only=True, tag="audit.read"):
