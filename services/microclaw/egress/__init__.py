@@ -3,10 +3,11 @@
 - `doors.py`: one Unix socket a worker; the socket is the identity;
 - `connection.py`: HTTP/1.1 on a door, which leads to
 - `model_route.py` (`/llm/…`: model calls, the real key put in, answers scrubbed and metered),
+- `pages.py` (`/page/…`: pages for `web_fetch`),
 - `proxy.py` + `tunnel.py` (`CONNECT`: what the allow-list lets through, to addresses that `dial.py` checked) or
 - `forward.py` + `credentials.py` (`GET http://…`, `/to/host/…`: requests that egress reads, lent credentials put in);
 - `secret_store.py`, `bindings.py`, `audit_log.py`, `metering.py`, `rule_store.py`: what it keeps.
 
-Decisions are pure functions in `microclaw.core`: `egress_rules`, `client_hello`, `model_route`, `model_usage`, `scrub`,
-`sentinels`, `audit`.
+Decisions are pure functions in `microclaw.core`: `egress_rules`, `pages`, `client_hello`, `model_route`, `model_usage`,
+`scrub`, `sentinels`, `audit`.
 """

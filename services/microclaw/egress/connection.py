@@ -1,4 +1,4 @@
-"""A worker's connection: reads requests off its door and leads each to the model route, to the proxy, or onward."""
+"""A worker's connection: reads requests off its door and leads each to the model, a page, the proxy, or onward."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import h11
 
+from microclaw.core import pages
 from microclaw.core.model_route import PREFIX
 from microclaw.egress.doors import Owner
 from microclaw.egress.http_messages import BadMessage, Closed, Limits, Wire
@@ -25,12 +26,13 @@ class Connections:
     """Visits of all doors."""
 
     def __init__(
-        self, *, route: Handler, tunnel: Handler, forward: Handler, environment: Handler, limits: Limits,
+        self, *, route: Handler, tunnel: Handler, forward: Handler, page: Handler, environment: Handler, limits: Limits,
     ) -> None:
         self._route = route
         self._environment = environment
         self._tunnel = tunnel
         self._forward = forward
+        self._page = page
         self._limits = limits
         #: Connections open now, all doors together.
         self.open = 0
@@ -65,11 +67,13 @@ class Connections:
             return await self._route(owner, wire, request)
         if path == ENVIRONMENT:
             return await self._environment(owner, wire, request)
+        if path.startswith(pages.PREFIX.encode()):
+            return await self._page(owner, wire, request)
         if not request.target.startswith(b"/") or path.startswith(REVERSE.encode()):
             return await self._forward(owner, wire, request)
         await refuse(
-            wire, 404, f"this door leads to {PREFIX}/… (the model), {REVERSE}HOST/… and, as an HTTP proxy, to allowed "
-            "hosts",
+            wire, 404, f"this door leads to {PREFIX}/… (the model), {pages.PREFIX}https://HOST/… (pages), "
+            f"{REVERSE}HOST/… and, as an HTTP proxy, to allowed hosts",
         )
         return False
 

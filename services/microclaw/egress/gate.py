@@ -22,6 +22,7 @@ from microclaw.egress.http_messages import Limits
 from microclaw.egress.metering import Meter
 from microclaw.egress.model_route import ModelRoute
 from microclaw.egress.notices import Notices
+from microclaw.egress.pages import Pages
 from microclaw.egress.proxy import Proxy
 from microclaw.egress.rule_store import RuleStore
 from microclaw.egress.secret_store import SecretStore
@@ -81,9 +82,10 @@ class Gate:
         self.bindings = Bindings(self._engine)
         credentials = Credentials(self.secrets, self.bindings)
         forward = Forward(self.proxy, credentials, self.secrets, tls=self._context, limits=limits)
+        pages = Pages(self.proxy, self.secrets, tls=self._context, limits=limits)
         self.connections = Connections(
-            route=route.handle, tunnel=self.proxy.tunnel, forward=forward.handle, environment=credentials.handle,
-            limits=limits,
+            route=route.handle, tunnel=self.proxy.tunnel, forward=forward.handle, page=pages.handle,
+            environment=credentials.handle, limits=limits,
         )
         self.doors = Doors(self._engine, home.run / "egress", self.connections.visit)
 

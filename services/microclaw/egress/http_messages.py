@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 import h11
@@ -113,7 +113,7 @@ class Wire:
             if event is h11.NEED_DATA:
                 await self.read_more(ends - asyncio.get_running_loop().time())
 
-    async def body(self, bytes_max: int) -> AsyncIterator[bytes]:
+    async def body(self, bytes_max: int) -> AsyncGenerator[bytes, None]:
         """The body in the pieces in which it comes.
 
         :raises BadMessage: it is too long, stalls, or is not HTTP. :raises Closed:

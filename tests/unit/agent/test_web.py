@@ -1,4 +1,4 @@
-"""Pages through the door: an HTTP proxy on a Unix socket, which sees where the request wants to go."""
+"""Pages through the door: a Unix socket, behind which egress gets them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ PAGE = (
     "<script>bad()</script><a href='https://x.test/y'>link</a></body>"
 )
 ANSWERS = {
-    "GET http://a.test/page?q=1 HTTP/1.1": ("200 OK", "text/html", PAGE),
-    "GET http://a.test/away HTTP/1.1": ("302 Found", "text/plain", "", "http://a.test/page?q=1"),
-    "GET http://a.test/round HTTP/1.1": ("302 Found", "text/plain", "", "/round"),
-    "GET http://a.test/file HTTP/1.1": ("302 Found", "text/plain", "", "file:///etc/passwd"),
-    "GET http://a.test/gone HTTP/1.1": ("404 Not Found", "text/plain", "nothing here"),
+    "GET /page/http://a.test/page?q=1 HTTP/1.1": ("200 OK", "text/html", PAGE),
+    "GET /page/http://a.test/away HTTP/1.1": ("302 Found", "text/plain", "", "http://a.test/page?q=1"),
+    "GET /page/http://a.test/round HTTP/1.1": ("302 Found", "text/plain", "", "/round"),
+    "GET /page/http://a.test/file HTTP/1.1": ("302 Found", "text/plain", "", "file:///etc/passwd"),
+    "GET /page/http://a.test/gone HTTP/1.1": ("404 Not Found", "text/plain", "nothing here"),
 }
-DENIED = ("403 Forbidden", "text/plain", "evil.test is not on the allow-list; `microclaw egress allow evil.test`")
+WHY = "evil.test is not on the allow-list; `microclaw egress allow evil.test`"
+DENIED = (f"403 Forbidden\r\nX-Egress-Reason: {WHY}", "application/json", "{}")
 
 
 @asynccontextmanager
@@ -58,14 +59,14 @@ async def test_a_page_comes_as_text_by_its_full_address(workspace: Workspace) ->
     async with door(workspace) as seen:
         assert await fetch(workspace, "http://user:pw@a.test/page?q=1") == "T\nOne & two\n[https://x.test/y] link"
         assert await fetch(workspace, "http://a.test/away") == await fetch(workspace, "http://a.test/page?q=1")
-    assert seen[0] == "GET http://a.test/page?q=1 HTTP/1.1"
+    assert seen[0] == "GET /page/http://a.test/page?q=1 HTTP/1.1"
 
 
 @pytest.mark.parametrize(("url", "why"), [
     ("http://evil.test/", "not on the allow-list"), ("https://evil.test/", "not on the allow-list"),
     ("http://a.test/gone", "404: nothing here"), ("http://a.test/round", "redirects"),
     ("http://a.test/file", "neither http nor https"), ("http:///x", "no host"),
-    ("http://a.test:99999/", "can't be read"),
+    ("http://[a.test/", "can't be read"),
 ])
 async def test_what_can_not_be_had_says_why(workspace: Workspace, url: str, why: str) -> None:
     async with door(workspace):
@@ -73,11 +74,11 @@ async def test_what_can_not_be_had_says_why(workspace: Workspace, url: str, why:
             await fetch(workspace, url)
 
 
-async def test_https_asks_the_door_for_a_tunnel(workspace: Workspace) -> None:
+async def test_the_door_is_asked_for_the_page_and_told_nothing_but_its_address(workspace: Workspace) -> None:
     async with door(workspace) as seen:
-        with pytest.raises(ToolError):
-            await fetch(workspace, "https://a.test/page")
-    assert seen == ["CONNECT a.test:443 HTTP/1.1"]
+        with pytest.raises(ToolError, match=r"a.test can't be reached: evil.test is not on the allow-list.* \(403\)"):
+            await fetch(workspace, "https://me:pw@a.test:8443/page?q=1#there")
+    assert seen == ["GET /page/https://a.test:8443/page?q=1 HTTP/1.1"]
 
 
 async def test_without_a_door_there_is_no_way_out(workspace: Workspace) -> None:

@@ -1,4 +1,4 @@
-"""Get a page through the egress door: an HTTP proxy on a Unix socket, which alone decides what may be reached.
+"""Get a page through the egress door, a Unix socket: egress gets it, and alone decides what may be reached.
 
 Only the standard library, so that it works with every backend: `http.client` is given the socket that it talks on.
 """
@@ -9,23 +9,22 @@ import asyncio
 import http.client
 import socket
 from pathlib import Path
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from microclaw.agent.tools.errors import ToolError
 from microclaw.agent.tools.schemas import WebFetch
 from microclaw.agent.workspace import Workspace
 from microclaw.core.page_text import page_text
+from microclaw.core.pages import PAGE_BYTES_MAX, PREFIX
 from microclaw.core.text import visible
 
-#: A longer page is cut.
-PAGE_BYTES_MAX = 2_000_000
-#: Silence of the other side.
-FETCH_S_MAX = 30.0
+#: Silence of egress, which may have to look for the host, to connect, and to wait.
+FETCH_S_MAX = 60.0
 REDIRECTS_MAX = 5
 
 
 class _ThroughDoor(http.client.HTTPConnection):
-    """A connection to the proxy behind the door."""
+    """A connection to egress."""
 
     def __init__(self, door: Path) -> None:
         super().__init__("egress", timeout=FETCH_S_MAX)
@@ -33,27 +32,6 @@ class _ThroughDoor(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = _dial(self._door)
-
-
-class _ThroughTunnel(http.client.HTTPSConnection):
-    """TLS from here to the host, through the proxy's CONNECT."""
-
-    def __init__(self, door: Path, host: str, port: int) -> None:
-        super().__init__(host, port, timeout=FETCH_S_MAX)
-        self._door = door
-
-    def connect(self) -> None:
-        import ssl
-
-        raw = _dial(self._door)
-        raw.sendall(f"CONNECT {self.host}:{self.port} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n\r\n".encode())
-        answer = http.client.HTTPResponse(raw, method="CONNECT")
-        answer.begin()
-        if answer.status != http.client.OK:
-            reason = answer.read(2000).decode("utf-8", "replace").strip() if answer.length else answer.reason
-            raw.close()
-            raise ToolError(f"{self.host} can't be reached: {reason} ({answer.status})")
-        self.sock = ssl.create_default_context().wrap_socket(raw, server_hostname=self.host)
 
 
 def _dial(door: Path) -> socket.socket:
@@ -67,22 +45,20 @@ def _dial(door: Path) -> socket.socket:
     return sock
 
 
-def _get(url: SplitResult, door: Path) -> tuple[int, str, str, bytes]:
-    """Status, Location, Content-Type and body of one request. Raises ToolError, ValueError for an impossible port."""
+def _get(address: str, door: Path) -> tuple[int, str, str, bytes]:
+    """Status, Location, Content-Type and body of one request. Raises ToolError, ValueError."""
+    url = urlsplit(address)
     if not url.hostname:
         raise ToolError("the address names no host")
-    port = url.port or 443
-    path = (url.path or "/") + (f"?{url.query}" if url.query else "")
-    connection: http.client.HTTPConnection
-    if url.scheme == "https":
-        connection, target = _ThroughTunnel(door, url.hostname, port), path
-    else:
-        connection, target = _ThroughDoor(door), f"http://{url.netloc.rpartition('@')[2]}{path}"
+    plain = url._replace(netloc=url.netloc.rpartition("@")[2], fragment="")
+    connection = _ThroughDoor(door)
     try:
-        host = url.netloc.rpartition("@")[2]
-        connection.request("GET", target, headers={"Host": host, "User-Agent": "microclaw", "Accept": "text/*, */*"})
+        connection.request("GET", PREFIX + plain.geturl())
         answer = connection.getresponse()
         body = answer.read(PAGE_BYTES_MAX)
+        # Egress's word: it lets no server outside set this header.
+        if reason := answer.getheader("X-Egress-Reason"):
+            raise ToolError(f"{url.hostname} can't be reached: {reason} ({answer.status})")
         return answer.status, answer.getheader("Location", ""), answer.getheader("Content-Type", ""), body
     except (OSError, http.client.HTTPException) as error:
         raise ToolError(f"{url.hostname} can't be reached: {error}") from error
@@ -92,7 +68,7 @@ def _get(url: SplitResult, door: Path) -> tuple[int, str, str, bytes]:
 
 def _fetch(address: str, door: Path) -> str:
     for _ in range(REDIRECTS_MAX + 1):
-        status, location, kind, body = _get(urlsplit(address), door)
+        status, location, kind, body = _get(address, door)
         if status in (301, 302, 303, 307, 308) and location:
             address = urljoin(address, location)
             if urlsplit(address).scheme not in ("http", "https"):
