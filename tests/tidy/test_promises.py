@@ -45,16 +45,45 @@ def programs() -> dict[str, str]:
     }
 
 
-#: Attack cases of sandboxes, tools and approvals that a test is named after (`docs/security.md`).
-ATTACK_CASES = (*range(36, 49), *range(52, 55))
+#: Attack cases of the bus, of sandboxes, tools and approvals that a test is named after (`docs/security.md`).
+ATTACK_CASES = (*range(29, 49), *range(52, 55))
 
 
-def test_every_attack_case_of_sandboxes_and_approvals_has_a_test_of_its_number() -> None:
+def test_every_attack_case_of_the_bus_sandboxes_and_approvals_has_a_test_of_its_number() -> None:
     named = {
         int(number) for path in tracked() if path.match("test_*.py")
         for number in re.findall(r"^(?:async )?def test_ac(\d+)_", text_of(path), re.MULTILINE)
     }
     assert set(ATTACK_CASES) <= named
+
+
+#: What a sandbox keeps apart, item by item: 1 writing, 2 secrets, 3 network, 4 greed, 5 output, 6 grandchildren,
+#: 7 traps in a folder, 8 the kernel, 9 missing folders, 10 the door opened again, 11 limits that do not hold,
+#: 12 the containers of others, 13 what shows all the same.
+ISOLATION = set(range(1, 14))
+
+
+def test_every_item_of_isolation_has_a_test_of_its_number_on_every_backend() -> None:
+    named = {
+        int(number) for path in tracked() if path.match("tests/contract/sandbox/test_*.py")
+        for name, given in re.findall(r"^async def (test_\w+)\((.*?)\)", text_of(path), re.MULTILINE | re.DOTALL)
+        if {"backend", "run", "python"} & set(re.findall(r"\w+", given))
+        for number in re.findall(r"_iso(\d+)(?=_)", name)
+    }
+    assert named == ISOLATION
+
+
+#: Faults of the bus that a test is named after (`docs/bus.md`).
+FAULTS = set(range(1, 26))
+
+
+def test_every_fault_of_the_bus_has_a_test_of_its_number() -> None:
+    named = {
+        int(number) for path in tracked() if path.match("tests/contract/bus/test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)", text_of(path), re.MULTILINE)
+        for number in re.findall(r"_fault(\d+)(?=_)", name)
+    }
+    assert named == FAULTS
 
 
 #: What users of such assistants suffer, as far as it is the connectors' to spare them that.

@@ -18,6 +18,9 @@ FROM_ETC = (
     "/etc/mime.types", "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/ca-certificates", "/etc/pki/tls/certs",
     "/etc/pki/ca-trust/extracted",
 )  # fmt: skip
+#: What the kernel tells of itself and of the host's users there (the names of their keys); hidden where it exists.
+#: The others of its kind, such as `kcore`, it closes itself to whoever has no capability.
+HIDDEN_IN_PROC = ("keys", "timer_list", "latency_stats", "sched_debug")
 #: Made up.
 ETC = {
     "/etc/passwd": (
@@ -86,11 +89,20 @@ def _etc(files: Mapping[str, int]) -> list[str]:
 def _places(spec: RunSpec) -> list[str]:
     return [
         # Read-only: where our user is the host's root, /proc/sys would else be open to it.
-        "--proc", "/proc", "--remount-ro", "/proc",
+        "--proc", "/proc", *_hidden(), "--remount-ro", "/proc",
         "--dev", "/dev", "--perms", "1777", "--size", str(SHM_BYTES), "--tmpfs", _SHM, "--remount-ro", "/dev",
         "--perms", "1777", "--size", str(spec.limits.tmp_bytes), "--tmpfs", _TMP,
         "--symlink", _TMP, _VAR_TMP, "--dir", "/run", "--dir", WORKSPACE,
     ]  # fmt: skip
+
+
+def _hidden() -> list[str]:
+    options: list[str] = []
+    for path in (Path("/proc", name) for name in HIDDEN_IN_PROC):
+        if path.exists():
+            # Bound without the right to open devices, so it can't even be opened.
+            options += ["--ro-bind", "/dev/null", str(path)]
+    return options
 
 
 def _python(python: inside.HostPython) -> list[str]:

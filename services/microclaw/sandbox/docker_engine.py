@@ -122,9 +122,10 @@ class DockerEngine:
             if mount.writable:
                 hand_over(mount.source, uid, gid)
         settings = container_settings(spec, self._image, f"{uid}:{gid}", self._quirks, self._profile())
+        sources = [mount.source for mount in spec.mounts] + ([spec.door] if spec.door else [])
 
         async def start() -> DockerSandbox:
-            container, stream = await self.call(lambda: _start(client, container_name(spec), settings))
+            container, stream = await self.call(lambda: _start(client, container_name(spec), settings, sources))
             reader, writer = await asyncio.open_connection(sock=stream, limit=CHUNK_BYTES)
             return DockerSandbox(self, spec, container, reader, writer)
 
@@ -298,8 +299,16 @@ def user() -> tuple[int, int]:
     return (os.getuid(), os.getgid()) if os.getuid() else (inside.UID, inside.GID)
 
 
-def _start(client: APIClient, name: str, settings: dict[str, Any]) -> tuple[str, socket.socket]:
-    """The running container's id and the stream of its three channels."""
+def _start(
+    client: APIClient, name: str, settings: dict[str, Any], sources: Sequence[Path]
+) -> tuple[str, socket.socket]:
+    """The running container's id and the stream of its three channels.
+
+    :raises SandboxError: one of the folders it is to see is not there any more.
+    """
+    # At the last moment: Docker refuses to bind what is not there, Podman makes it, as root.
+    if gone := [str(source) for source in sources if not source.exists()]:
+        raise SandboxError(f"{', '.join(gone)} is gone since the run was looked at; start it again")
     container = str(client.create_container_from_config(settings, name)["Id"])  # type: ignore[no-untyped-call]
     try:
         # Before it starts, so that nothing it says is missed.

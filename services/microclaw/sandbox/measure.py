@@ -37,6 +37,7 @@ def main(tmp_bytes: int, pids: int, cpus: float, names: list[str]) -> dict[str, 
     caps = {status.get(name, "?") for name in ("CapEff", "CapPrm", "CapBnd")}
     variables = set(os.environ) - set(names)
     core, files = resource.getrlimit(resource.RLIMIT_CORE)[1], resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    size = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     return {
         "user": (os.getuid() != 0, f"uid {os.getuid()}"),
         "capabilities": (all(set(cap) == {"0"} for cap in caps), f"CapEff {status.get('CapEff', '?')}"),
@@ -46,7 +47,9 @@ def main(tmp_bytes: int, pids: int, cpus: float, names: list[str]) -> dict[str, 
         "read-only root": read_only(),
         "environment": (not variables, "nothing of the host" if not variables else f"also {sorted(variables)}"),
         "tmp": tmp(tmp_bytes),
-        "rlimits": (core == 0, f"core {core}, open files {files}"),
+        "rlimits": (
+            core == 0 and size != resource.RLIM_INFINITY, f"core {core}, open files {files}, largest file {size}"
+        ),
         "processes": processes(pids),
         "cpu": cpu(cpus),
         "folders": folders(),

@@ -16,6 +16,8 @@ from microclaw.sandbox.backend import Backend, Ended, EngineMissing, Limits, Mou
 
 #: Small, so that reaching them is quick.
 LIMITS = Limits(memory_bytes=96 << 20, pids=32, cpus=0.5, tmp_bytes=4 << 20, output_bytes=1 << 20, open_files=256)
+#: What the run that measures the limit of memory asks for.
+MEMORY_TRIED_BYTES = 3 * LIMITS.memory_bytes
 #: How long one measuring run may take; a machine under load is slow.
 RUN_WAIT_S = 60.0
 #: The first run is tried so often if it is killed or does not start: by a machine that is short of memory, say, which
@@ -103,13 +105,17 @@ async def _inside(backend: Backend, folder: Path) -> dict[str, tuple[bool, str]]
 
 
 async def _memory(backend: Backend) -> tuple[bool, str]:
-    greedy = "import time\nheld = []\nwhile True:\n    held.append(b'x' * (1 << 20)); time.sleep(0.001)"
+    # Where the limit does not hold it ends by itself, before this machine's memory does.
+    tried = MEMORY_TRIED_BYTES >> 20
+    greedy = f"import time\nheld = []\nfor _ in range({tried}):\n    held.append(b'x' * (1 << 20)); time.sleep(0.001)"
     loop = asyncio.get_running_loop()
     start = loop.time()
     ended, _ = await _run(backend, _spec("memory", [backend.agent_argv()[0], "-I", "-S", "-c", greedy]))
     # Where each process has the whole memory as its own limit, Python may see the refusal before it is killed.
     held = ended.out_of_memory or "MemoryError" in ended.stderr_tail
-    return held, f"stopped at {LIMITS.memory_bytes >> 20} MiB after {loop.time() - start:.1f} s (code {ended.code})"
+    if not held:
+        return False, f"{tried} MiB taken, the limit is {LIMITS.memory_bytes >> 20}"
+    return True, f"stopped at {LIMITS.memory_bytes >> 20} MiB after {loop.time() - start:.1f} s (code {ended.code})"
 
 
 async def _kill(backend: Backend) -> tuple[bool, str]:

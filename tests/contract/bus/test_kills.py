@@ -113,7 +113,7 @@ async def test_fault19_a_stopped_consumers_message_goes_to_another_after_ack_wai
 
 
 @pytest.mark.parametrize("victim", ["consumer", "broker", "both"])
-async def test_fault03_04_effects_happen_once_and_in_order_whoever_is_killed(broker, connect, tmp_path, victim) -> None:
+async def test_fault03_fault04_effects_happen_once_and_in_order_whoever_dies(broker, connect, tmp_path, victim) -> None:
     seed, file, total = random.Random(7), tmp_path / "seen", 400
     bus = await connect("alpha")
     consumer = start_consumer(broker, "worker", file, "ack")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,25 +13,29 @@ import pytest
 
 from microclaw.agent.beneath import write_beneath
 from microclaw.sandbox import reading as reading_module
-from microclaw.sandbox.backend import Limits, Mount, SpecRefused
+from microclaw.sandbox.backend import Limits, Mount, SandboxError, SpecRefused
+from microclaw.sandbox.bubblewrap import Bubblewrap
 from microclaw.sandbox.reading import FileRefused, read_file
+from microclaw.sandbox.rlimits import FILE_BYTES_MAX
+from microclaw.sandbox.spec import admit as spec_admit
 
 
-async def test_the_root_is_read_only(python):
+async def test_iso01_outside_of_the_mounts_nothing_can_be_written(python):
     """By the mount, not only by whose the files are: a hole that gives other users' rights opens nothing."""
     seen = await python("""
-import os
-for folder in ("/", "/usr", "/usr/bin", "/etc", "/opt/microclaw/lib", "/opt", "/var", "/home", "/workspace"):
-    if os.path.isdir(folder) and not os.statvfs(folder).f_flag & os.ST_RDONLY:
+import errno, os
+READ_ONLY = ("/", "/usr", "/usr/bin", "/etc", "/opt/microclaw/lib", "/opt", "/var", "/home", "/workspace")
+for folder in (*READ_ONLY, "/dev", "/proc/sys/kernel", "/sys", "/run", "/root"):
+    if not os.path.isdir(folder):
+        continue
+    if folder in READ_ONLY and not os.statvfs(folder).f_flag & os.ST_RDONLY:
         print(folder, "MOUNTED WRITABLE")
-for folder in ("/", "/usr", "/usr/bin", "/etc", "/opt/microclaw/lib", "/opt", "/dev", "/proc/sys/kernel", "/var",
-               "/workspace", "/sys", "/run", "/root", "/home"):
-    if os.path.isdir(folder):
-        try:
-            os.close(os.open(folder + "/probe", os.O_CREAT | os.O_WRONLY))
-            print(folder, "WRITTEN")
-        except OSError:
-            pass
+    try:
+        os.close(os.open(folder + "/probe", os.O_CREAT | os.O_WRONLY))
+        print(folder, "WRITTEN")
+    except OSError as error:
+        if folder in READ_ONLY and error.errno != errno.EROFS:
+            print(folder, errno.errorcode[error.errno])
 for path in ("/proc/sys/kernel/hostname", "/proc/sys/vm/overcommit_memory", "/proc/sysrq-trigger", "/etc/passwd",
              "/proc/sys/kernel/core_pattern"):
     try:
@@ -42,7 +48,52 @@ print("done")
     assert seen.lines == ["done"], seen
 
 
-async def test_ac44_tmp_has_its_size_and_no_more(python):
+async def test_iso01_what_lies_in_tmp_is_no_program(run, backend):
+    """Bubblewrap can't say so of a folder that it makes: what runs from there has the same walls as from anywhere."""
+    seen = await run(["/bin/sh", "-c", "cp /bin/true /tmp/program && chmod 755 /tmp/program && /tmp/program; echo $?"])
+    assert seen.lines == ["0" if isinstance(backend, Bubblewrap) else "126"], seen
+
+
+async def test_iso01_limits_of_one_process(python, folders):
+    """No core file, no file beyond the largest, no more open files; and none of them can be raised."""
+    (group,) = folders("group")
+    program = """
+import errno, os, resource, signal, sys
+os.chdir("/workspace/group")
+pid = os.fork()
+if pid == 0:
+    os.abort()
+_, status = os.waitpid(pid, 0)
+print(os.WTERMSIG(status) == signal.SIGABRT, os.WCOREDUMP(status), os.listdir())
+with open("large", "wb") as file:
+    try:
+        file.truncate(int(sys.argv[1]) + 1)
+        print("NO END")
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+held = []
+try:
+    while True:
+        held.append(os.dup(0))
+except OSError as error:
+    print(errno.errorcode[error.errno], len(held) + 3)
+for handle in held: os.close(handle)
+for what in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE, resource.RLIMIT_MEMLOCK):
+    soft, hard = resource.getrlimit(what)
+    try:
+        resource.setrlimit(what, (hard + 1, hard + 1))
+        print("RAISED", what)
+    except (OSError, ValueError):
+        print(soft == hard, end=" ")
+"""
+    seen = await python(
+        program, str(FILE_BYTES_MAX), mounts=[Mount(group, "/workspace/group", writable=True)],
+        limits=Limits(open_files=128),
+    )  # fmt: skip
+    assert seen.lines == ["True False []", "EFBIG", "EMFILE 128", "True True True True "], seen
+
+
+async def test_ac44_iso01_tmp_has_its_size_and_no_more(python):
     seen = await python("""
 import errno
 written = 0
@@ -74,11 +125,28 @@ async def test_writable_and_read_only_folders(run, folders):
     assert sorted(path.name for path in shared.iterdir()) == ["known"]
 
 
-async def test_ac42_a_missing_folder_is_refused_and_not_made(backend, new_spec, tmp_path):
+async def test_ac42_iso09_a_missing_folder_is_refused_and_not_made(backend, new_spec, tmp_path):
     missing = tmp_path / "missing"
     with pytest.raises(SpecRefused, match="missing"):
         await backend.start(new_spec(["true"], mounts=[Mount(missing, "/workspace/group", writable=True)]))
     assert not missing.exists()
+
+
+async def test_iso09_a_folder_that_went_since_it_was_looked_at_is_not_made(backend, new_spec, folders, monkeypatch):
+    """Nor by the engine itself, once we have looked."""
+    (gone,) = folders("gone")
+    module = sys.modules[type(backend).__module__]
+
+    def admit(spec, closed):
+        spec = spec_admit(spec, closed)
+        shutil.rmtree(gone, ignore_errors=True)
+        return spec
+
+    monkeypatch.setattr(module, "admit", admit)
+    with pytest.raises(SandboxError, match="gone"):
+        sandbox = await backend.start(new_spec(["true"], mounts=[Mount(gone, "/workspace/group")]))
+        await sandbox.kill()
+    assert not gone.exists()
 
 
 @pytest.mark.parametrize("source", [
@@ -96,7 +164,7 @@ async def test_ac42_a_link_to_a_closed_folder_is_refused(backend, new_spec, tmp_
         await backend.start(new_spec(["true"], mounts=[Mount(tmp_path / "harmless", "/workspace/group")]))
 
 
-async def test_ac39_traps_in_a_folder_are_not_followed(python, folders, tmp_path):
+async def test_ac39_iso07_traps_in_a_folder_are_not_followed(python, folders, tmp_path):
     """What a run leaves behind, read by the host."""
     (group,) = folders("group")
     (tmp_path / "secret").write_text("of the host")
@@ -108,17 +176,22 @@ os.mkdir("inner"); os.symlink("..", "inner/up"); os.symlink({str(tmp_path)!r}, "
 os.symlink("/proc/self/environ", "magic")
 os.mkfifo("pipe")
 with open("huge", "wb") as file: file.truncate(3 << 30)
-with open("good", "w") as file: file.write("fine")
-with open("inner/good", "w") as file: file.write("also fine")
 try:
-    os.mknod("device", 0o20666, os.makedev(1, 8))
+    with open("sparse", "wb") as file: file.truncate(20 << 30)
 except OSError as error:
     print(error.strerror)
+with open("good", "w") as file: file.write("fine")
+with open("inner/good", "w") as file: file.write("also fine")
+for mode in (0o20666, 0o60666):
+    try:
+        os.mknod("device", mode, os.makedev(1, 8))
+    except OSError as error:
+        print(error.strerror)
 """
     seen = await python(
         program, mounts=[Mount(group, "/workspace/group", writable=True)], limits=Limits()
     )
-    assert seen.lines == ["Operation not permitted"], seen
+    assert seen.lines == ["File too large", *["Operation not permitted"] * 2], seen
     refused = ("link", "way/secret", "inner/up/good", "magic", "pipe", "huge", "inner", "../secret", "/etc/passwd", "")
     for name in refused:
         with pytest.raises(FileRefused):
@@ -169,7 +242,7 @@ print("set")
     assert (outside / "kept").read_text() == "of the host" and len(list(outside.iterdir())) == 1
 
 
-def test_ac39_the_same_where_the_kernel_is_old(tmp_path, monkeypatch):
+def test_ac39_iso07_the_same_where_the_kernel_is_old(tmp_path, monkeypatch):
     """Without openat2 each part is opened by itself."""
     monkeypatch.setattr(reading_module.sys, "platform", "darwin")
     folder = tmp_path / "group"
@@ -185,14 +258,38 @@ def test_ac39_the_same_where_the_kernel_is_old(tmp_path, monkeypatch):
             read_file(folder, name, 10)
 
 
-async def test_nothing_setuid_works(run, folders):
+async def test_iso07_nothing_setuid_works(backend, new_spec, folders):
+    """Not even a program that the host's root would have put there."""
     (group,) = folders("group")
-    seen = await run(
-        ["/bin/sh", "-c", "cp /usr/bin/id here; chmod 4755 here; ./here -u; grep NoNewPrivs /proc/self/status"],
-        mounts=[Mount(group, "/workspace/group", writable=True)], workdir="/workspace/group",
-    )  # fmt: skip
-    assert seen.lines[0] != "0"
-    assert seen.lines[-1].split() == ["NoNewPrivs:", "1"]
+    program = """
+import os, shutil, subprocess, sys
+os.chdir("/workspace/group")
+shutil.copy(os.path.realpath(sys.executable), "program")
+print("copied"); input()
+mode = os.stat("program").st_mode
+print(bool(mode & 0o4000), os.getuid(), flush=True)
+subprocess.run(["./program", "-I", "-S", "-c", "import os; print(os.geteuid())"])
+print(bool(os.statvfs(".").f_flag & os.ST_NOSUID), bool(os.statvfs(".").f_flag & os.ST_NODEV))
+"""
+    sandbox = await backend.start(new_spec(
+        [backend.agent_argv()[0], "-I", "-S", "-u", "-c", program], limits=Limits(),
+        mounts=[Mount(group, "/workspace/group", writable=True)],
+    ))
+    try:
+        assert await asyncio.wait_for(sandbox.receive(), 30) == b"copied\n"
+        if not os.getuid():
+            # Bubblewrap's user inside is our root: there it has to be somebody else's.
+            os.chown(group / "program", 4711 if isinstance(backend, Bubblewrap) else 0, -1)
+        (group / "program").chmod(0o4755)
+        await sandbox.send(b"\n")
+        said = [(await asyncio.wait_for(sandbox.receive(), 30) or b"").decode().split() for _ in range(3)]
+    finally:
+        await sandbox.kill()
+    (setuid, mine), (became,), (nosuid, nodev) = said
+    assert (setuid, became) == ("True", mine)
+    if isinstance(backend, Bubblewrap):
+        # Engines can't be asked for it: there no new privileges and no `mknod` stand alone.
+        assert (nosuid, nodev) == ("True", "True")
 
 
 async def test_a_folder_changes_hands_with_the_backend(run, folders):

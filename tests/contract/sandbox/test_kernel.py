@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 PROGRAM = r"""
 import ctypes, errno, json, os, platform, struct, subprocess, sys
@@ -54,7 +55,7 @@ print(json.dumps(found))
 """
 
 
-async def test_refused_system_calls(python):
+async def test_iso08_refused_system_calls(python):
     seen = await python(PROGRAM)
     assert seen.ended.code == 0, seen.ended.stderr_tail
     found = json.loads(seen.text)
@@ -75,7 +76,7 @@ async def test_refused_system_calls(python):
     assert "0" not in status["Gid"].split()
 
 
-async def test_another_abi_ends_the_process(python):
+async def test_iso08_another_abi_ends_the_process(python):
     """x32 has its own numbers for the same calls: a filter by number alone would let them through."""
     seen = await python("""
 import ctypes, os, platform, signal
@@ -92,12 +93,36 @@ print("killed by", signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(st
     assert seen.lines in (["killed by SIGSYS"], ["only x86_64 has it"]), seen
 
 
-async def test_processes_of_the_host_are_not_seen(python):
-    import os
-
+async def test_iso08_processes_of_the_host_are_not_seen(python):
     seen = await python(f"""
 import os
 print(os.path.exists("/proc/{os.getpid()}") and {os.getpid()} > 50)
 print(len([pid for pid in os.listdir("/proc") if pid.isdigit()]) < 8)
 """)
     assert seen.lines == ["False", "True"], seen
+
+
+async def test_iso08_memory_and_log_of_the_kernel_are_closed(python):
+    """Its memory, its addresses and its messages; and there is no engine's socket to ask for more."""
+    seen = await python("""
+import os
+def read(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read(64)
+    except OSError:
+        return b""
+for path in ("/proc/kcore", "/dev/mem", "/dev/kmem", "/dev/kmsg", "/proc/kmsg", "/proc/1/mem", "/proc/timer_list",
+             "/sys/firmware/dmi/tables/DMI", "/sys/kernel/security/lockdown", "/proc/keys"):
+    if read(path).strip(b"\\0"):
+        print(path, "READ")
+for line in read("/proc/kallsyms").splitlines()[:1]:
+    if line.split()[0].strip(b"0"):
+        print("ADDRESSES")
+for path in ("/var/run/docker.sock", "/run/docker.sock", "/run/podman/podman.sock", "/run/containerd/containerd.sock",
+             "/run/dbus/system_bus_socket", "/run/systemd/private", os.environ.get("DOCKER_HOST", "/no/such")[7:]):
+    if os.path.exists(path):
+        print(path, "THERE")
+print("done")
+""")
+    assert seen.lines == ["done"], seen

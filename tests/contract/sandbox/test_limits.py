@@ -9,11 +9,13 @@ from pathlib import Path
 from microclaw.core.worker import LINE_BYTES_MAX
 from microclaw.sandbox.backend import Limits
 
+#: Ends by itself before it takes all that the machine has, should nothing end it.
+MEMORY_BOMB = "held = []\nfor _ in range(1 << 10): held.append(b'x' * (1 << 20))"
 #: Until something on this machine, which may be busy, has come about.
 WAIT_S = 30
 
 
-async def test_ac44_a_fork_bomb_stops_at_the_limit(python):
+async def test_ac44_iso04_a_fork_bomb_stops_at_the_limit(python):
     seen = await python("""
 import os, time, signal
 children = []
@@ -31,15 +33,15 @@ except OSError as error:
     assert 10 <= count < 24
 
 
-async def test_ac44_a_memory_bomb_is_killed_and_told(python):
+async def test_ac44_iso04_a_memory_bomb_is_killed_and_told(python):
     began = time.monotonic()
-    seen = await python("held = []\nwhile True: held.append(b'x' * (1 << 20))", limits=Limits(memory_bytes=64 << 20))
+    seen = await python(MEMORY_BOMB, limits=Limits(memory_bytes=64 << 20))
     assert seen.ended.code == 137
     assert seen.ended.out_of_memory
     assert time.monotonic() - began < WAIT_S
 
 
-async def test_ac44_memory_counts_for_all_processes_and_tmp_together(python):
+async def test_ac44_iso04_memory_counts_for_all_processes_and_tmp_together(python):
     seen = await python("""
 import os
 for _ in range(8):
@@ -54,7 +56,7 @@ os.kill(os.getpid(), 9)
     assert seen.lines == ["one was killed"] or seen.ended.out_of_memory
 
 
-async def test_ac44_processors_are_shared_out(python):
+async def test_ac44_iso04_processors_are_shared_out(python):
     seen = await python("""
 import resource, time, os
 start = time.monotonic()
@@ -69,7 +71,7 @@ print((used.ru_utime + used.ru_stime) / (time.monotonic() - start))
     assert float(seen.text) < 0.65
 
 
-async def test_ac44_ten_gigabytes_of_output_are_cut(run):
+async def test_ac44_iso05_ten_gigabytes_of_output_are_cut(run):
     began = time.monotonic()
     seen = await run(["/bin/sh", "-c", "yes 0123456789012345678901234567890123456789 | head -c 10G"],
                      limits=Limits(output_bytes=1 << 20))  # fmt: skip
@@ -92,7 +94,7 @@ async def test_ac44_a_line_without_end_is_cut(python):
     assert seen.ended.code == 137
 
 
-async def test_ac44_a_kill_works_while_nobody_reads(backend, new_spec):
+async def test_ac44_iso05_a_kill_works_while_nobody_reads(backend, new_spec):
     """An engine whose stream stands still must still obey."""
     sandbox = await backend.start(new_spec(["/bin/sh", "-c", "yes"], limits=Limits(output_bytes=1 << 30)))
     # Long enough to fill every buffer on the way, had somebody to wait for that.
@@ -104,7 +106,20 @@ async def test_ac44_a_kill_works_while_nobody_reads(backend, new_spec):
     assert (await sandbox.wait()).code == 137
 
 
-async def test_ac45_all_it_started_is_gone_after_a_kill(backend, new_spec):
+async def test_ac44_iso05_a_kill_works_while_somebody_reads(backend, new_spec, reading):
+    """Its reader comes to an end too, and not by the limit of output."""
+    sandbox = await backend.start(new_spec(["/bin/sh", "-c", "yes; yes >&2"], limits=Limits(output_bytes=1 << 30)))
+    assert await asyncio.wait_for(sandbox.receive(), WAIT_S) == b"y\n"
+    busy = asyncio.create_task(reading(sandbox))
+    await asyncio.sleep(0.2)
+    began = time.monotonic()
+    await asyncio.wait_for(sandbox.kill(), WAIT_S)
+    assert time.monotonic() - began < 10
+    seen = await asyncio.wait_for(busy, WAIT_S)
+    assert (seen.ended.code, seen.ended.output_cut) == (137, False)
+
+
+async def test_ac45_iso06_all_it_started_is_gone_after_a_kill(backend, new_spec):
     """Also what left its session and ignores every request."""
     name = f"mc{time.monotonic_ns()}"
     sandbox = await backend.start(new_spec([backend.agent_argv()[0], "-I", "-S", "-u", "-c", f"""
@@ -128,7 +143,7 @@ time.sleep(600)
     assert processes_with(name) == []
 
 
-async def test_ac45_all_it_started_is_gone_after_its_own_end(backend, new_spec, reading):
+async def test_ac45_iso06_all_it_started_is_gone_after_its_own_end(backend, new_spec, reading):
     name = f"mc{time.monotonic_ns()}"
     sandbox = await backend.start(new_spec([backend.agent_argv()[0], "-I", "-S", "-u", "-c", f"""
 import os, sys
@@ -148,7 +163,7 @@ async def test_other_runs_do_not_notice(backend, new_spec, python):
     quiet = await backend.start(new_spec(["/bin/sh", "-c", "while read line; do echo got $line; done"]))
     try:
         greedy = asyncio.create_task(
-            python("held = []\nwhile True: held.append(b'x' * (1 << 20))", limits=Limits(memory_bytes=64 << 20))
+            python(MEMORY_BOMB, limits=Limits(memory_bytes=64 << 20))
         )
         for number in range(20):
             await quiet.send(f"{number}\n".encode())

@@ -8,7 +8,7 @@ from microclaw.sandbox.docker_engine import DockerEngine
 from microclaw.sandbox.docker_spec import container_name
 
 
-async def test_ac43_the_environment_is_what_was_asked(python):
+async def test_ac43_iso02_the_environment_is_what_was_asked(python):
     asked = {"LANG": "C.UTF-8", "ONE": "1 =\n2"}
     seen = await python("import json, os; print(json.dumps(dict(os.environ)))", env=asked)
     found = json.loads(seen.text)
@@ -21,7 +21,7 @@ async def test_ac43_the_environment_is_what_was_asked(python):
     }
 
 
-async def test_ac43_a_secret_of_the_host_is_found_nowhere(python, canary, tmp_path, folders):
+async def test_ac43_iso02_a_secret_of_the_host_is_found_nowhere(python, canary, tmp_path, folders):
     """In the environment of every process, in command lines, in the tree that can be read."""
     (tmp_path / "secret").write_text(canary)
     (group,) = folders("group")
@@ -60,7 +60,7 @@ print(hits, looked > 20, len([pid for pid in os.listdir("/proc") if pid.isdigit(
     assert seen.lines == ["[] True True"], seen
 
 
-async def test_ac43_the_first_process_shows_no_path_of_the_host(run, backend, folders, tmp_path):
+async def test_ac43_iso02_the_first_process_shows_nothing_of_the_host(run, backend, folders, tmp_path):
     (group,) = folders("group")
     from microclaw.sandbox.backend import Mount
 
@@ -73,7 +73,7 @@ async def test_ac43_the_first_process_shows_no_path_of_the_host(run, backend, fo
     assert "MC_TEST" not in seen.text
 
 
-async def test_ac43_the_engine_knows_no_secret_either(backend, new_spec, canary):
+async def test_ac43_iso02_the_engine_knows_no_secret_either(backend, new_spec, canary):
     if not isinstance(backend, DockerEngine):
         # The others keep no record of a run.
         return

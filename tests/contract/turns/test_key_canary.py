@@ -82,7 +82,7 @@ def server(asked: Asked) -> Reply:
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("backend", ["anthropic", "openai"])
-async def test_ac48_the_models_key_is_nowhere_a_sandbox_a_log_or_a_database_shows_it(backend: str) -> None:
+async def test_ac48_iso02_the_models_key_is_nowhere_a_sandbox_a_log_or_a_database_shows_it(backend: str) -> None:
     pytest.importorskip(backend, reason="the agent extra is not installed")
     async with FakeLLM(server, key=KEY).serve() as model, Desk.opened(
         model=backend, more=f'name = "m"\nkey = "llm"\nbase_url = "{model.url}"\n',
