@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 import h11
 
@@ -16,8 +15,9 @@ from microclaw.egress.http_messages import BadMessage, Closed, Limits, Wire
 
 #: What the paths of requests begin with that go on to a host by TLS: `/to/host[:port]/…`.
 REVERSE = "/to/"
-#: Where the agent asks for its programs' variables.
+#: Where the agent asks for its programs' variables, and for the certificate that they are to trust.
 ENVIRONMENT = b"/environment"
+AUTHORITY = b"/authority.pem"
 
 #: How a request is handled. True: the connection was taken over (a tunnel), nothing more is read from it.
 Handler = Callable[[Owner, Wire, h11.Request], Awaitable[bool]]
@@ -26,10 +26,11 @@ class Connections:
     """Visits of all doors."""
 
     def __init__(
-        self, *, route: Handler, tunnel: Handler, forward: Handler, page: Handler, environment: Handler, limits: Limits,
+        self, *, route: Handler, tunnel: Handler, forward: Handler, page: Handler, environment: Handler,
+        authority: Handler, limits: Limits,
     ) -> None:
         self._route = route
-        self._environment = environment
+        self._said = {ENVIRONMENT: environment, AUTHORITY: authority}
         self._tunnel = tunnel
         self._forward = forward
         self._page = page
@@ -42,18 +43,10 @@ class Connections:
         wire = Wire(h11.SERVER, reader, writer, self._limits)
         self.open += 1
         try:
-            while (request := await wire.request()) is not None:
-                if await self._handle(owner, wire, request):
-                    return
-                if wire.h11.our_state is not h11.DONE or wire.h11.their_state is not h11.DONE:
-                    return
-                wire.h11.start_next_cycle()
-        except BadMessage as bad:
-            if wire.h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                with suppress(Closed):
-                    await refuse(wire, bad.status, bad.reason)
-            else:
-                writer.transport.abort()
+            try:
+                await each_request(wire, lambda request: self._handle(owner, wire, request))
+            except BadMessage as bad:
+                await refuse_bad(wire, bad.status, bad.reason)
         except Closed:
             writer.transport.abort()
         finally:
@@ -65,8 +58,8 @@ class Connections:
         path = request.target.split(b"?")[0]
         if path == PREFIX.encode() or path.startswith(PREFIX.encode() + b"/"):
             return await self._route(owner, wire, request)
-        if path == ENVIRONMENT:
-            return await self._environment(owner, wire, request)
+        if path in self._said:
+            return await self._said[path](owner, wire, request)
         if path.startswith(pages.PREFIX.encode()):
             return await self._page(owner, wire, request)
         if not request.target.startswith(b"/") or path.startswith(REVERSE.encode()):
@@ -76,6 +69,26 @@ class Connections:
             f"{REVERSE}HOST/… and, as an HTTP proxy, to allowed hosts",
         )
         return False
+
+
+async def each_request(wire: Wire, handle: Callable[[h11.Request], Awaitable[bool]]) -> None:
+    """One after the other, until the client has no more or the connection was taken over.
+
+    :raises BadMessage: :raises Closed:
+    """
+    while (request := await wire.request()) is not None:
+        if await handle(request):
+            return
+        if wire.h11.our_state is not h11.DONE or wire.h11.their_state is not h11.DONE:
+            return
+        wire.h11.start_next_cycle()
+
+
+async def refuse_bad(wire: Wire, status: int, reason: str) -> None:
+    """Answer what is no message, if no answer was begun. :raises Closed: it was, and must not seem whole."""
+    if wire.h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+        raise Closed(reason)
+    await refuse(wire, status, reason)
 
 
 async def refuse(wire: Wire, status: int, reason: str, *, body: bytes = b"", kind: str = "egress_error") -> None:
@@ -88,13 +101,14 @@ async def refuse(wire: Wire, status: int, reason: str, *, body: bytes = b"", kin
 
 async def answer(
     wire: Wire, status: int, content: bytes, headers: list[tuple[bytes, bytes]], *, phrase: bytes = b"",
+    kind: bytes = b"application/json",
 ) -> None:
     """A whole answer; the connection ends after an error within a body that is still coming. :raises Closed:"""
     if wire.h11.their_state is h11.SEND_BODY:
         headers = [*headers, (b"connection", b"close")]
     await wire.send(h11.Response(
         status_code=status, reason=phrase,
-        headers=[(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode()), *headers],
+        headers=[(b"content-type", kind), (b"content-length", str(len(content)).encode()), *headers],
     ))
     await wire.send(h11.Data(data=content))
     await wire.send(h11.EndOfMessage())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import h11
@@ -40,8 +40,10 @@ class Lent:
 class Credentials:
     """Gives out and puts in."""
 
-    def __init__(self, secrets: SecretStore, bindings: Bindings) -> None:
+    def __init__(self, secrets: SecretStore, bindings: Bindings, mark: Callable[[Owner], Headers]) -> None:
+        """`mark`: headers for whoever asks for the environment."""
         self._secrets = secrets
+        self._mark = mark
         self._bindings = bindings
 
     def environment(self, owner: Owner) -> dict[str, str]:
@@ -53,7 +55,7 @@ class Credentials:
 
     async def handle(self, owner: Owner, wire: Wire, _request: h11.Request) -> bool:
         """`GET /environment`. :raises Closed:"""
-        await answer(wire, 200, json.dumps(self.environment(owner)).encode(), [], phrase=b"OK")
+        await answer(wire, 200, json.dumps(self.environment(owner)).encode(), self._mark(owner), phrase=b"OK")
         return False
 
     def lent(self, owner: Owner, host: str, port: int, texts: Iterable[bytes]) -> Lent | str:

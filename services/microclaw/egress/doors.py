@@ -71,10 +71,14 @@ class _Open:
 class Doors:
     """All open doors. What is open is in the database first: after a crash `reopen` binds the same doors again."""
 
-    def __init__(self, engine: Engine, folder: Path, visitor: Visitor) -> None:
+    def __init__(
+        self, engine: Engine, folder: Path, visitor: Visitor, *, gone: Callable[[str], None] = lambda _worker: None,
+    ) -> None:
+        """`gone` is told of each worker whose door was closed for good."""
         self._engine = engine
         self._folder = folder
         self._visitor = visitor
+        self._gone = gone
         self._open: dict[str, _Open] = {}
         self._changing = asyncio.Lock()
 
@@ -125,6 +129,7 @@ class Doors:
             for worker in gone:
                 await self._end(self._open.pop(worker))
                 shutil.rmtree(self.folder_of(worker), ignore_errors=True)
+                self._gone(worker)
             return len(gone)
 
     async def stop(self) -> None:

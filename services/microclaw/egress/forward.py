@@ -1,4 +1,5 @@
-"""HTTP that egress itself reads: `GET http://host/…` as a proxy, and `/to/host/…`, which goes on by TLS.
+"""HTTP that egress itself reads: `GET http://host/…` as a proxy, `/to/host/…`, which goes on by TLS, and what comes in
+a tunnel that was opened (`connect.py`).
 
 Here a lent credential takes its sentinel's place. A request that holds one goes by TLS whatever it says: `http://` is
 then only the way to the door.
@@ -23,17 +24,18 @@ from microclaw.egress.connection import REVERSE, refuse
 from microclaw.egress.credentials import Credentials, Lent
 from microclaw.egress.doors import Owner
 from microclaw.egress.http_messages import BadMessage, Closed, Limits, Wire
-from microclaw.egress.proxy import Proxy
+from microclaw.egress.proxy import Passage, Proxy
 from microclaw.egress.secret_store import SecretStore
+from microclaw.egress.tunnel import TUNNEL_BYTES_MAX
 from microclaw.egress.upstream import Unreachable, connected
 
 #: Bodies, each way.
-BODY_BYTES_MAX = 256 << 20
+BODY_BYTES_MAX = TUNNEL_BYTES_MAX
 #: A body up to this size is read whole, so that sentinels in it are found; longer ones pass as they are. Small, because
 #: one worker may have as many under way as a door takes connections.
 WHOLE_BYTES_MAX = 64 << 10
 #: From a request to its answer's first byte.
-ANSWER_S_MAX = 120.0
+ANSWER_S_MAX = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +87,40 @@ class Forward:
         if not await self._proxy.admit(owner, wire):
             return False
         try:
-            await self._handle(owner, wire, request)
+            goal = _goal(request)
+            self._look(request, goal)
+            target = request.target.decode("ascii", "replace")
+            lent = self._lent(owner, goal, _head(request))
+            checked = await self._proxy.check(owner, goal.host, goal.port, target, "bash")
+            await self._carry_out(owner, wire, request, goal, checked, lent)
         except Refused as refused:
-            await self._proxy.deny(
-                owner, wire, "egress.http", refused.subject, str(refused), status=refused.status
-            )
+            await self._deny(owner, wire, refused)
         return False
 
-    async def _handle(self, owner: Owner, wire: Wire, request: h11.Request) -> None:
-        goal = _goal(request)
-        self._look(request, goal)
-        head = [request.target, *(value for _, value in request.headers)]
-        lent = self._lent(owner, goal, head)
-        target = request.target.decode("ascii", "replace")
-        checked = await self._proxy.check(owner, goal.host, goal.port, target, "bash")
+    async def inside(
+        self, owner: Owner, wire: Wire, request: h11.Request, host: str, port: int, passage: Passage,
+    ) -> bool:
+        """The same for a request in a tunnel to `host:port`, and nowhere else. `passage` is the tunnel's.
+
+        :raises Closed: :raises BadMessage:
+        """
+        try:
+            goal = _goal_inside(request, host, port)
+            self._look(request, goal)
+            target = request.target.decode("ascii", "replace")
+            lent = self._lent(owner, goal, _head(request))
+            checked = self._proxy.check_again(owner, host, port, target, passage)
+            await self._carry_out(owner, wire, request, goal, checked, lent)
+        except Refused as refused:
+            await self._deny(owner, wire, refused)
+        return False
+
+    async def _deny(self, owner: Owner, wire: Wire, refused: Refused) -> None:
+        await self._proxy.deny(owner, wire, "egress.http", refused.subject, str(refused), status=refused.status)
+
+    async def _carry_out(
+        self, owner: Owner, wire: Wire, request: h11.Request, goal: _Goal, checked: Passage | str, lent: Lent,
+    ) -> None:
         if isinstance(checked, str):
             raise Refused(goal.where, checked)
         with self._proxy.place():
@@ -109,7 +131,7 @@ class Forward:
                         goal.where, f"its body holds a credential, and goes unencrypted: send it to "
                         f"{REVERSE}{goal.host}/… at this door"
                     )
-                lent = self._lent(owner, goal, [*head, body])
+                lent = self._lent(owner, goal, [*_head(request), body])
             await self._proxy.record(owner, "egress.http", goal.where, "allow", request.method.decode())
             for name in lent.names:
                 await self._proxy.record(owner, "secret.use", f"{name} at {goal.where}", "allow", "")
@@ -142,8 +164,9 @@ class Forward:
         self, wire: Wire, request: h11.Request, goal: _Goal, addresses: tuple[str, ...], lent: Lent,
         body: bytes | None,
     ) -> None:
-        headers: Headers = [(key, value) for key, value in passed(request.headers) if key != b"accept-encoding"]
+        headers: Headers = [(key, value) for key, value in passed(request.headers, cookies=True)]
         # Uncompressed, so that a value that comes back is found.
+        headers = [(key, value) for key, value in headers if key != b"accept-encoding"]
         headers += [(b"host", goal.authority.encode()), (b"connection", b"close"), (b"accept-encoding", b"identity")]
         if body is not None:
             kind = next((value for key, value in headers if key == b"content-type"), b"").decode("ascii", "replace")
@@ -171,19 +194,29 @@ class Forward:
         self, wire: Wire, outside: Wire, request: h11.Request, body: bytes | None, goal: _Goal, lent: Lent,
     ) -> None:
         scrubber = self._secrets.scrubber
-        await outside.send(request)
-        if body is not None:
-            await outside.send(h11.Data(data=body))
-        else:
-            await self._pass_body(wire, outside)
-        await outside.send(h11.EndOfMessage())
-        head = await outside.response(ANSWER_S_MAX)
+        try:
+            await outside.send(request)
+            if body is not None:
+                await outside.send(h11.Data(data=body))
+            else:
+                await self._pass_body(wire, outside)
+            await outside.send(h11.EndOfMessage())
+        except Closed:
+            if wire.reader.at_eof():
+                raise
+            # The server wants no more of it: it may have said why.
+        try:
+            head = await outside.response(ANSWER_S_MAX)
+        except Closed as closed:
+            raise Unreachable(f"{goal.where} gave no answer: {closed}") from closed
         if lent.names and any(
             key == b"content-encoding" and value.lower() != b"identity" for key, value in head.headers
         ):
             await refuse(wire, 502, f"{goal.host} compressed its answer though it was asked not to")
             return
-        headers = [(key, scrubber.masked(_led_back(goal, key, value))) for key, value in passed(head.headers)]
+        # By a cookie a server knows whom it let in: after a lent credential it is one itself.
+        kept = passed(head.headers, cookies=not lent.names)
+        headers = [(key, scrubber.masked(_led_back(goal, key, value))) for key, value in kept]
         await wire.send(h11.Response(status_code=head.status_code, headers=headers))
         masked = StreamScrubber(scrubber)
         try:
@@ -223,9 +256,40 @@ def _goal(request: h11.Request) -> _Goal:
     except (UsageError, ValueError) as error:
         raise Refused(target[:200], str(error), 400) from None
     path = ((parts.path or "/") + (f"?{parts.query}" if parts.query else "")).encode()
-    if any(found_in(text) for text in (request.target, *(value for _, value in request.headers))):
+    if any(found_in(text) for text in _head(request)):
         return _Goal(host, 443 if port == PLAIN_PORT else port, True, path)
     return _Goal(host, port, False, path)
+
+
+def _goal_inside(request: h11.Request, host: str, port: int) -> _Goal:
+    """:raises Refused: it can't be read, or is meant for another host than the tunnel."""
+    where = f"{host}:{port}"
+    target = request.target.decode("ascii", "replace")
+    named = [value.decode("ascii", "replace") for key, value in request.headers if key == b"host"]
+    path = request.target
+    if not target.startswith("/") and (request.method, target) != (b"OPTIONS", "*"):
+        try:
+            parts = urlsplit(target)
+        except ValueError:
+            parts = urlsplit("")
+        if parts.scheme != "https" or request.method == b"CONNECT":
+            raise Refused(where, f"{target[:80]!r} is no request that a tunnel to {where} can hold", 400)
+        named.append(parts.netloc)
+        path = ((parts.path or "/") + (f"?{parts.query}" if parts.query else "")).encode()
+    for name in named:
+        try:
+            meant = parse_authority(name)
+        except UsageError:
+            meant = None
+        if meant != (host, port):
+            # A server with many names would answer for another one than was judged.
+            raise Refused(where, f"its host {name[:80]!r} is not the host {where} of the CONNECT", 421)
+    return _Goal(host, port, True, path)
+
+
+def _head(request: h11.Request) -> list[bytes]:
+    """All of it in which a credential may be."""
+    return [request.target, *(value for _, value in request.headers)]
 
 
 async def _whole_body(wire: Wire, request: h11.Request) -> bytes | None:

@@ -13,6 +13,7 @@ from microclaw.egress.approvals import ApprovalDesk
 from microclaw.egress.audit_log import AuditLog
 from microclaw.egress.bindings import Bindings
 from microclaw.egress.budgets import BudgetKeeper
+from microclaw.egress.connect import Connect
 from microclaw.egress.connection import Connections
 from microclaw.egress.credentials import Credentials
 from microclaw.egress.dial import World
@@ -26,6 +27,7 @@ from microclaw.egress.pages import Pages
 from microclaw.egress.proxy import Proxy
 from microclaw.egress.rule_store import RuleStore
 from microclaw.egress.secret_store import SecretStore
+from microclaw.egress.trust import Trust
 from microclaw.egress.tunnel import TunnelLimits
 from microclaw.store.engine import open_store
 from microclaw.store.heads import HEADS
@@ -77,17 +79,19 @@ class Gate:
         )
         self.proxy = Proxy(
             self.rules, self.secrets, self.audit, world,
-            self.approvals if settings.approvals.new_hosts else None, tunnel_limits=tunnel_limits,
+            self.approvals if settings.approvals.new_hosts else None,
         )
         self.bindings = Bindings(self._engine)
-        credentials = Credentials(self.secrets, self.bindings)
+        trust = Trust(settings.egress.read_tls, clock_ms=world.clock_ms)
+        credentials = Credentials(self.secrets, self.bindings, trust.mark)
         forward = Forward(self.proxy, credentials, self.secrets, tls=self._context, limits=limits)
         pages = Pages(self.proxy, self.secrets, tls=self._context, limits=limits)
+        connect = Connect(self.proxy, forward, self.bindings, trust, limits=limits, tunnel_limits=tunnel_limits)
         self.connections = Connections(
-            route=route.handle, tunnel=self.proxy.tunnel, forward=forward.handle, page=pages.handle,
-            environment=credentials.handle, limits=limits,
+            route=route.handle, tunnel=connect.handle, forward=forward.handle, page=pages.handle,
+            environment=credentials.handle, authority=trust.handle, limits=limits,
         )
-        self.doors = Doors(self._engine, home.run / "egress", self.connections.visit)
+        self.doors = Doors(self._engine, home.run / "egress", self.connections.visit, gone=trust.forget)
 
     async def start(self) -> int:
         """Bind the doors that were open before. Returns how many."""

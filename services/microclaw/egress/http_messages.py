@@ -1,10 +1,11 @@
-"""HTTP/1.1 messages over asyncio streams, parsed and written by h11; every wait and every size has an end."""
+"""HTTP/1.1 messages over byte streams, parsed and written by h11; every wait and every size has an end."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from typing import Protocol
 
 import h11
 
@@ -33,6 +34,32 @@ class Closed(Exception):
     """The other side is gone."""
 
 
+class Incoming(Protocol):
+    """What comes from the other side: an `asyncio.StreamReader`, or what was read out of TLS (`opened_tls.py`)."""
+
+    async def read(self, count: int, /) -> bytes:
+        """At most so many bytes, b"" at the end. :raises OSError:"""
+
+    def at_eof(self) -> bool:
+        """Whether nothing more comes."""
+
+
+class Outgoing(Protocol):
+    """What goes to it: an `asyncio.StreamWriter`, or what is written into TLS."""
+
+    def write(self, data: bytes, /) -> None:
+        """Take it. :raises OSError:"""
+
+    async def drain(self) -> None:
+        """Until more is taken. :raises OSError:"""
+
+    def can_write_eof(self) -> bool:
+        """Whether its end can be said by itself."""
+
+    def write_eof(self) -> None:
+        """Say it. :raises OSError:"""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Time and size limits of one side; tests use smaller ones."""
@@ -46,8 +73,7 @@ class Wire:
     """One side's connection: h11's state and the streams."""
 
     def __init__(
-        self, role: type[h11.CLIENT] | type[h11.SERVER], reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
-        limits: Limits,
+        self, role: type[h11.CLIENT] | type[h11.SERVER], reader: Incoming, writer: Outgoing, limits: Limits,
     ) -> None:
         self.h11 = h11.Connection(role, max_incomplete_event_size=HEAD_BYTES_MAX)
         self.reader = reader
@@ -86,6 +112,12 @@ class Wire:
         while True:
             event = self._next(400)
             if isinstance(event, h11.Request):
+                if event.http_version not in (b"1.0", b"1.1"):
+                    raise BadMessage(400, f"not HTTP/1.1 as we take it: HTTP/{event.http_version.decode()}")
+                names = {name for name, _ in event.headers}
+                if names >= {b"content-length", b"transfer-encoding"}:
+                    # Two ends of one body: another server might take the other one, and find a request in between.
+                    raise BadMessage(400, "it says both Content-Length and Transfer-Encoding")
                 return event
             if isinstance(event, h11.ConnectionClosed):
                 return None

@@ -223,4 +223,4 @@ async def _fail(wire: Wire, server: Server, status: int, reason: str) -> None:
         with suppress(Closed):
             await refuse(wire, status, reason, body=error_body(server.dialect, status, reason))
     else:
-        wire.writer.transport.abort()
+        raise Closed(reason)

@@ -1,19 +1,15 @@
-"""The forward proxy: `CONNECT host:port`, and whether a worker may go anywhere: where the allow-list names it, nowhere
-else. (`forward.py` carries what is not a tunnel.)"""
+"""Whether a worker may go anywhere: where the allow-list names it, nowhere else. (`connect.py` carries tunnels,
+`forward.py` requests.)"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-
-import h11
+from dataclasses import dataclass, replace
 
 from microclaw.core.approvals import Action
-from microclaw.core.client_hello import BadHello, refused_hello
-from microclaw.core.egress_rules import Tool, Verdict, parse_authority
-from microclaw.core.errors import UsageError
+from microclaw.core.egress_rules import Tool, Verdict
 from microclaw.core.ids import new_id
 from microclaw.core.token_bucket import Rate, TokenBucket
 from microclaw.egress.approvals import ApprovalDesk
@@ -24,8 +20,7 @@ from microclaw.egress.doors import Owner
 from microclaw.egress.http_messages import Wire
 from microclaw.egress.rule_store import RuleStore
 from microclaw.egress.secret_store import SecretStore
-from microclaw.egress.tunnel import ACCESS_DENIED, Tunnel, TunnelLimits, first_hello
-from microclaw.egress.upstream import Dial, Streams, Unreachable, dialled, hung_up
+from microclaw.egress.upstream import Dial
 
 #: New connections of one worker: so many at once, then so many a second.
 BURST_MAX = 300.0
@@ -45,14 +40,16 @@ class Passage:
     #: As the rules have them; a yes of the owner's for once grants neither.
     websocket: bool
     opaque: bool
+    #: The owner said yes for once; no rule names it.
+    for_once: bool = False
 
 
 class Proxy:
-    """Decides, records, carries."""
+    """Decides and records."""
 
     def __init__(
         self, rules: RuleStore, secrets: SecretStore, audit: AuditLog, world: World,
-        approvals: ApprovalDesk | None, *, tunnel_limits: TunnelLimits,
+        approvals: ApprovalDesk | None,
     ) -> None:
         """`approvals` None: the owner is not asked about new hosts."""
         self._approvals = approvals
@@ -60,36 +57,10 @@ class Proxy:
         self._secrets = secrets
         self._audit = audit
         self._world = world
-        self._tunnel_limits = tunnel_limits
         #: Worker → its rate, and whether it kept within at the last look.
         self._rates: dict[str, tuple[TokenBucket, bool]] = {}
         #: Tunnels and plain requests under way.
         self.under_way = 0
-
-    async def tunnel(self, owner: Owner, wire: Wire, request: h11.Request) -> bool:
-        """`CONNECT`. True: a tunnel was made, and is over. :raises Closed:"""
-        target = request.target.decode("ascii", "replace")
-        if not await self.admit(owner, wire):
-            return False
-        try:
-            host, port = parse_authority(target)
-        except UsageError as error:
-            return await self.deny(owner, wire, "egress.connect", target, str(error), status=400)
-        checked = await self.check(owner, host, port, target, "bash")
-        if isinstance(checked, str):
-            return await self.deny(owner, wire, "egress.connect", f"{host}:{port}", checked)
-        with self.place():
-            try:
-                outside = await dialled(self._world.dial, checked.addresses, port, name=host)
-            except Unreachable as error:
-                await self.record(owner, "egress.connect", f"{host}:{port}", "failed", str(error))
-                await refuse(wire, 502, str(error))
-                return False
-            try:
-                await self._carry(owner, wire, host, port, outside)
-            finally:
-                await hung_up(outside[1])
-        return True
 
     @property
     def dial(self) -> Dial:
@@ -137,7 +108,17 @@ class Proxy:
         found = await resolved(self._world, host, port)
         if not found.verdict.allowed:
             return found.verdict.reason
-        return Passage(found.addresses, verdict.websocket, verdict.opaque)
+        return Passage(found.addresses, verdict.websocket, verdict.opaque, for_once=not verdict.allowed)
+
+    def check_again(self, owner: Owner, host: str, port: int, target: str, before: Passage) -> Passage | str:
+        """The same for a request in a tunnel: its address and a yes for once hold for all of it, the rules as they are
+        now."""
+        if self._secrets.scrubber.holds(target.encode()):
+            return "the address holds a secret: nothing was sent"
+        verdict = self._rules.decide(host, port, owner.group, "bash")
+        if not verdict.allowed and not (verdict.unnamed and before.for_once):
+            return verdict.reason
+        return replace(before, websocket=verdict.websocket, opaque=verdict.opaque)
 
     async def deny(
         self, owner: Owner, wire: Wire, action: str, subject: str, reason: str, *, status: int = 403,
@@ -162,26 +143,3 @@ class Proxy:
             f"worker:{owner.worker_id}@{owner.group}",
         )
         return "" if ruling.allowed else f"{verdict.reason}; {ruling.reason}"
-
-    async def _carry(
-        self, owner: Owner, wire: Wire, host: str, port: int, outside: Streams,
-    ) -> None:
-        where = f"{host}:{port}"
-        already, _ = wire.h11.trailing_data
-        await wire.send(h11.Response(status_code=200, reason="Connection established", headers=[]))
-        try:
-            hello, seen = await first_hello(wire.reader, bytes(already), self._tunnel_limits)
-            refused = refused_hello(hello, host)
-        except BadHello as error:
-            refused, seen = str(error), b""
-        if refused:
-            await self.record(owner, "egress.connect", where, "deny", refused)
-            await wire.write(ACCESS_DENIED)
-            return
-        await self.record(owner, "egress.connect", where, "allow", outside[1].get_extra_info("peername")[0])
-        tunnel = Tunnel(self._tunnel_limits)
-        outside[1].write(seen)
-        tunnel.sent = len(seen)
-        ended = await tunnel.carry((wire.reader, wire.writer), outside)
-        if ended.startswith("cut"):
-            await self.record(owner, "egress.cut", where, "ok", f"{ended}; {tunnel.sent} out, {tunnel.received} in")

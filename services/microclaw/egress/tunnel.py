@@ -1,4 +1,4 @@
-"""`CONNECT`: the bytes of a TLS connection, from its ClientHello on, within limits of size and time."""
+"""A tunnel: the bytes of a TLS connection, from its ClientHello on, within limits of size and time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from microclaw.core.client_hello import HELLO_BYTES_MAX, BadHello, Hello, read_hello
-from microclaw.egress.http_messages import CHUNK_BYTES
+from microclaw.egress.http_messages import CHUNK_BYTES, Incoming, Outgoing
 
 #: For the ClientHello, from the 200 on.
 HELLO_S_MAX = 10.0
@@ -30,7 +30,7 @@ class TunnelLimits:
     idle_s: float = IDLE_S_MAX
 
 
-async def first_hello(reader: asyncio.StreamReader, already: bytes, limits: TunnelLimits) -> tuple[Hello, bytes]:
+async def first_hello(reader: Incoming, already: bytes, limits: TunnelLimits) -> tuple[Hello, bytes]:
     """(the ClientHello, all bytes read so far). :raises BadHello: none came in time, or none that can be read."""
     seen = already
     try:
@@ -56,8 +56,7 @@ class Tunnel:
         self.received = 0
 
     async def carry(
-        self, inside: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-        outside: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        self, inside: tuple[Incoming, Outgoing], outside: tuple[Incoming, Outgoing],
     ) -> str:
         """Until both sides are done or a limit is reached. Returns how it ended."""
         loop = asyncio.get_running_loop()
@@ -86,7 +85,7 @@ class Tunnel:
                 task.cancel()
             await asyncio.gather(up, down, return_exceptions=True)
 
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> str:
+    async def _copy(self, reader: Incoming, writer: Outgoing, *, up: bool) -> str:
         """One direction. "" = its end was passed on; else why the tunnel ends."""
         loop = asyncio.get_running_loop()
         try:

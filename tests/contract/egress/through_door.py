@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
+from microclaw.core.egress_rules import ReadTls
 from microclaw.core.home import Home
 from microclaw.core.settings import Budget, Egress, Model, Settings
 from microclaw.egress.dial import World
@@ -28,12 +29,12 @@ async def gate(
     home: Home, *, base_url: str = "", backend: Literal["local", "scripted", "anthropic", "openai"] = "openai",
     key: str = "llm", allow: Iterable[str] = (),
     world: World | None = None, limits: Limits = QUICK, tunnel_limits: TunnelLimits = QUICK_TUNNEL,
-    budget: Budget | None = None,
+    budget: Budget | None = None, read_tls: ReadTls = "none",
 ) -> AsyncIterator[Gate]:
     """The whole of egress but the bus."""
     settings = Settings(
-        model=Model(backend=backend, name="m", base_url=base_url, key=key), egress=Egress(allow=tuple(allow)),
-        budget=budget or Budget(),
+        model=Model(backend=backend, name="m", base_url=base_url, key=key),
+        egress=Egress(allow=tuple(allow), read_tls=read_tls), budget=budget or Budget(),
     )
     made = Gate(settings, home, world=world or World(), limits=limits, tunnel_limits=tunnel_limits)
     await made.start()

@@ -16,6 +16,9 @@ from microclaw.core.errors import UsageError
 Tool = Literal["web_fetch", "bash"]
 TOOLS: tuple[Tool, ...] = get_args(Tool)
 
+#: Whose TLS tunnels egress opens, to judge each request in them: all, those to hosts of a lent credential, or none.
+ReadTls = Literal["all", "lent", "none"]
+
 #: The port of a rule or a CONNECT that names none.
 DEFAULT_PORT = 443
 #: The one port on which unencrypted HTTP is carried, if a rule names it.
@@ -167,6 +170,11 @@ def decide(rules: Iterable[Rule], host: str, port: int, group: str, tool: Tool) 
         f"`microclaw egress allow {name}{option}`",
         unnamed=True,
     )
+
+
+def reads_tls(wanted: ReadTls, *, opaque: bool, lent: bool) -> bool:
+    """Whether a tunnel is opened. `opaque`: a rule says not to. `lent`: a credential is lent to the group for there."""
+    return not opaque and (wanted == "all" or (wanted == "lent" and lent))
 
 
 def refused_address(text: str) -> str:

@@ -35,11 +35,12 @@ _CALLS = {
 #: Headers that belong to one connection, not to the message, and those by which a client says who it is.
 _NOT_PASSED = frozenset((
     b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
-    b"trailer", b"transfer-encoding", b"upgrade", b"host", b"cookie", b"set-cookie", b"forwarded", b"via",
+    b"trailer", b"transfer-encoding", b"upgrade", b"host", b"forwarded", b"via",
     b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"alt-svc", b"expect",
     # Ours alone: no server outside may say why egress refused something.
-    b"x-egress-reason",
+    b"x-egress-reason", b"x-egress-authority",
 ))
+_COOKIES = frozenset((b"cookie", b"set-cookie"))
 _CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"api-key", b"openai-organization", b"openai-project"))
 
 Headers = list[tuple[bytes, bytes]]
@@ -117,13 +118,14 @@ def calls_of(server: Server) -> str:
     return ", ".join(f"{method} {PREFIX}/v1{shape.pattern.split('(')[0]}" for method, shape in _CALLS[server.dialect])
 
 
-def passed(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+def passed(headers: Iterable[tuple[bytes, bytes]], *, cookies: bool = False) -> Headers:
     """The headers (names lower-case) that go on to the other side, without those that `Connection` names."""
+    dropped = _NOT_PASSED if cookies else _NOT_PASSED | _COOKIES
     headers = list(headers)
     named = {
         name.strip().lower() for key, value in headers if key == b"connection" for name in value.split(b",")
     }
-    return [(key, value) for key, value in headers if key not in _NOT_PASSED and key not in named]
+    return [(key, value) for key, value in headers if key not in dropped and key not in named]
 
 
 def request_headers(server: Server, headers: Iterable[tuple[bytes, bytes]], key: str) -> Headers:

@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Meta
 
 from microclaw.core.channel_settings import NOT_A_URL, Channels, channels_problem, is_url
-from microclaw.core.egress_rules import parse_rule
+from microclaw.core.egress_rules import ReadTls, parse_rule
 from microclaw.core.errors import UsageError
 from microclaw.core.heartbeat import active_hours
 from microclaw.core.settings_section import Section
@@ -128,6 +128,11 @@ class Egress(Section, frozen=True, kw_only=True):
                          " with spaces: `web_fetch` or `bash` (that way only: pages, or programs), `websocket`"
                          " (programs may begin one), `opaque` (programs' TLS tunnels are never opened)."),
     ] = ()
+    read_tls: Annotated[
+        ReadTls,
+        Meta(description="Whose TLS tunnels egress opens, to judge each request in them: `all`, but for rules with"
+                         " `opaque`; `lent`, those to hosts of a credential that the group is lent; `none`."),
+    ] = "none"
 
 
 class Approvals(Section, frozen=True, kw_only=True):
