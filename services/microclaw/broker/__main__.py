@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import os
 import signal
+import sqlite3
 import sys
 import time
 from pathlib import Path
@@ -22,6 +24,7 @@ from microclaw.bus.journal import Journal
 from microclaw.bus.journal_schema import NoSpace
 from microclaw.bus.logs import configure
 from microclaw.bus.service import die_with_parent, now_ms
+from microclaw.core.disk import Unwritable, check_writable, unwritable
 from microclaw.core.errors import MicroclawError, UnhealthyError, UsageError
 from microclaw.core.home import home_from
 from microclaw.core.rights import guests, rights_of
@@ -30,6 +33,9 @@ from microclaw.core.settings import load
 DAY_MS = 24 * 3600 * 1000
 #: Objects made and not freed between two looks for cycles.
 GC_OBJECTS = 100_000
+#: Errors that are the disk's and not ours, as SQLite and the system name them.
+SQLITE_DISK = ("SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_FULL", "SQLITE_CANTOPEN")
+DISK = (errno.EROFS, errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
 def main() -> int:
@@ -47,6 +53,9 @@ def main() -> int:
     except MicroclawError as error:
         log.error(str(error))
         return error.exit_code
+    except OSError as error:
+        log.error(str(unwritable(error)))
+        return Unwritable.exit_code
     own = guests(settings.bus)
     engine = Engine(journal, monotonic=time.monotonic, wall_ms=now_ms,
                     retention_ms=settings.bus.retention_days * DAY_MS,
@@ -75,10 +84,14 @@ def main() -> int:
     log.info("ready", extra=engine.facts() | {"epoch": journal.epoch})
     try:
         server.run(before_turn=orphaned)
-    except Exception:
+    except Exception as error:
         # After a failed write or sync nobody knows what is on the disk, so nothing more is written, not even by closing
         # the journal: the next start reads what is there.
-        log.critical("the broker ends without answering: what it was doing is not acknowledged", exc_info=True)
+        why = _of_the_disk(error, journal.path)
+        log.critical(
+            "the broker ends without answering: what it was doing is not acknowledged%s", f"; {why}" if why else "",
+            exc_info=not why,
+        )
         logging.shutdown()
         os._exit(UnhealthyError.exit_code)
     journal.close()
@@ -92,6 +105,18 @@ def _open(path: Path, ballast: Ballast) -> Journal:
     except NoSpace:
         ballast.drop()
         return Journal(path)
+
+
+def _of_the_disk(error: Exception, journal: Path) -> str:
+    """What is wrong with the disk, in words; "" = something else is wrong."""
+    if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorname.startswith(SQLITE_DISK):
+        # SQLite hides what the system said to it: ask again.
+        try:
+            check_writable(journal.parent)
+        except Unwritable as trouble:
+            return str(trouble)
+        return str(unwritable(OSError(0, str(error)), str(journal)))
+    return str(unwritable(error, str(journal))) if isinstance(error, OSError) and error.errno in DISK else ""
 
 
 if __name__ == "__main__":

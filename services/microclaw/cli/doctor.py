@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from microclaw.cli.context import Context
+from microclaw.core.disk import Unwritable, check_writable
 from microclaw.core.errors import MicroclawError, UsageError
 
 PYTHON_MIN = (3, 11)
@@ -240,8 +241,14 @@ def channels(context: Context) -> Iterator[Finding]:
 
 
 def disk(context: Context) -> Iterator[Finding]:
-    """Room where the journal is."""
+    """Room where the journal is, and whether it can be used."""
     folder = next(path for path in (context.home.data, *context.home.data.parents) if path.exists())
+    try:
+        check_writable(folder)
+    except Unwritable as error:
+        what, _, remedy = str(error).partition(": ")
+        yield Finding("disk", "fail", what, remedy)
+        return
     free_mb = shutil.disk_usage(folder).free >> 20
     text = f"{free_mb / 1024:.1f} GiB free at {folder}"
     if free_mb < DISK_MB_MIN:

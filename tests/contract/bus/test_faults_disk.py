@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
 import pytest
+from tests.broker_process import BrokerProcess
 from tests.engine_alone import EngineAlone, envelope
 from tests.faults.powercut import Disk
 
@@ -88,6 +93,7 @@ FULL_DISK = """
 import os, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
+from tests.broker_process import BrokerProcess
 from tests.engine_alone import EngineAlone, envelope
 from microclaw.bus.ballast import Ballast
 from microclaw.bus.journal import Journal, NoSpace
@@ -179,6 +185,45 @@ def test_ac34_fault06_the_broker_process_dies_and_its_successor_has_all_that_was
     )
     assert ended.returncode == 5, ended
     assert "ends without answering" in ended.stdout
+
+
+def test_ac34_fault05_a_disk_that_becomes_read_only_costs_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    """The broker ends, says why in one line, does not start until it is mended, and then has everything."""
+    with short_folder() as root:
+        ended = subprocess.run(
+            ["unshare", "-m", sys.executable, "-m", "tests.faults.broker_on_a_disk_that_fails", root],
+            capture_output=True, text=True, timeout=100,
+        )
+    if ended.stdout.startswith("skip") or "unshare" in ended.stderr:
+        pytest.skip(f"no disk of our own to fail: {ended.stdout.strip() or ended.stderr.strip()}")
+    assert ended.stdout == "well\n", ended
+
+
+def test_ac34_fault05_a_read_only_folder_is_refused_at_the_start_in_one_line(tmp_path: Path) -> None:
+    script = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && exec "$2" -m microclaw.broker'
+    with short_folder() as root:
+        broker = BrokerProcess(root)
+        ended = subprocess.run(
+            ["unshare", "-rm", "sh", "-c", script, "sh", broker.home.data, sys.executable], env=broker.env,
+            capture_output=True, text=True, timeout=60,
+        )
+    if "unshare" in ended.stderr or "mount:" in ended.stderr:
+        pytest.skip(f"no read-only folder: {ended.stderr.strip()}")
+    assert ended.returncode == 5, ended
+    (line,) = (ended.stdout + ended.stderr).splitlines()
+    said = json.loads(line)
+    assert str(broker.home.data) in said["event"] and "remount,rw" in said["event"], said
+    assert "trace" not in said
+
+
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """Unix sockets lie in it."""
+    root = Path(tempfile.mkdtemp(prefix="mc-", dir="/tmp"))
+    try:
+        yield root
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def test_fault07_a_foreign_writer_is_an_error_and_not_a_wait(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from microclaw.core.disk import check_writable, unwritable
 from microclaw.core.errors import UnhealthyError
 
 #: Longest path a Unix socket may have, with room for the longest socket name below `run/`
@@ -66,12 +67,17 @@ class Home:
     def create(self) -> None:
         """Make the folders that are missing, private to the user, and check those that are there.
 
-        :raises UnhealthyError: a folder belongs to somebody else, or others may enter it.
+        :raises UnhealthyError: a folder belongs to somebody else, others may enter it, or it can't be written.
         """
         for folder in (self.config.parent, *self.private):
-            _make(folder)
+            try:
+                _make(folder)
+            except OSError as error:
+                raise unwritable(error) from error
         if troubles := self.troubles():
             raise UnhealthyError(troubles[0])
+        for folder in self.private:
+            check_writable(folder)
 
     def troubles(self) -> list[str]:
         """What is wrong with the folders that exist: one line each, with the command that mends it."""
