@@ -114,11 +114,13 @@ def _counting() -> Any:
     class Counting(Client):
         on_acked: OnAcked
 
-        def _on_deliver(self, sid: int, batch: list[list[Any]]) -> None:
+        def _on_deliver(
+            self, sid: int, offsets: list[int], _seqs: list[int], _counts: list[int], _bodies: list[bytes]
+        ) -> None:
             rid = self._rid()
-            operation = [int(Op.ACK), rid, self._streams[sid].subscription.group, [message[0] for message in batch], []]
+            operation = [int(Op.ACK), rid, self._streams[sid].subscription.group, offsets, []]
             future = self._loop.create_future()
-            future.add_done_callback(lambda _answer: self.on_acked(len(batch)))
+            future.add_done_callback(lambda _answer: self.on_acked(len(offsets)))
             self._calls[rid] = (operation, future)
             self._say(operation)
 

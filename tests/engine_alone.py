@@ -107,7 +107,7 @@ class EngineAlone:
                     case Op.REFUSED:
                         peer.refusals[operation[1]] = operation[2:]
                     case Op.DELIVER:
-                        peer.delivered += operation[2]
+                        peer.delivered += map(list, zip(*operation[2:], strict=True))
                     case Op.REPLAY:
                         peer.replayed[operation[1]] = (operation[2], operation[3])
 

@@ -62,8 +62,8 @@ def publish(engine: Engine, client: Client, session: str) -> None:
 
 def delivered(out: dict[bytes, list[list[object]]], name: str) -> list[int]:
     return [
-        message[0] for operation in out.get(name.encode(), []) if operation[0] == Op.DELIVER
-        for message in operation[2]  # type: ignore[attr-defined]
+        offset for operation in out.get(name.encode(), []) if operation[0] == Op.DELIVER
+        for offset in operation[2]  # type: ignore[attr-defined]
     ]
 
 

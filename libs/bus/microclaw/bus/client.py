@@ -128,7 +128,7 @@ class Client(Bus):
         elif op in _ANSWERS:
             self._settle(operation[1], operation[2:])
         elif op == _DELIVER:
-            self._on_deliver(operation[1], operation[2])
+            self._on_deliver(*operation[1:])
         elif op == Op.ASKED:
             task = asyncio.create_task(self._answer(*operation[1:]))
             self._answering.add(task)
@@ -161,10 +161,12 @@ class Client(Bus):
         if call is not None and not call[1].done():
             call[1].set_result(answer)
 
-    def _on_deliver(self, sid: int, batch: list[list[Any]]) -> None:
+    def _on_deliver(
+        self, sid: int, offsets: list[int], seqs: list[int], counts: list[int], bodies: list[bytes]
+    ) -> None:
         if stream := self._streams.get(sid):
             held = stream.open
-            for offset, seq, count, body in batch:
+            for offset, seq, count, body in zip(offsets, seqs, counts, bodies, strict=True):
                 if offset not in held:
                     held.add(offset)
                     stream.queue.append(Delivery(placed(body, seq), count, Token(stream, offset)))

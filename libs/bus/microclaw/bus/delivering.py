@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from microclaw.bus.group import Group, Offered, Subscriber
-from microclaw.bus.journal_schema import Row
+from microclaw.bus.group import Given, Group
+from microclaw.bus.journal_schema import NewRow, Row
 from microclaw.bus.storing import Storage
 from microclaw.bus.wire import Op
 
 #: Messages looked at for one group in one turn.
 SCAN_MAX = 2_000
-#: Bytes of one delivery frame, about.
+#: Messages of one delivery to one consumer.
+GIVE_MAX = 1_000
+#: Bytes of the deliveries of one group in one turn, about.
 BATCH_BYTES_MAX = 1 << 20
 
 #: As a plain number: an IntEnum is encoded ten times as slowly.
@@ -48,35 +49,46 @@ class Delivering:
         budget = min(SCAN_MAX, group.room)
         if budget <= 0:
             return
-        storage, names = self._storage, self._storage.kind_names()
-        kinds = {no for no, name in names.items() if group.matches(name)}
-        prefix = group.sessions
-        if prefix:
-            def wants(row: Offered) -> bool:
-                return row.kind in kinds and storage.session_name(row.session).startswith(prefix)
-        else:
-            def wants(row: Offered) -> bool:
-                return row.kind in kinds
-        group.look(storage.since(group.next, budget), wants, now, now_ms)
+        storage, prefix = self._storage, group.sessions
+        wants = (lambda row: storage.session_name(row.session).startswith(prefix)) if prefix else None
+        group.look(storage.since(group.next, budget), group.kind_nos(storage.kinds), wants, now, now_ms)
 
     def _give(self, group: Group, now: float, now_ms: int) -> None:
-        batches: dict[Subscriber, list[list[Any]]] = defaultdict(list)
-        row_at = self._storage.row
-        size = 0
-        while size < BATCH_BYTES_MAX and (given := group.give(now)):
-            offset, subscriber, count = given
-            row = row_at(offset)
-            if row is None:
-                group.term(offset, "no longer in the journal")
-                continue
-            if isinstance(row, Row) and row.damaged:
-                log.error("a message is damaged on disk", extra={"offset": offset, "group": group.name})
-                group.term(offset, "damaged on disk: its checksum does not match")
-                continue
-            if row.expires_ms is not None and row.expires_ms <= now_ms:
-                group.expire(offset)
-                continue
-            size += len(row.body)
-            batches[subscriber].append([offset, row.seq, count, row.body])
-        for subscriber, batch in batches.items():
-            self._say(subscriber.client, [DELIVER, subscriber.sid, batch])
+        bytes_left = BATCH_BYTES_MAX
+        while bytes_left > 0 and (ready := group.ready(min(GIVE_MAX, group.capacity))):
+            rows = self._storage.rows(ready, bytes_left)
+            bytes_left -= sum([len(row.body) for row in rows if row is not None])
+            for given in group.give(now, len(rows)):
+                if given.offsets != ready[:len(rows)]:
+                    of = dict(zip(ready, rows, strict=False))
+                    theirs = [of[offset] for offset in given.offsets]
+                else:
+                    theirs = rows
+                self._deliver(group, given, theirs, now_ms)
+
+    def _deliver(self, group: Group, given: Given, rows: Sequence[Row | NewRow | None], now_ms: int) -> None:
+        offsets, counts = given.offsets, given.counts
+        bad = [n for n, row in enumerate(rows) if row is None or row.expires_ms is not None or row.damaged]
+        if bad:
+            gone = {n for n in bad if not self._can_be_had(group, offsets[n], rows[n], now_ms)}
+            offsets, counts, rows = (
+                [value for n, value in enumerate(values) if n not in gone] for values in (offsets, counts, rows)
+            )
+        if offsets:
+            seqs, bodies = [row.seq for row in rows if row], [row.body for row in rows if row]
+            subscriber = given.subscriber
+            self._say(subscriber.client, [DELIVER, subscriber.sid, offsets, seqs, counts, bodies])
+
+    @staticmethod
+    def _can_be_had(group: Group, offset: int, row: Row | NewRow | None, now_ms: int) -> bool:
+        """What can't be is settled here."""
+        if row is None:
+            group.term(offset, "no longer in the journal")
+        elif row.damaged:
+            log.error("a message is damaged on disk", extra={"offset": offset, "group": group.name})
+            group.term(offset, "damaged on disk: its checksum does not match")
+        elif row.expires_ms is not None and row.expires_ms <= now_ms:
+            group.expire(offset)
+        else:
+            return True
+        return False

@@ -262,7 +262,11 @@ class Engine:
             for n in range(len(items)):
                 self._refuse(client.routing, rid + n, "no_space", str(NoSpace()), NO_SPACE_RETRY_MS)
             return
-        rows: list[NewRow] = []
+        rows = self._intake.each(client, items)
+        if rows is not None:
+            self._calls.append(Call(client, rid, rows, each=True))
+            return
+        rows = []
         for n, item in enumerate(items):
             try:
                 rows.append(self._intake.row(client, item))
@@ -351,8 +355,7 @@ class Engine:
     def _settle(self, calls: list[Call]) -> None:
         for call in calls:
             if call.answer is not None and call.group is not None:
-                for offset in call.offsets:
-                    call.group.ack(offset, self.storage.last_offset)
+                call.group.ack(call.offsets, self.storage.last_offset)
 
     def _must_settle(self) -> bool:
         """There is something to commit although nothing is published, and it has waited long enough."""

@@ -85,6 +85,8 @@ class Incoming(_Head, frozen=True, kw_only=True, gc=False):
 
 _decoder = msgspec.msgpack.Decoder(Envelope)
 _incoming_decoder = msgspec.msgpack.Decoder(Incoming)
+#: `incoming` without its checks of size, version and kind. Raises msgspec.MsgspecError, RecursionError.
+decode_incoming = _incoming_decoder.decode
 _kind_decoder = msgspec.msgpack.Decoder(_KindOnly)
 _encoder = msgspec.msgpack.Encoder()
 _good_kinds: set[str] = set()

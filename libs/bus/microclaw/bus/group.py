@@ -13,8 +13,9 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
 import msgspec
@@ -46,7 +47,7 @@ class Offered(Protocol):
 
 
 class Lease(msgspec.Struct, eq=False, gc=False):
-    """A delivery that is not settled."""
+    """Deliveries that are not settled: those given to one consumer at the same moment share one."""
 
     subscriber: Subscriber
     #: Monotonic seconds.
@@ -61,6 +62,16 @@ class Subscriber:
     sid: int
     max_in_flight: int
     in_flight: int = 0
+
+
+@dataclass(slots=True)
+class Given:
+    """What one consumer is given at once."""
+
+    subscriber: Subscriber
+    offsets: list[int] = field(default_factory=list)
+    #: Of each how often it was delivered, this time included.
+    counts: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -140,11 +151,20 @@ class Group:
         #: As it was subscribed to, to see a change.
         self.wanted = (kinds, sessions, ack_wait_s, max_deliver, backoff_ms)
         self.kinds = kinds
+        self._kind_nos: tuple[int, frozenset[int]] = (0, frozenset())
         self.sessions = sessions
         self.ack_wait_s = ack_wait_s
         self.max_deliver = max_deliver
         self.backoff_ms = backoff_ms or (0,)
         self.matches = subject_matcher(kinds)
+
+    def kind_nos(self, kinds: dict[str, int]) -> frozenset[int]:
+        """Which of these kinds (name → number; there never are fewer) it subscribes to."""
+        known, nos = self._kind_nos
+        if known != len(kinds):
+            nos = frozenset(no for name, no in kinds.items() if self.matches(name))
+            self._kind_nos = len(kinds), nos
+        return nos
 
     # --- what is known ----------------------------------------------------------------------------------------------
 
@@ -223,30 +243,33 @@ class Group:
             return
         self._queue_up(offset, session, None)
 
-    def look(self, rows: Iterable[Offered], wants: Callable[[Offered], bool], now: float, now_ms: int) -> None:
-        """The next messages of the journal; `wants` says which of them are for this group."""
+    def look(
+        self, rows: Iterable[Offered], kinds: Container[int], wants: Callable[[Offered], bool] | None, now: float,
+        now_ms: int,
+    ) -> None:
+        """The next messages of the journal; for this group are those of these `kinds` of which `wants` (if there is
+        such a thing) is true."""
         pending, head, behind, ready = self._pending, self._head, self._behind, self._ready
         unusual = self._settled_ahead or self._parked
+        offset = self.next - 1
         for row in rows:
-            offset, session = row.offset, row.session
-            due_ms = row.not_before_ms or 0
-            if unusual or due_ms > now_ms:
-                due = now + (due_ms - now_ms) / 1000 if due_ms > now_ms else None
-                self.offer(offset, session, wants(row), due=due, due_ms=due_ms)
+            offset, session, due_ms = row.offset, row.session, row.not_before_ms
+            matches = row.kind in kinds and (wants is None or wants(row))
+            if unusual or due_ms is not None:
+                due = now + (due_ms - now_ms) / 1000 if due_ms is not None and due_ms > now_ms else None
+                self.offer(offset, session, matches, due=due, due_ms=due_ms or 0)
                 unusual = self._settled_ahead or self._parked
-                continue
             # As `offer`, for what nearly all messages are.
-            self.next = offset + 1
-            if not wants(row):
-                continue
-            pending[offset] = session
-            if session not in head:
-                head[session] = offset
-                ready.append(offset)
-            elif session in behind:
-                behind[session].append(offset)
-            else:
-                behind[session] = deque((offset,))
+            elif matches:
+                pending[offset] = session
+                if session not in head:
+                    head[session] = offset
+                    ready.append(offset)
+                elif session in behind:
+                    behind[session].append(offset)
+                else:
+                    behind[session] = deque((offset,))
+        self.next = offset + 1
 
     def _queue_up(self, offset: int, session: int, due: float | None) -> None:
         if session in self._head:
@@ -260,30 +283,52 @@ class Group:
 
     # --- going out --------------------------------------------------------------------------------------------------
 
-    def give(self, now: float) -> tuple[int, Subscriber, int] | None:
-        """(offset, subscriber, count) of the next delivery, None when nobody can take one or nothing is ready."""
-        while self._ready:
-            subscriber = self._next_with_room()
-            if subscriber is None:
-                return None
+    @property
+    def capacity(self) -> int:
+        """How many more its consumers take."""
+        return sum([max(0, one.max_in_flight - one.in_flight) for one in self.subscribers])
+
+    def ready(self, limit: int) -> list[int]:
+        """What `give` would give next, about: what was settled meanwhile is still among it."""
+        return list(islice(self._ready, limit))
+
+    def give(self, now: float, limit: int) -> list[Given]:
+        """Up to `limit` of what is ready, in its order, to consumers who can take it; they take turns."""
+        deadline = now + self.ack_wait_s
+        given: dict[Subscriber, tuple[Given, Lease]] = {}
+        left = min(limit, len(self._ready))
+        while left and (subscriber := self._next_with_room()):
+            one = given.get(subscriber)
+            if one is None:
+                one = given[subscriber] = Given(subscriber), Lease(subscriber, deadline)
+            room = subscriber.max_in_flight - subscriber.in_flight if len(self.subscribers) == 1 else 1
+            looked = min(left, room)
+            left -= looked
+            self._lend(looked, *one)
+        if given and deadline < self._lease_due:
+            self._lease_due = deadline
+        return [one for one, _ in given.values() if one.offsets]
+
+    def _lend(self, number: int, given: Given, lease: Lease) -> None:
+        """The next so many that are ready, to one consumer."""
+        leases, pending, parked, attempts = self.leases, self._pending, self._parked, self._attempts
+        offsets, before = given.offsets, len(given.offsets)
+        for _ in range(number):
             offset = self._ready.popleft()
-            if offset in self.leases or (offset not in self._pending and offset not in self._parked):
+            if offset in leases or (offset not in pending and offset not in parked):
                 continue
             # Of most messages there is nothing to remember before they are settled.
             count = 1
-            if attempt := self._attempts.get(offset):
+            if attempts and (attempt := attempts.get(offset)):
                 if attempt.count >= self.max_deliver:
                     self._bury(offset, f"delivered {attempt.count} times without success")
                     continue
                 count = attempt.count = attempt.count + 1
                 self.redelivered += count > 1
-            subscriber.in_flight += 1
-            deadline = now + self.ack_wait_s
-            self.leases[offset] = Lease(subscriber, deadline)
-            if deadline < self._lease_due:
-                self._lease_due = deadline
-            return offset, subscriber, count
-        return None
+            leases[offset] = lease
+            offsets.append(offset)
+            given.counts.append(count)
+        lease.subscriber.in_flight += len(offsets) - before
 
     def _next_with_room(self) -> Subscriber | None:
         """They take turns."""
@@ -318,12 +363,32 @@ class Group:
 
     # --- settling ---------------------------------------------------------------------------------------------------
 
-    def ack(self, offset: int, last_offset: int = 0) -> None:
-        """Done, whoever says it, also late: by its lease or after it, or to the successor of the broker that gave it,
-        which may not have looked at it yet. `last_offset`: there are no messages after this one."""
-        lease = self.leases.pop(offset, None)
-        if lease is not None:
-            lease.subscriber.in_flight -= 1
+    def ack(self, offsets: Iterable[int], last_offset: int = 0) -> None:
+        """These are done, whoever says it, also late: by a lease or after it, or to the successor of the broker that
+        gave them, which may not have looked at them yet. `last_offset`: there are no messages after this one."""
+        leases, pending, head, behind = self.leases, self._pending, self._head, self._behind
+        settled, ready = self.changes.settled, self._ready
+        unusual = bool(self._attempts or self._later)
+        for offset in offsets:
+            if lease := leases.pop(offset, None):
+                lease.subscriber.in_flight -= 1
+            session = pending.get(offset)
+            if session is None or unusual or head.get(session) != offset:
+                self._ack_any(offset, last_offset)
+                continue
+            # As `_settle`, for what nearly all messages are.
+            del pending[offset]
+            settled.append(offset)
+            waiting = behind.get(session)
+            if waiting:
+                head[session] = following = waiting.popleft()
+                ready.append(following)
+            else:
+                del head[session]
+            if waiting is not None and not waiting:
+                del behind[session]
+
+    def _ack_any(self, offset: int, last_offset: int) -> None:
         if offset in self._pending or offset in self._parked:
             self._settle(offset)
             self.changes.settled.append(offset)
@@ -334,7 +399,7 @@ class Group:
     def progress(self, offset: int, now: float) -> None:
         """Its consumer is still at it."""
         if lease := self.leases.get(offset):
-            lease.deadline = now + self.ack_wait_s
+            self.leases[offset] = Lease(lease.subscriber, now + self.ack_wait_s)
 
     def nack(self, offset: int, delay_ms: int | None, error: str, now: float, now_ms: int) -> None:
         """Later."""

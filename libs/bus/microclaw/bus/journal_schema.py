@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -108,6 +108,8 @@ class NewRow(msgspec.Struct, gc=False):
     expected_seq: int | None = None
     #: Blobs that it refers to.
     blobs: tuple[str, ...] = ()
+    #: As `Row.damaged`: it has not been on a disk yet.
+    damaged: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, slots=True)

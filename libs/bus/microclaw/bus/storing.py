@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from microclaw.bus.calls import Call, Refusal
 from microclaw.bus.envelope import decode
@@ -24,12 +26,14 @@ log = logging.getLogger("microclaw.broker")
 class Session:
     """Where a session is."""
 
-    __slots__ = ("last", "no")
+    __slots__ = ("last", "newest", "no")
 
-    def __init__(self, no: int, last: int) -> None:
+    def __init__(self, no: int, last: int, newest: list[int]) -> None:
         self.no = no
         #: The last seq given.
         self.last = last
+        #: The offsets of its newest messages, which the index over places does not have yet.
+        self.newest = newest
 
 
 class Storage:
@@ -42,13 +46,14 @@ class Storage:
         self._session_names: dict[int, str] = {}
         self._tail = Tail()
         self._sessions: dict[str, Session] = {}
-        #: Number of a session → the offsets of its newest messages, which the index over places does not have yet.
+        #: Number of a session → its `Session.newest`.
         self._unfolded: dict[int, list[int]] = defaultdict(list)
         self.reload()
 
     def reload(self) -> None:
         """Know only what is on disk: after a transaction that was undone."""
-        self._kinds = self._journal.kinds()
+        #: Name → number.
+        self.kinds = self._journal.kinds()
         self._sessions.clear()
         self._tail.clear()
         #: The newest offset given.
@@ -60,18 +65,24 @@ class Storage:
 
     # --- what is known ----------------------------------------------------------------------------------------------
 
-    def kind_names(self) -> dict[int, str]:
-        """The kinds by number."""
-        return {no: name for name, no in self._kinds.items()}
-
     def session(self, name: str) -> tuple[int, int]:
         """(number, last seq) of a session, (0, 0) = there is none."""
         known = self._sessions.get(name) or self._on_disk(name)
         return (known.no, known.last) if known is not None else (0, 0)
 
-    def row(self, offset: int) -> Row | NewRow | None:
-        """One message, None = not kept."""
-        return self._tail.get(offset) or self._journal.row(offset)
+    def rows(self, offsets: list[int], bytes_max: int) -> Sequence[Row | NewRow | None]:
+        """These messages (None = not kept any more), up to the one with which they are `bytes_max` or more."""
+        recent = self._tail.all(offsets)
+        if recent is not None:
+            return recent[:bisect_left(list(accumulate([len(row.body) for row in recent])), bytes_max) + 1]
+        found: list[Row | NewRow | None] = []
+        for offset in offsets:
+            row = self._tail.get(offset) or self._journal.row(offset)
+            found.append(row)
+            bytes_max -= len(row.body) if row is not None else 0
+            if bytes_max <= 0:
+                break
+        return found
 
     def session_name(self, number: int) -> str:
         """The name of a session."""
@@ -126,31 +137,36 @@ class Storage:
         if found is None:
             return None
         no, folded = found
-        return Session(no, folded + len(self._unfolded.get(no, ())))
+        newest = self._unfolded[no]
+        return Session(no, folded + len(newest), newest)
 
     def _session(self, name: str) -> Session:
         """Where a session is, made on first use. Inside a transaction."""
         known = self._sessions.get(name)
         if known is None:
-            known = self._on_disk(name) or Session(self._journal.add_session(name), 0)
+            known = self._on_disk(name)
+            if known is None:
+                no = self._journal.add_session(name)
+                known = Session(no, 0, self._unfolded[no])
             self._sessions[name] = known
             self._session_names[known.no] = name
         return known
 
     def _kind(self, name: str) -> int:
-        no = self._kinds.get(name)
+        no = self.kinds.get(name)
         if no is None:
-            no = self._kinds[name] = self._journal.add_kind(name)
+            no = self.kinds[name] = self._journal.add_kind(name)
         return no
 
     def _place(self, rows: list[NewRow]) -> None:
         """Give these their offsets and seqs."""
         offset = self.last_offset
-        sessions, kinds = self._sessions, self._kinds
+        sessions, kinds = self._sessions, self.kinds
         for row in rows:
             session = sessions.get(row.session_name) or self._session(row.session_name)
             offset += 1
             session.last = row.seq = session.last + 1
+            session.newest.append(offset)
             row.offset = offset
             row.session = session.no
             row.kind = kinds.get(row.kind_name) or self._kind(row.kind_name)
@@ -158,14 +174,13 @@ class Storage:
     def _unplace(self, rows: list[NewRow]) -> None:
         """They are not stored after all."""
         for row in rows:
-            self._sessions[row.session_name].last -= 1
+            session = self._sessions[row.session_name]
+            session.last -= 1
+            session.newest.pop()
 
     def _placed_are(self, rows: list[NewRow]) -> None:
         """They are stored: keep them in mind."""
         if rows:
-            unfolded = self._unfolded
-            for row in rows:
-                unfolded[row.session].append(row.offset)
             self.last_offset = rows[-1].offset
             self.published += len(rows)
             self._tail.extend(rows)
@@ -264,10 +279,12 @@ class Storage:
     def folded(self, placed: int) -> None:
         """The index over places reaches this offset, on disk."""
         self._placed = placed
-        self._unfolded.clear()
-        if len(self._sessions) > SESSIONS_MAX:
+        for newest in self._unfolded.values():
+            newest.clear()
+        if len(self._unfolded) > SESSIONS_MAX:
             self._sessions.clear()
             self._session_names.clear()
+            self._unfolded.clear()
 
 
 def same_message(one: bytes, other: bytes) -> bool:

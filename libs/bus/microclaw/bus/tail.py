@@ -45,6 +45,13 @@ class Tail:
         place = offset - self._first
         return self._rows[place] if 0 <= place < len(self._rows) else None
 
+    def all(self, offsets: list[int]) -> list[NewRow] | None:
+        """All of these, None = one of them is older."""
+        first, rows = self._first, self._rows
+        if not rows or min(offsets) < first:
+            return None
+        return [rows[offset - first] for offset in offsets]
+
     def after(self, offset: int, limit: int) -> list[NewRow]:
         """From this offset on; none when it is older than the oldest."""
         place = offset - self._first

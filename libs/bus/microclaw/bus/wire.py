@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 #: Version of this protocol; HELLO carries it.
-PROTOCOL = 2
+PROTOCOL = 3
 #: Largest frame, bytes; libzmq drops a peer that sends a larger one.
 FRAME_BYTES_MAX = 16 << 20
 #: A client says something at least so often.
@@ -45,7 +45,7 @@ class Op(IntEnum):
     REFUSED = 9
     #: [REPLAY, rid, session, after_seq, limit, wait_ms] → [REPLAY, rid, [[seq, body], …], last_seq]
     REPLAY = 10
-    #: broker → client: [DELIVER, sid, [[offset, seq, count, body], …]]
+    #: broker → client: [DELIVER, sid, [offset, …], [seq, …], [count, …], [body, …]]
     DELIVER = 11
     #: [REQUEST, rid, service, timeout_ms, body] → [REQUEST, rid, body]; to the service: [ASKED, bid, asker, body]
     REQUEST = 12
