@@ -5,10 +5,13 @@
 The work: P publishers with W messages in flight each say 200 bytes at a time and wait for the acknowledgement; another
 process is given each message and acknowledges it. Short runs of all engines take turns (A B C A B C), medians count,
 so the machine's other work hits all alike. Absolute figures say more about the disk than about the engines: compare
-within one run. Redis and PostgreSQL get a window as one pipeline (their clients have no cheaper way), ours and
-NATS as publishes awaited side by side; `ours-windows` is our bus used like those two, a window in one call. All clients
-run on uvloop where it is installed, and take and acknowledge deliveries in batches where they can.
-Peers that are not installed are named with the command that installs them.
+within one run. So do the ratios to an engine that syncs each message by itself: it is as fast as the disk syncs a
+growing file (a bound that is measured, too), ours is as fast as the processor. `--directory` chooses the disk.
+
+Redis and PostgreSQL get a window as one pipeline (their clients have no cheaper way), ours and NATS as publishes
+awaited side by side; `ours-windows` is our bus used like those two, a window in one call. All clients run on uvloop
+where it is installed, and take and acknowledge deliveries in batches where they can. Peers that are not installed are
+named with the command that installs them.
 """
 
 from __future__ import annotations
@@ -58,6 +61,8 @@ GOALS = {
 #: Rows in a transaction where the journal is measured alone.
 BATCHES = (64, 512)
 
+_GROWING = "fsync of a growing file p50, us"
+
 Results = dict[tuple[int, int], dict[str, list[Measured]]]
 
 
@@ -101,6 +106,7 @@ def measure(
                     bounds["fdatasync p50, us"].append(bus_bounds.fdatasync_p50_us(directory, size.run_s / 4))
         for batch in BATCHES:
             bounds[_alone(batch)].append(bus_bounds.store_only_rate(directory, size.run_s / 2, batch))
+        bounds[_GROWING].append(bus_bounds.append_p50_us(directory, size.run_s / 4))
         bounds["ZeroMQ echo p50, us"].append(bus_bounds.zmq_echo_p50_us(directory, size.run_s / 4))
         note(f"round {number + 1} of {size.rounds}")
     return results
@@ -162,6 +168,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a look in 40 s; without the ten million rows")
     parser.add_argument("--json", action="store_true", help="one object on the last line")
     parser.add_argument("--only", default="", help="these engines only, by name, comma between")
+    parser.add_argument("--directory", default="/tmp", metavar="DIR",
+                        help="where all engines keep their files: the disk that is measured; a short path")
     parser.add_argument("--rows", type=int, default=None, help="rows of the full journal; 0 leaves it out")
     return parser.parse_args(arguments)
 
@@ -184,10 +192,10 @@ def main(arguments: list[str]) -> int:
             missing[peer.name] = why
             note(f"{peer.name}: {why}")
     bounds: dict[str, list[float]] = {
-        name: [] for name in ("fdatasync p50, us", *map(_alone, BATCHES), "ZeroMQ echo p50, us")
+        name: [] for name in ("fdatasync p50, us", _GROWING, *map(_alone, BATCHES), "ZeroMQ echo p50, us")
     }
     # Short and below /tmp: a Unix socket's path may have about 100 characters.
-    with tempfile.TemporaryDirectory(prefix="mcb-", dir="/tmp") as temporary:
+    with tempfile.TemporaryDirectory(prefix="mcb-", dir=options.directory) as temporary:
         directory = Path(temporary)
         with running(peers, directory) as live:
             results = measure(live, bounds, directory, size)

@@ -17,7 +17,8 @@ from microclaw.bus.curve import KeyRing
 from microclaw.bus.engine import BROKER, Engine
 from microclaw.bus.envelope import decode
 from microclaw.bus.errors import BusError
-from microclaw.bus.group import Group, subject_matcher
+from microclaw.bus.group import Group
+from microclaw.bus.subjects import subject_matcher
 from microclaw.core.requests import Done, Failed, ServiceStatus, StatusAsked
 
 #: Rows looked at for one tail question, and their bytes.

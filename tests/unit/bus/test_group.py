@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microclaw.bus.group import Group, Subscriber, subject_matcher
+from microclaw.bus.group import Group
 from microclaw.bus.journal_schema import Parked
+from microclaw.bus.leases import Subscriber
+from microclaw.bus.subjects import subject_matcher
 
 
 @dataclass

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from microclaw.bus.group import Group, Subscriber
+from microclaw.bus.group import Group
 from microclaw.bus.journal_schema import NewRow
+from microclaw.bus.leases import Subscriber
 from microclaw.core.rights import Rights
 
 

@@ -1,13 +1,18 @@
-"""Letting groups look at what is new, and giving their consumers what is ready."""
+"""Letting groups look at what is new, and giving their consumers what is ready.
+
+Most groups are given the same as the one before them: what is made of the messages for one is kept for the next.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from microclaw.bus.group import Given, Group
+from microclaw.bus.group import Group
 from microclaw.bus.journal_schema import NewRow, Row
+from microclaw.bus.leases import Given, Offered, Subscriber
 from microclaw.bus.storing import Storage
 from microclaw.bus.wire import Op
 
@@ -27,12 +32,36 @@ Say = Callable[[bytes, list[Any]], None]
 log = logging.getLogger("microclaw.broker")
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Messages that were ready in one group, and their columns on the wire."""
+
+    ready: list[int]
+    rows: Sequence[Row | NewRow | None]
+    offsets: list[int] = field(init=False)
+    seqs: list[int] = field(init=False)
+    bodies: list[bytes] = field(init=False)
+    size: int = field(init=False)
+    #: None of them is gone, damaged, or may be too late.
+    plain: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.offsets = self.ready[:len(self.rows)]
+        there = [row for row in self.rows if row is not None]
+        self.seqs, self.bodies = [row.seq for row in there], [row.body for row in there]
+        self.size = sum(map(len, self.bodies))
+        special = [row for row in there if row.expires_ms is not None or row.damaged]
+        self.plain = len(there) == len(self.rows) and not special
+
+
 class Delivering:
     """From the journal, or what of it is in memory, to the consumers."""
 
     def __init__(self, storage: Storage, say: Say) -> None:
         self._storage = storage
         self._say = say
+        #: Of this turn: what the group before was given.
+        self._before: _Batch | None = None
 
     def turn(self, groups: Iterable[Group], now: float, now_ms: int) -> None:
         """Give everybody what there is for them."""
@@ -43,6 +72,7 @@ class Delivering:
                 self._scan(group, now, now_ms)
             if group.can_give:
                 self._give(group, now, now_ms)
+        self._before = None
 
     def _scan(self, group: Group, now: float, now_ms: int) -> None:
         """Let the group look at what is new."""
@@ -50,38 +80,44 @@ class Delivering:
         if budget <= 0:
             return
         storage, prefix = self._storage, group.sessions
-        wants = (lambda row: storage.session_name(row.session).startswith(prefix)) if prefix else None
-        group.look(storage.since(group.next, budget), group.kind_nos(storage.kinds), wants, now, now_ms)
+
+        def wants(row: Offered) -> bool:
+            return storage.session_name(row.session).startswith(prefix)
+
+        group.look(
+            storage.since(group.next, budget), group.kind_nos(storage.kinds), wants if prefix else None, now, now_ms
+        )
 
     def _give(self, group: Group, now: float, now_ms: int) -> None:
         bytes_left = BATCH_BYTES_MAX
         while bytes_left > 0 and (ready := group.ready(min(GIVE_MAX, group.capacity))):
-            rows = self._storage.rows(ready, bytes_left)
-            bytes_left -= sum([len(row.body) for row in rows if row is not None])
-            for given in group.give(now, len(rows)):
-                if given.offsets != ready[:len(rows)]:
-                    of = dict(zip(ready, rows, strict=False))
-                    theirs = [of[offset] for offset in given.offsets]
+            batch = self._before
+            if batch is None or batch.ready != ready or batch.size > bytes_left:
+                batch = self._before = _Batch(ready, self._storage.rows(ready, bytes_left))
+            bytes_left -= batch.size
+            for given in group.give(now, len(batch.offsets)):
+                if batch.plain and given.offsets == batch.offsets:
+                    self._deliver(given.subscriber, batch.offsets, batch.seqs, given.counts, batch.bodies)
                 else:
-                    theirs = rows
-                self._deliver(group, given, theirs, now_ms)
+                    self._deliver_some(group, given, batch, now_ms)
 
-    def _deliver(self, group: Group, given: Given, rows: Sequence[Row | NewRow | None], now_ms: int) -> None:
-        offsets, counts = given.offsets, given.counts
-        bad = [n for n, row in enumerate(rows) if row is None or row.expires_ms is not None or row.damaged]
-        if bad:
-            gone = {n for n in bad if not self._can_be_had(group, offsets[n], rows[n], now_ms)}
-            offsets, counts, rows = (
-                [value for n, value in enumerate(values) if n not in gone] for values in (offsets, counts, rows)
-            )
-        if offsets:
-            seqs, bodies = [row.seq for row in rows if row], [row.body for row in rows if row]
-            subscriber = given.subscriber
-            self._say(subscriber.client, [DELIVER, subscriber.sid, offsets, seqs, counts, bodies])
+    def _deliver_some(self, group: Group, given: Given, batch: _Batch, now_ms: int) -> None:
+        rows = dict(zip(batch.offsets, batch.rows, strict=True))
+        good = [
+            (offset, row.seq, count, row.body) for offset, count in zip(given.offsets, given.counts, strict=True)
+            if (row := self._whole(group, offset, rows[offset], now_ms))
+        ]
+        if good:
+            self._deliver(given.subscriber, *map(list, zip(*good, strict=True)))
+
+    def _deliver(
+        self, subscriber: Subscriber, offsets: list[int], seqs: list[int], counts: list[int], bodies: list[bytes]
+    ) -> None:
+        self._say(subscriber.client, [DELIVER, subscriber.sid, offsets, seqs, counts, bodies])
 
     @staticmethod
-    def _can_be_had(group: Group, offset: int, row: Row | NewRow | None, now_ms: int) -> bool:
-        """What can't be is settled here."""
+    def _whole(group: Group, offset: int, row: Row | NewRow | None, now_ms: int) -> Row | NewRow | None:
+        """The message if it can be given; else it is settled here."""
         if row is None:
             group.term(offset, "no longer in the journal")
         elif row.damaged:
@@ -90,5 +126,5 @@ class Delivering:
         elif row.expires_ms is not None and row.expires_ms <= now_ms:
             group.expire(offset)
         else:
-            return True
-        return False
+            return row
+        return None

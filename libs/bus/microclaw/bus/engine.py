@@ -19,15 +19,17 @@ from microclaw.bus.blobs import BlobStore
 from microclaw.bus.calls import Call, Client, Refusal
 from microclaw.bus.delivering import Delivering
 from microclaw.bus.envelope import VERSION, Envelope, encode
-from microclaw.bus.group import Group, Subscriber, subject_matcher
+from microclaw.bus.group import Group
 from microclaw.bus.intake import Intake, is_count
 from microclaw.bus.journal import Journal
-from microclaw.bus.journal_schema import NewRow, NoSpace
+from microclaw.bus.journal_schema import NoSpace
+from microclaw.bus.leases import Subscriber
 from microclaw.bus.replays import Replays
 from microclaw.bus.requests import Requests
 from microclaw.bus.room import NO_SPACE_RETRY_MS, Room
 from microclaw.bus.statistics import Statistics
 from microclaw.bus.storing import Storage
+from microclaw.bus.subjects import subject_matcher
 from microclaw.bus.upkeep import Upkeep, save
 from microclaw.bus.wire import PROTOCOL, Op
 from microclaw.core.ids import new_id

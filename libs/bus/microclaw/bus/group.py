@@ -14,13 +14,11 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol
-
-import msgspec
 
 from microclaw.bus.journal_schema import Parked
+from microclaw.bus.leases import Attempt, Changes, Given, Lease, Offered, Subscriber
+from microclaw.bus.subjects import subject_matcher
 
 #: Offsets a group holds in memory and that are not delivered yet, at most.
 LOADED_MAX = 10_000
@@ -28,85 +26,6 @@ LOADED_MAX = 10_000
 LAG_MAX = 50_000
 #: Longest pause that a nack may ask for, ms: a day.
 PAUSE_MS_MAX = 24 * 3600 * 1000
-
-
-class Offered(Protocol):
-    """What a group looks at of a message."""
-
-    @property
-    def offset(self) -> int: ...
-
-    @property
-    def session(self) -> int: ...
-
-    @property
-    def kind(self) -> int: ...
-
-    @property
-    def not_before_ms(self) -> int | None: ...
-
-
-class Lease(msgspec.Struct, eq=False, gc=False):
-    """Deliveries that are not settled: those given to one consumer at the same moment share one."""
-
-    subscriber: Subscriber
-    #: Monotonic seconds.
-    deadline: float
-
-
-@dataclass(slots=True, eq=False)
-class Subscriber:
-    """One consumer."""
-
-    client: bytes
-    sid: int
-    max_in_flight: int
-    in_flight: int = 0
-
-
-@dataclass(slots=True)
-class Given:
-    """What one consumer is given at once."""
-
-    subscriber: Subscriber
-    offsets: list[int] = field(default_factory=list)
-    #: Of each how often it was delivered, this time included.
-    counts: list[int] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Attempt:
-    """What is known of earlier deliveries."""
-
-    count: int = 0
-    first_error: str = ""
-    last_error: str = ""
-
-
-@dataclass(slots=True)
-class Changes:
-    """What of a group must be written in this transaction."""
-
-    settled: list[int] = field(default_factory=list)
-    parked: dict[int, Parked] = field(default_factory=dict)
-    unparked: list[int] = field(default_factory=list)
-    buried: list[tuple[Parked, str]] = field(default_factory=list)
-
-
-def subject_matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
-    """Whether a kind fits one of these: `*` is one segment, a final `>` one or more."""
-    split = [pattern.split(".") for pattern in patterns]
-
-    def fits(kind: str, pattern: list[str]) -> bool:
-        segments = kind.split(".")
-        for number, part in enumerate(pattern):
-            if part == ">":
-                return number == len(pattern) - 1 and len(segments) > number
-            if number >= len(segments) or part not in ("*", segments[number]):
-                return False
-        return len(segments) == len(pattern)
-
-    return lambda kind: any(fits(kind, pattern) for pattern in split)
 
 
 class Group:
@@ -312,23 +231,28 @@ class Group:
     def _lend(self, number: int, given: Given, lease: Lease) -> None:
         """The next so many that are ready, to one consumer."""
         leases, pending, parked, attempts = self.leases, self._pending, self._parked, self._attempts
-        offsets, before = given.offsets, len(given.offsets)
-        for _ in range(number):
-            offset = self._ready.popleft()
-            if offset in leases or (offset not in pending and offset not in parked):
-                continue
-            # Of most messages there is nothing to remember before they are settled.
-            count = 1
-            if attempts and (attempt := attempts.get(offset)):
-                if attempt.count >= self.max_deliver:
-                    self._bury(offset, f"delivered {attempt.count} times without success")
+        next_ready = self._ready.popleft
+        offsets = [next_ready() for _ in range(number)]
+        # Of most messages there is nothing to remember before they are settled.
+        counts = [1] * number
+        if attempts or not leases.keys().isdisjoint(offsets) or not all(map(pending.__contains__, offsets)):
+            looked, offsets, counts = offsets, [], []
+            for offset in looked:
+                if offset in leases or (offset not in pending and offset not in parked):
                     continue
-                count = attempt.count = attempt.count + 1
-                self.redelivered += count > 1
-            leases[offset] = lease
-            offsets.append(offset)
-            given.counts.append(count)
-        lease.subscriber.in_flight += len(offsets) - before
+                count = 1
+                if attempt := attempts.get(offset):
+                    if attempt.count >= self.max_deliver:
+                        self._bury(offset, f"delivered {attempt.count} times without success")
+                        continue
+                    count = attempt.count = attempt.count + 1
+                    self.redelivered += count > 1
+                offsets.append(offset)
+                counts.append(count)
+        leases.update(dict.fromkeys(offsets, lease))
+        given.offsets += offsets
+        given.counts += counts
+        lease.subscriber.in_flight += len(offsets)
 
     def _next_with_room(self) -> Subscriber | None:
         """They take turns."""

@@ -11,8 +11,8 @@ from microclaw.bus.blobs import BlobStore
 from microclaw.bus.calls import Client, Refusal
 from microclaw.bus.envelope import ENVELOPE_BYTES_MAX, VERSION, Incoming, decode_incoming, incoming
 from microclaw.bus.errors import EnvelopeError, EnvelopeTooBig, Refused
-from microclaw.bus.group import subject_matcher
 from microclaw.bus.journal_schema import NewRow
+from microclaw.bus.subjects import subject_matcher
 
 #: Messages in one publish call.
 CALL_MESSAGES_MAX = 1_000

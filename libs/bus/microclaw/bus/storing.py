@@ -74,7 +74,8 @@ class Storage:
         """These messages (None = not kept any more), up to the one with which they are `bytes_max` or more."""
         recent = self._tail.all(offsets)
         if recent is not None:
-            return recent[:bisect_left(list(accumulate([len(row.body) for row in recent])), bytes_max) + 1]
+            ends = list(accumulate([len(row.body) for row in recent]))
+            return recent if ends[-1] <= bytes_max else recent[:bisect_left(ends, bytes_max) + 1]
         found: list[Row | NewRow | None] = []
         for offset in offsets:
             row = self._tail.get(offset) or self._journal.row(offset)

@@ -1,0 +1,73 @@
+"""Who was given what: the small parts of a consumer group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from microclaw.bus.journal_schema import Parked
+
+
+class Offered(Protocol):
+    """What a group looks at of a message."""
+
+    @property
+    def offset(self) -> int: ...
+
+    @property
+    def session(self) -> int: ...
+
+    @property
+    def kind(self) -> int: ...
+
+    @property
+    def not_before_ms(self) -> int | None: ...
+
+
+class Lease(msgspec.Struct, eq=False, gc=False):
+    """Deliveries that are not settled: those given to one consumer at the same moment share one."""
+
+    subscriber: Subscriber
+    #: Monotonic seconds.
+    deadline: float
+
+
+@dataclass(slots=True, eq=False)
+class Subscriber:
+    """One consumer."""
+
+    client: bytes
+    sid: int
+    max_in_flight: int
+    in_flight: int = 0
+
+
+@dataclass(slots=True)
+class Given:
+    """What one consumer is given at once."""
+
+    subscriber: Subscriber
+    offsets: list[int] = field(default_factory=list)
+    #: Of each how often it was delivered, this time included.
+    counts: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What is known of earlier deliveries."""
+
+    count: int = 0
+    first_error: str = ""
+    last_error: str = ""
+
+
+@dataclass(slots=True)
+class Changes:
+    """What of a group must be written in this transaction."""
+
+    settled: list[int] = field(default_factory=list)
+    parked: dict[int, Parked] = field(default_factory=dict)
+    unparked: list[int] = field(default_factory=list)
+    buried: list[tuple[Parked, str]] = field(default_factory=list)
