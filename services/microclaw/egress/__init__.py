@@ -4,10 +4,12 @@
 - `connection.py`: HTTP/1.1 on a door, which leads to
 - `model_route.py` (`/llm/…`: model calls, the real key put in, answers scrubbed and metered),
 - `pages.py` (`/page/…`: pages for `web_fetch`),
-- `proxy.py` + `tunnel.py` (`CONNECT`: what the allow-list lets through, to addresses that `dial.py` checked) or
-- `forward.py` + `credentials.py` (`GET http://…`, `/to/host/…`: requests that egress reads, lent credentials put in);
+- `connect.py` + `tunnel.py` (`CONNECT`, unopened or, by `opened_tls.py` and `trust.py`, read) or
+- `forward.py` + `credentials.py` (`GET http://…`, `/to/host/…`: requests that egress reads, lent credentials put in),
+  in which a `websocket.py` may begin;
+- `proxy.py` + `dial.py`: what the allow-list lets through, to addresses that were checked;
 - `secret_store.py`, `bindings.py`, `audit_log.py`, `metering.py`, `rule_store.py`: what it keeps.
 
 Decisions are pure functions in `microclaw.core`: `egress_rules`, `pages`, `client_hello`, `model_route`, `model_usage`,
-`scrub`, `sentinels`, `audit`.
+`scrub`, `sentinels`, `websocket`, `audit`.
 """

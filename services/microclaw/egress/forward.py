@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 
 import h11
 
-from microclaw.core.egress_rules import PLAIN_PORT, parse_authority
+from microclaw.core.egress_rules import PLAIN_PORT, parse_authority, websocket_refused
 from microclaw.core.errors import UsageError
 from microclaw.core.model_route import Headers, passed
 from microclaw.core.scrub import StreamScrubber
 from microclaw.core.sentinels import found_in
+from microclaw.core.websocket import asks_for_upgrade, handshake, refused_handshake
 from microclaw.egress.connection import REVERSE, refuse
 from microclaw.egress.credentials import Credentials, Lent
 from microclaw.egress.doors import Owner
@@ -28,6 +29,7 @@ from microclaw.egress.proxy import Passage, Proxy
 from microclaw.egress.secret_store import SecretStore
 from microclaw.egress.tunnel import TUNNEL_BYTES_MAX
 from microclaw.egress.upstream import Unreachable, connected
+from microclaw.egress.websocket import WebSockets
 
 #: Bodies, each way.
 BODY_BYTES_MAX = TUNNEL_BYTES_MAX
@@ -73,17 +75,21 @@ class Forward:
     """Reads, decides with `Proxy`, records, carries."""
 
     def __init__(
-        self, proxy: Proxy, credentials: Credentials, secrets: SecretStore, *,
+        self, proxy: Proxy, credentials: Credentials, secrets: SecretStore, websockets: WebSockets, *,
         tls: Callable[[], ssl.SSLContext], limits: Limits,
     ) -> None:
         self._proxy = proxy
         self._credentials = credentials
         self._secrets = secrets
+        self._websockets = websockets
         self._tls = tls
         self._limits = limits
 
     async def handle(self, owner: Owner, wire: Wire, request: h11.Request) -> bool:
-        """Carry out one request, or refuse it. :raises Closed: :raises BadMessage:"""
+        """Carry out one request, or refuse it. True: it began a WebSocket, which is over.
+
+        :raises Closed: :raises BadMessage:
+        """
         if not await self._proxy.admit(owner, wire):
             return False
         try:
@@ -92,10 +98,9 @@ class Forward:
             target = request.target.decode("ascii", "replace")
             lent = self._lent(owner, goal, _head(request))
             checked = await self._proxy.check(owner, goal.host, goal.port, target, "bash")
-            await self._carry_out(owner, wire, request, goal, checked, lent)
+            return await self._carry_out(owner, wire, request, goal, checked, lent)
         except Refused as refused:
-            await self._deny(owner, wire, refused)
-        return False
+            return await self._deny(owner, wire, request, refused)
 
     async def inside(
         self, owner: Owner, wire: Wire, request: h11.Request, host: str, port: int, passage: Passage,
@@ -110,19 +115,22 @@ class Forward:
             target = request.target.decode("ascii", "replace")
             lent = self._lent(owner, goal, _head(request))
             checked = self._proxy.check_again(owner, host, port, target, passage)
-            await self._carry_out(owner, wire, request, goal, checked, lent)
+            return await self._carry_out(owner, wire, request, goal, checked, lent)
         except Refused as refused:
-            await self._deny(owner, wire, refused)
-        return False
+            return await self._deny(owner, wire, request, refused)
 
-    async def _deny(self, owner: Owner, wire: Wire, refused: Refused) -> None:
-        await self._proxy.deny(owner, wire, "egress.http", refused.subject, str(refused), status=refused.status)
+    async def _deny(self, owner: Owner, wire: Wire, request: h11.Request, refused: Refused) -> bool:
+        return await self._proxy.deny(
+            owner, wire, _action(request), refused.subject, str(refused), status=refused.status
+        )
 
     async def _carry_out(
         self, owner: Owner, wire: Wire, request: h11.Request, goal: _Goal, checked: Passage | str, lent: Lent,
-    ) -> None:
+    ) -> bool:
         if isinstance(checked, str):
             raise Refused(goal.where, checked)
+        if asks_for_upgrade(request.headers) and not checked.websocket:
+            raise Refused(goal.where, websocket_refused(goal.host, goal.port, owner.group))
         with self._proxy.place():
             body = await _whole_body(wire, request)
             if body is not None and found_in(body):
@@ -132,10 +140,10 @@ class Forward:
                         f"{REVERSE}{goal.host}/… at this door"
                     )
                 lent = self._lent(owner, goal, [*_head(request), body])
-            await self._proxy.record(owner, "egress.http", goal.where, "allow", request.method.decode())
+            await self._proxy.record(owner, _action(request), goal.where, "allow", request.method.decode())
             for name in lent.names:
                 await self._proxy.record(owner, "secret.use", f"{name} at {goal.where}", "allow", "")
-            await self._send(wire, request, goal, checked.addresses, lent, body)
+            return await self._send(owner, wire, request, goal, checked.addresses, lent, body)
 
     def _look(self, request: h11.Request, goal: _Goal) -> None:
         """:raises Refused: what can be said of the request by itself."""
@@ -147,11 +155,8 @@ class Forward:
         scrubber = self._secrets.scrubber
         if scrubber.holds(request.target) or any(scrubber.holds(value) for _, value in request.headers):
             raise Refused(goal.where, "it holds a secret: it was not sent")
-        if any(name == b"upgrade" for name, _ in request.headers):
-            raise Refused(
-                goal.where, "egress reads this request, and lets no WebSocket or other protocol begin in it: "
-                "open it in a tunnel (wss://)"
-            )
+        if asks_for_upgrade(request.headers) and (why := refused_handshake(request.method, request.headers)):
+            raise Refused(goal.where, f"egress reads this request: {why}")
 
     def _lent(self, owner: Owner, goal: _Goal, texts: list[bytes]) -> Lent:
         """:raises Refused: a credential is not for this host."""
@@ -161,13 +166,14 @@ class Forward:
         return lent
 
     async def _send(
-        self, wire: Wire, request: h11.Request, goal: _Goal, addresses: tuple[str, ...], lent: Lent,
+        self, owner: Owner, wire: Wire, request: h11.Request, goal: _Goal, addresses: tuple[str, ...], lent: Lent,
         body: bytes | None,
-    ) -> None:
+    ) -> bool:
         headers: Headers = [(key, value) for key, value in passed(request.headers, cookies=True)]
         # Uncompressed, so that a value that comes back is found.
         headers = [(key, value) for key, value in headers if key != b"accept-encoding"]
-        headers += [(b"host", goal.authority.encode()), (b"connection", b"close"), (b"accept-encoding", b"identity")]
+        headers += [(b"host", goal.authority.encode()), (b"accept-encoding", b"identity")]
+        headers = handshake(headers) if asks_for_upgrade(request.headers) else [*headers, (b"connection", b"close")]
         if body is not None:
             kind = next((value for key, value in headers if key == b"content-type"), b"").decode("ascii", "replace")
             # What a person once typed is masked as everywhere, before what is lent for here is put in.
@@ -184,15 +190,17 @@ class Forward:
                 self._proxy.dial, addresses, goal.port, name=goal.host, limits=self._limits,
                 tls=self._tls() if goal.tls else None,
             ) as outside:
-                await self._exchange(wire, outside, outgoing, body, goal, lent)
+                return await self._exchange(owner, wire, outside, outgoing, body, goal, lent)
         except Unreachable as error:
             await refuse(wire, 502, str(error))
         except TimeoutError:
             await refuse(wire, 504, f"{goal.host} gave no answer within {ANSWER_S_MAX:g} s")
+        return False
 
     async def _exchange(
-        self, wire: Wire, outside: Wire, request: h11.Request, body: bytes | None, goal: _Goal, lent: Lent,
-    ) -> None:
+        self, owner: Owner, wire: Wire, outside: Wire, request: h11.Request, body: bytes | None, goal: _Goal,
+        lent: Lent,
+    ) -> bool:
         scrubber = self._secrets.scrubber
         try:
             await outside.send(request)
@@ -206,16 +214,18 @@ class Forward:
                 raise
             # The server wants no more of it: it may have said why.
         try:
-            head = await outside.response(ANSWER_S_MAX)
+            head = await outside.response_or_switch(ANSWER_S_MAX)
         except Closed as closed:
             raise Unreachable(f"{goal.where} gave no answer: {closed}") from closed
+        # By a cookie a server knows whom it let in: after a lent credential it is one itself.
+        kept = passed(head.headers, cookies=not lent.names)
+        if isinstance(head, h11.InformationalResponse):
+            return await self._websockets.carry(owner, wire, outside, head, kept, goal.where)
         if lent.names and any(
             key == b"content-encoding" and value.lower() != b"identity" for key, value in head.headers
         ):
             await refuse(wire, 502, f"{goal.host} compressed its answer though it was asked not to")
-            return
-        # By a cookie a server knows whom it let in: after a lent credential it is one itself.
-        kept = passed(head.headers, cookies=not lent.names)
+            return False
         headers = [(key, scrubber.masked(_led_back(goal, key, value))) for key, value in kept]
         await wire.send(h11.Response(status_code=head.status_code, headers=headers))
         masked = StreamScrubber(scrubber)
@@ -228,6 +238,7 @@ class Forward:
             await wire.send(h11.EndOfMessage())
         except BadMessage as bad:
             raise Closed(f"the answer broke off: {bad.reason}") from bad
+        return False
 
     async def _pass_body(self, wire: Wire, outside: Wire) -> None:
         if wire.h11.they_are_waiting_for_100_continue:
@@ -238,6 +249,11 @@ class Forward:
                 await outside.send(h11.Data(data=out))
         if out := masked.finish():
             await outside.send(h11.Data(data=out))
+
+
+def _action(request: h11.Request) -> str:
+    """As the audit log calls it."""
+    return "egress.websocket" if asks_for_upgrade(request.headers) else "egress.http"
 
 
 def _goal(request: h11.Request) -> _Goal:

@@ -29,6 +29,7 @@ from microclaw.egress.rule_store import RuleStore
 from microclaw.egress.secret_store import SecretStore
 from microclaw.egress.trust import Trust
 from microclaw.egress.tunnel import TunnelLimits
+from microclaw.egress.websocket import WebSockets
 from microclaw.store.engine import open_store
 from microclaw.store.heads import HEADS
 
@@ -84,7 +85,10 @@ class Gate:
         self.bindings = Bindings(self._engine)
         trust = Trust(settings.egress.read_tls, clock_ms=world.clock_ms)
         credentials = Credentials(self.secrets, self.bindings, trust.mark)
-        forward = Forward(self.proxy, credentials, self.secrets, tls=self._context, limits=limits)
+        forward = Forward(
+            self.proxy, credentials, self.secrets, WebSockets(self.proxy, self.secrets, tunnel_limits),
+            tls=self._context, limits=limits,
+        )
         pages = Pages(self.proxy, self.secrets, tls=self._context, limits=limits)
         connect = Connect(self.proxy, forward, self.bindings, trust, limits=limits, tunnel_limits=tunnel_limits)
         self.connections = Connections(

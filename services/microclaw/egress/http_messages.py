@@ -20,6 +20,9 @@ KEEP_ALIVE_S_MAX = 60.0
 #: Between two pieces of a body, and for the other side to take what we send.
 STALL_S_MAX = 120.0
 
+#: The status by which a server begins another protocol.
+SWITCHING = 101
+
 
 class BadMessage(Exception):
     """The other side does not speak HTTP/1.1 within our limits. `status` is what to answer a client."""
@@ -135,10 +138,21 @@ class Wire:
 
     async def response(self, timeout_s: float) -> h11.Response:
         """The answer's head; interim answers are dropped. :raises BadMessage: :raises TimeoutError: :raises Closed:"""
+        head = await self.response_or_switch(timeout_s)
+        if not isinstance(head, h11.Response):
+            raise BadMessage(502, "it began another protocol")
+        return head
+
+    async def response_or_switch(self, timeout_s: float) -> h11.Response | h11.InformationalResponse:
+        """The same, or a 101 where another protocol was asked for. :raises BadMessage: :raises TimeoutError:
+        :raises Closed:
+        """
         ends = asyncio.get_running_loop().time() + timeout_s
         while True:
             event = self._next(502)
             if isinstance(event, h11.Response):
+                return event
+            if isinstance(event, h11.InformationalResponse) and event.status_code == SWITCHING:
                 return event
             if isinstance(event, h11.ConnectionClosed):
                 raise Closed("it closed the connection without an answer")

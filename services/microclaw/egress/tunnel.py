@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from microclaw.core.client_hello import HELLO_BYTES_MAX, BadHello, Hello, read_hello
 from microclaw.egress.http_messages import CHUNK_BYTES, Incoming, Outgoing
+from microclaw.egress.opened_tls import OverBytes
 
 #: For the ClientHello, from the 200 on.
 HELLO_S_MAX = 10.0
@@ -48,8 +49,10 @@ async def first_hello(reader: Incoming, already: bytes, limits: TunnelLimits) ->
 class Tunnel:
     """Both directions of one tunnel."""
 
-    def __init__(self, limits: TunnelLimits) -> None:
+    def __init__(self, limits: TunnelLimits, *, ends_together: bool = False) -> None:
+        """`ends_together`: when one side has said all, the other has nothing more to say."""
         self._limits = limits
+        self._ends_together = ends_together
         self._moved_at = 0.0
         #: Bytes from and to the worker.
         self.sent = 0
@@ -77,8 +80,8 @@ class Tunnel:
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 for task in done:
-                    if ended := task.result():
-                        return ended
+                    if (ended := task.result()) or self._ends_together:
+                        return ended or "closed"
             return "closed"
         finally:
             for task in (up, down):
@@ -99,6 +102,8 @@ class Tunnel:
                 await writer.drain()
             if writer.can_write_eof():
                 writer.write_eof()
+        except OverBytes as over:
+            return str(over)
         except OSError:
             return "broken off"
         return ""

@@ -209,16 +209,6 @@ async def test_a_compressed_answer_to_a_credential_is_not_passed(home, upstream,
         assert got.startswith(b"HTTP/1.1 502") and b"compressed" in got
 
 
-@pytest.mark.parametrize("target", ["/to/good.example/chat", "http://good.example/chat"])
-async def test_a_websocket_is_refused_where_egress_reads_the_request(home, upstream, authority, target):
-    server = Server()
-    allow = ("good.example", "good.example:80")
-    async with lending(home, upstream, authority, server, allow=allow) as (_egress, door, _, _outside):
-        got = await call(door, asking(target, "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: x"))
-        assert got.startswith(b"HTTP/1.1 403") and b"WebSocket" in got
-        assert server.heads == []
-
-
 async def test_without_a_credential_the_reverse_way_is_an_https_request_like_any_other(home, upstream, authority):
     server = Server()
     async with lending(home, upstream, authority, server) as (_egress, door, _, _outside):

@@ -175,7 +175,7 @@ async def test_usage_adds_up_per_day_group_and_model(home):
 
 @pytest.mark.parametrize(("base_url", "allow", "said"), [
     ("http://example.org/v1", (), "unencrypted"), ("ftp://x", (), "not usable"), ("https://u:p@x", (), "not usable"),
-    ("", ("*.com",), "top-level"), ("", ("10.0.0.1",), "by name only"), ("", ("a b",), "not a host name"),
+    ("", ("*.com",), "top-level"), ("", ("10.0.0.1",), "by name only"), ("", ("a b",), "behind the host only"),
 ])
 async def test_a_configuration_that_would_be_unsafe_does_not_start(home, base_url, allow, said):
     with pytest.raises(UsageError, match=said):

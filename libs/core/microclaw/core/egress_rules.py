@@ -160,7 +160,7 @@ def decide(rules: Iterable[Rule], host: str, port: int, group: str, tool: Tool) 
             opaque=any(rule.opaque for rule in fitting),
         )
     name = host if port == DEFAULT_PORT else where
-    whose, option = (f"of group {group}", f" --group {group}") if group else ("of all groups", "")
+    whose, option = f"of group {group}" if group else "of all groups", _option(group)
     # For programs it is not on the list, though it may be for pages; the other way round, too.
     others = [other for other in TOOLS if any(r.allow and r.fits(host, port, group, other) for r in rules)]
     if others:
@@ -175,6 +175,19 @@ def decide(rules: Iterable[Rule], host: str, port: int, group: str, tool: Tool) 
 def reads_tls(wanted: ReadTls, *, opaque: bool, lent: bool) -> bool:
     """Whether a tunnel is opened. `opaque`: a rule says not to. `lent`: a credential is lent to the group for there."""
     return not opaque and (wanted == "all" or (wanted == "lent" and lent))
+
+
+def websocket_refused(host: str, port: int, group: str) -> str:
+    """What is said where the host is allowed, but no WebSocket."""
+    name = host if port == DEFAULT_PORT else f"{host}:{port}"
+    return (
+        f"no rule lets a WebSocket to {host}:{port} begin: the owner may add one with "
+        f"`microclaw egress allow {name}{_option(group)} --websocket`"
+    )
+
+
+def _option(group: str) -> str:
+    return f" --group {group}" if group else ""
 
 
 def refused_address(text: str) -> str:
