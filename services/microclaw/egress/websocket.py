@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import h11
 
+from microclaw.core.token_bucket import Rate, TokenBucket
 from microclaw.core.websocket import BadFrame, FrameScrubber, Headers, handshake, refused_switch
 from microclaw.egress.connection import refuse
 from microclaw.egress.doors import Owner
@@ -11,6 +17,13 @@ from microclaw.egress.http_messages import Incoming, Wire
 from microclaw.egress.proxy import Proxy
 from microclaw.egress.secret_store import SecretStore
 from microclaw.egress.tunnel import Tunnel, TunnelLimits
+
+#: Frames of one worker, all its WebSockets and both ways together: so many at once, then so many a second. A tiny one
+#: costs as much time as a long one, and egress has other workers to serve.
+FRAMES_BURST_MAX = 10_000
+FRAMES_PER_S = 2000.0
+#: Read at once: fewer frames than may come at once.
+READ_BYTES_MAX = 16 << 10
 
 
 class WebSockets:
@@ -20,6 +33,8 @@ class WebSockets:
         self._proxy = proxy
         self._secrets = secrets
         self._limits = limits
+        #: Worker → the rate of its frames, and its WebSockets open now.
+        self._rates: dict[str, tuple[TokenBucket, int]] = {}
 
     async def carry(
         self, owner: Owner, wire: Wire, outside: Wire, head: h11.InformationalResponse, kept: Headers, where: str,
@@ -36,35 +51,61 @@ class WebSockets:
             return False
         headers = [(key, self._secrets.scrubber.masked(value)) for key, value in handshake(kept)]
         await wire.send(h11.InformationalResponse(status_code=head.status_code, headers=headers))
-        inside = _Frames(wire, FrameScrubber(lambda: self._secrets.scrubber, from_client=True))
-        beyond = _Frames(outside, FrameScrubber(lambda: self._secrets.scrubber, from_client=False))
         tunnel = Tunnel(self._limits, ends_together=True)
-        try:
-            ended = await tunnel.carry((inside, wire.writer), (beyond, outside.writer))
-        except BadFrame as bad:
-            ended = f"cut: {bad}"
+        with self._rate(owner) as rate:
+            inside = _Frames(wire, FrameScrubber(lambda: self._secrets.scrubber, from_client=True), rate)
+            beyond = _Frames(outside, FrameScrubber(lambda: self._secrets.scrubber, from_client=False), rate)
+            try:
+                ended = await tunnel.carry((inside, wire.writer), (beyond, outside.writer))
+            except BadFrame as bad:
+                ended = f"cut: {bad}"
         if ended.startswith("cut"):
             detail = f"{ended}; {tunnel.sent} out, {tunnel.received} in"
             await self._proxy.record(owner, "egress.cut", where, "ok", detail)
         return True
 
 
+    @contextmanager
+    def _rate(self, owner: Owner) -> Iterator[TokenBucket]:
+        new = TokenBucket(Rate(FRAMES_PER_S, FRAMES_BURST_MAX), time.monotonic()), 0
+        bucket, others = self._rates.get(owner.worker_id, new)
+        self._rates[owner.worker_id] = bucket, others + 1
+        try:
+            yield bucket
+        finally:
+            _, left = self._rates.pop(owner.worker_id)
+            if left > 1:
+                self._rates[owner.worker_id] = bucket, left - 1
+
+
 class _Frames:
     """What comes from one side (`Incoming`), beginning with what was read behind its last message of HTTP."""
 
-    def __init__(self, wire: Wire, scrubber: FrameScrubber) -> None:
+    def __init__(self, wire: Wire, scrubber: FrameScrubber, rate: TokenBucket) -> None:
         self._already = bytes(wire.h11.trailing_data[0])
         self._reader: Incoming = wire.reader
         self._scrubber = scrubber
+        self._rate = rate
 
     async def read(self, count: int, /) -> bytes:
         """As far as it is known. :raises BadFrame: :raises OSError:"""
-        while data := self._already or await self._reader.read(count):
+        while data := self._already or await self._reader.read(min(count, READ_BYTES_MAX)):
             self._already = b""
-            if out := self._scrubber.feed(data):
+            before = self._scrubber.frames
+            out = self._scrubber.feed(data)
+            await self._paid(self._scrubber.frames - before)
+            if out:
                 return out
         return b""
 
     def at_eof(self) -> bool:
         """Whether nothing more comes."""
         return not self._already and self._reader.at_eof()
+
+    async def _paid(self, frames: int) -> None:
+        while frames > 0:
+            now_s, some = time.monotonic(), min(frames, FRAMES_BURST_MAX)
+            if self._rate.take(now_s, some):
+                frames -= some
+            else:
+                await asyncio.sleep(self._rate.wait_s(now_s, some))

@@ -20,6 +20,7 @@ from tests.contract.egress.through_door import KEY, QUICK_TUNNEL, call, connect,
 
 from microclaw.agent.relay import Relay
 from microclaw.core.sentinels import binding
+from microclaw.egress import websocket
 from microclaw.egress.dial import World
 from microclaw.egress.tunnel import TunnelLimits
 
@@ -294,6 +295,22 @@ async def test_ac38_a_websocket_is_cut_at_its_size_when_idle_and_at_its_time(hom
                 )
             assert socket.closed
         await until(lambda: why in detail_of_the_cut(egress) and server.ended == 1)
+
+
+async def test_ac44_a_flood_of_frames_is_slowed_down_for_its_worker_alone(home, authority, monkeypatch):
+    monkeypatch.setattr(websocket, "FRAMES_BURST_MAX", 20)
+    monkeypatch.setattr(websocket, "FRAMES_PER_S", 20.0)
+    async with chat(home, authority, tunnel_limits=TunnelLimits(total_s=60, idle_s=30)) as (egress, door, server):
+        other = await egress.doors.open("w2", "home", now_ms=1)
+        async with talking(door) as flooding, talking(other) as quiet:
+            begun = time.monotonic()
+            for number in range(40):
+                await flooding.send_str(str(number))
+            await quiet.send_str("hello")
+            assert await quiet.receive_str(timeout=10) == "hello" and len(server.heard) < 40
+            for number in range(40):
+                assert await flooding.receive_str(timeout=30) == str(number)
+            assert time.monotonic() - begun > 2, "eighty frames, of which twenty come at once"
 
 
 async def test_what_is_no_frame_does_not_pass(home, authority):

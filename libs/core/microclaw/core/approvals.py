@@ -31,7 +31,7 @@ Answer = Literal["once", "always", "deny"]
 
 #: What a person sees of each kind.
 _SAYS = {
-    "host": "wants to reach {target}, which is not on the allow-list",
+    "host": "wants to reach {target}, which no rule lets it; a yes is for pages and programs, not for WebSockets",
     "message": "wants to write to {target} for the first time",
     "task": "wants to have a task answer in {target}, where nobody ever wrote",
     "command": "wants to run this in its sandbox ({target})",

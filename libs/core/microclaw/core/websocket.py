@@ -70,6 +70,8 @@ class FrameScrubber:
         self._scrubber = scrubber
         self._from_client = from_client
         self._head = b""
+        #: Frames begun so far.
+        self.frames = 0
         #: The frame that is coming: how much is still to come of it, and its key.
         self._left = 0
         self._taken, self._given = _Key(b""), _Key(b"")
@@ -77,25 +79,27 @@ class FrameScrubber:
 
     def feed(self, data: bytes) -> bytes:
         """What can be passed on after `data`; never less than all whole frames. :raises BadFrame:"""
+        data, self._head = self._head + data, b""
         out: list[bytes] = []
-        while data:
+        at = 0
+        while at < len(data):
             if self._payload is None:
-                head = self._head + data[:HEAD_BYTES_MAX]
+                head = data[at:at + HEAD_BYTES_MAX]
                 size = self._begin(head)
                 if not size:
                     self._head = head
                     break
                 out.append(head[:size])
-                data = data[size - len(self._head):]
-                self._head = b""
-            if self._payload is None:
-                continue
-            part, data = data[:self._left], data[self._left:]
-            self._left -= len(part)
-            out.append(self._given.mixed(self._payload.feed(self._taken.mixed(part))))
-            if not self._left:
-                out.append(self._given.mixed(self._payload.finish()))
-                self._payload = None
+                at += size
+                self.frames += 1
+            else:
+                part = data[at:at + self._left]
+                at += len(part)
+                self._left -= len(part)
+                out.append(self._given.mixed(self._payload.feed(self._taken.mixed(part))))
+                if not self._left:
+                    out.append(self._given.mixed(self._payload.finish()))
+                    self._payload = None
         return b"".join(out)
 
     def _begin(self, head: bytes) -> int:
