@@ -83,7 +83,7 @@ def main() -> int:
     gc.set_threshold(GC_OBJECTS)
     log.info("ready", extra=engine.facts() | {"epoch": journal.epoch})
     try:
-        server.run(before_turn=orphaned)
+        server.run(now_and_then=orphaned)
     except Exception as error:
         # After a failed write or sync nobody knows what is on the disk, so nothing more is written, not even by closing
         # the journal: the next start reads what is there.

@@ -27,6 +27,7 @@ from microclaw.core.errors import UsageError
 #: As plain numbers: an enum's `|` is a call into Python, for every frame.
 _NOBLOCK = int(zmq.NOBLOCK)
 _NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+_HELLO = int(Op.HELLO)
 #: Frames taken from the sockets before a turn.
 DRAIN_FRAMES_MAX = 1_000
 #: Frames waiting for one client; one that reads no faster is cut off, and comes back when it does.
@@ -109,8 +110,8 @@ class Server:
         """End the loop after this turn; callable from a signal handler."""
         self._stopping = True
 
-    def run(self, *, before_turn: Callable[[], None] = lambda: None) -> None:
-        """Serve until `stop`. `before_turn` is for fault injection in tests."""
+    def run(self, *, now_and_then: Callable[[], None] = lambda: None) -> None:
+        """Serve until `stop`; `now_and_then` is called every `SILENCE_CHECK_S`."""
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
         signal.set_wakeup_fd(wake_write)
@@ -119,11 +120,11 @@ class Server:
         polled_at = 0.0
         while not self._stopping:
             now = time.monotonic()
-            due = min(self._engine.next_due() or now + 60, expire_at, silence_at)
             # What came while the last turn was on its way to the disk is taken without asking the kernel, but not so
             # often that a dead client or a signal goes unseen.
             if polled_at < now - POLL_EVERY_S or not self._drain():
                 polled_at = now
+                due = min(self._engine.next_due() or now + 60, expire_at, silence_at)
                 for fd, _ in self._poller.poll(math.ceil(max(0.0, due - now) * 1000)):
                     if self._authenticator is not None and fd is self._authenticator.socket:
                         self._authenticator.answer()
@@ -132,12 +133,12 @@ class Server:
                     elif fd == wake_read:
                         os.read(wake_read, 64)
                 self._drain()
-            before_turn()
             self._send(self._engine.turn())
             self._engine.upkeep.tidy()
             now = time.monotonic()
             if now >= silence_at:
                 self._cut_silent(now)
+                now_and_then()
                 silence_at = now + SILENCE_CHECK_S
             if now >= expire_at:
                 expire_at = now + (0.05 if self._engine.upkeep.expire() else EXPIRE_EVERY_S)
@@ -178,7 +179,7 @@ class Server:
     def _take(self, client: Client, frame: bytes) -> None:
         try:
             for operation in decode_frame(frame):
-                if operation and operation[0] == Op.HELLO:
+                if operation and operation[0] == _HELLO:
                     # It gave us up (it was stopped for a while, say) and starts over on the connection that it has.
                     self._engine.gone(client.routing, clean=False)
                     again = self._engine.hello(client.routing, operation, client.pid)

@@ -37,11 +37,11 @@ class Disk:
 
     def write(self, group: Group) -> None:
         changes = group.changes
-        floor, beyond, sweep = group.durable()
-        self.floor = floor
-        self.settled |= set(beyond)
-        if sweep:
-            self.settled = {offset for offset in self.settled if offset > floor}
+        durable = group.durable()
+        self.floor = durable.floor
+        self.settled |= set(durable.beyond)
+        if durable.sweep:
+            self.settled = {offset for offset in self.settled if offset > durable.floor}
         for parked in changes.parked.values():
             self.parked[parked.offset] = parked
         for offset in changes.unparked:
@@ -49,7 +49,7 @@ class Disk:
         for item, _reason in changes.buried:
             self.parked.pop(item.offset, None)
             self.dead.add(item.offset)
-        group.saved()
+        group.saved(durable)
 
 
 class World:

@@ -333,8 +333,7 @@ class Engine:
                     call.answer = []
             self._settle(calls)
             dirty = [group for group in self.groups.values() if group.dirty]
-            for group in dirty:
-                save(self.journal, group, now_ms)
+            saved = [(group, save(self.journal, group, now_ms)) for group in dirty]
             self.journal.commit()
         except NoSpace as error:
             self._undo(calls, str(error))
@@ -345,8 +344,8 @@ class Engine:
             self._settle_at = self._monotonic() + ACK_LINGER_S
         self.commits += 1
         self.statistics.committed((self._monotonic() - began) * 1000, sum(len(call.rows) for call in calls))
-        for group in dirty:
-            group.saved()
+        for group, durable in saved:
+            group.saved(durable)
         for call in calls:
             if call.answer is not None:
                 op = PUBLISHED_EACH if call.each else PUBLISHED

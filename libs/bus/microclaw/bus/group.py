@@ -17,7 +17,7 @@ from collections.abc import Callable, Container, Iterable
 from itertools import islice
 
 from microclaw.bus.journal_schema import Parked
-from microclaw.bus.leases import Attempt, Changes, Given, Lease, Offered, Subscriber
+from microclaw.bus.leases import Attempt, Changes, Durable, Given, Lease, Offered, Subscriber
 from microclaw.bus.subjects import subject_matcher
 
 #: Offsets a group holds in memory and that are not delivered yet, at most.
@@ -446,17 +446,16 @@ class Group:
         changes = self.changes
         return bool(changes.settled or changes.parked or changes.unparked or changes.buried)
 
-    def durable(self) -> tuple[int, list[int], bool]:
-        """(floor, settled offsets beyond it to add, whether rows below it can be swept) for `Journal.settle`."""
+    def durable(self) -> Durable:
+        """What `Journal.settle` writes."""
         floor = self.floor
         settled = self.changes.settled
         beyond = [offset for offset in settled if offset > floor] if settled and max(settled) > floor else []
-        return floor, beyond, bool(self._saved_beyond) and min(self._saved_beyond) <= floor
+        return Durable(floor, beyond, bool(self._saved_beyond) and min(self._saved_beyond) <= floor)
 
-    def saved(self) -> None:
-        """What `changes` says is on disk."""
-        floor, beyond, sweep = self.durable()
-        self._saved_beyond.update(beyond)
-        if sweep:
-            self._saved_beyond = {offset for offset in self._saved_beyond if offset > floor}
+    def saved(self, durable: Durable) -> None:
+        """This and what `changes` says is on disk."""
+        self._saved_beyond.update(durable.beyond)
+        if durable.sweep:
+            self._saved_beyond = {offset for offset in self._saved_beyond if offset > durable.floor}
         self.changes = Changes()

@@ -30,8 +30,9 @@ from microclaw.bus.journal_schema import (
 )
 from microclaw.bus.mark import Mark
 
-#: Rows in one INSERT: SQLite takes 32,766 parameters, and long statements are slow to prepare.
-INSERT_ROWS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
+#: Rows in one INSERT: SQLite takes 32,766 parameters, and long statements are slow to prepare. A few are always one
+#: statement.
+INSERT_ROWS = (256, 128, 64, 32, *range(16, 0, -1))
 #: WAL pages (4 KiB) between checkpoints: 16 MB, where checkpoints are rare and each still short.
 CHECKPOINT_PAGES = 4000
 #: Journals up to this size are checked page by page at every start.

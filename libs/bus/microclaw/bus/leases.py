@@ -63,6 +63,18 @@ class Attempt:
     last_error: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Durable:
+    """A group's place."""
+
+    #: Everything up to here is settled or parked.
+    floor: int
+    #: Settled offsets beyond it that are not on disk yet.
+    beyond: list[int]
+    #: Some that are on disk lie below it by now.
+    sweep: bool
+
+
 @dataclass(slots=True)
 class Changes:
     """What of a group must be written in this transaction."""

@@ -8,6 +8,7 @@ from microclaw.bus.blobs import BlobStore
 from microclaw.bus.group import Group
 from microclaw.bus.journal import Journal
 from microclaw.bus.journal_schema import NoSpace
+from microclaw.bus.leases import Durable
 from microclaw.bus.room import Room
 from microclaw.bus.storing import UNFOLDED_MAX, Storage
 
@@ -15,17 +16,19 @@ from microclaw.bus.storing import UNFOLDED_MAX, Storage
 EXPIRE_ROWS_MAX = 200
 
 
-def save(journal: Journal, group: Group, now_ms: int) -> None:
-    """Write what of a group has changed, inside a transaction; tell it by `Group.saved` once that is committed."""
+def save(journal: Journal, group: Group, now_ms: int) -> Durable:
+    """Write what of a group has changed, inside a transaction; give what this returns to `Group.saved` once that is
+    committed."""
     changes = group.changes
-    floor, beyond, sweep = group.durable()
-    journal.settle(group.no, floor, beyond, sweep=sweep)
+    durable = group.durable()
+    journal.settle(group.no, durable.floor, durable.beyond, sweep=durable.sweep)
     for parked in changes.parked.values():
         journal.park(group.no, parked)
     for offset in changes.unparked:
         journal.unpark(group.no, offset)
     for parked, reason in changes.buried:
         journal.bury(group.no, parked, reason, now_ms)
+    return durable
 
 
 class Upkeep:
@@ -79,12 +82,13 @@ class Upkeep:
         row = self._journal.row(offset)
         self._journal.begin()
         found = self._journal.exhume(group.no, offset) and row is not None
+        saved: Durable | None = None
         if found and row is not None:
             group.revive(offset, row.session)
-            save(self._journal, group, self._wall_ms())
+            saved = save(self._journal, group, self._wall_ms())
         self._journal.commit()
-        if found:
-            group.saved()
+        if saved is not None:
+            group.saved(saved)
         return found
 
     def drop_dead(self, group: Group, offset: int) -> bool:
