@@ -13,7 +13,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from aiohttp import web
+from tests.contract.egress.chat_server import Chat
 from tests.contract.egress.in_tunnel import opened, trusting
 from tests.contract.egress.outside import PUBLIC, Outside
 from tests.contract.egress.through_door import KEY, QUICK_TUNNEL, call, connect, gate, until
@@ -29,51 +29,6 @@ REAL = "ghp_a-real-value-99"
 WAYS = ("/to/good.example/chat", "http://good.example/chat", "https://good.example/chat")
 BEGINNING = ("Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
 SWITCHED = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: {}\r\n{}\r\n"
-
-
-class Chat:
-    """A WebSocket server that says everything back; what it was sent, and how its connections ended."""
-
-    def __init__(self) -> None:
-        self.heads: list[dict[str, str]] = []
-        self.heard: list[str | bytes] = []
-        self.compressed: list[int] = []
-        self.ended = 0
-
-    async def _serve(self, request: web.Request) -> web.StreamResponse:
-        self.heads.append({name.lower(): value for name, value in request.headers.items()})
-        if request.path == "/no":
-            return web.Response(status=401, text="who are you?")
-        socket = web.WebSocketResponse(compress=True, max_msg_size=0)
-        await socket.prepare(request)
-        self.compressed.append(socket.compress)
-        try:
-            async for message in socket:
-                self.heard.append(message.data)
-                if message.data == "bye":
-                    break
-                if message.data == "whoami":
-                    await socket.send_str(f"you are {request.headers.get('authorization')}")
-                elif message.type is aiohttp.WSMsgType.TEXT:
-                    await socket.send_str(message.data)
-                else:
-                    await socket.send_bytes(message.data)
-        finally:
-            self.ended += 1
-        return socket
-
-    @asynccontextmanager
-    async def running(self, tls) -> AsyncIterator[int]:
-        app = web.Application()
-        app.router.add_route("*", "/{rest:.*}", self._serve)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
-        await site.start()
-        try:
-            yield site._server.sockets[0].getsockname()[1]
-        finally:
-            await runner.cleanup()
 
 
 @asynccontextmanager

@@ -8,8 +8,10 @@ the server, whose authority egress trusts.
 from __future__ import annotations
 
 import asyncio
+import base64
 import functools
 import http.server
+import json
 import os
 import shutil
 import subprocess
@@ -22,6 +24,7 @@ from pathlib import Path
 
 import pytest
 from tests.contract.egress.authority import Authority, make_authority
+from tests.contract.egress.chat_server import Chat
 from tests.contract.egress.outside import PUBLIC, Outside
 from tests.contract.egress.through_door import gate
 
@@ -271,6 +274,69 @@ async def test_a_program_that_trusts_its_own_is_told_what_the_owner_can_do_and_t
         egress.rules.change("good.example", "allow", "home", now_ms=1, opaque=True)
         assert "hello from good.example" in await bash(command)
         assert egress.audit.tail(1)[0].action == "egress.connect", "nothing more is known of it"
+
+
+async def test_ac38_a_rule_for_web_fetch_gives_the_agent_pages_and_its_programs_no_more_than_that(
+    backend, new_spec, folders, home, site, authority,
+):
+    python = backend.agent_argv()[0]
+    fetch = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=30).read().decode())"
+    outside = Outside({"good.example": [PUBLIC]}, site)
+    async with (
+        gate(home, backend="local", allow=["good.example web_fetch"], world=world(outside, authority)) as egress,
+        agent(backend, new_spec, folders, egress) as bash,
+    ):
+        # A directive of its own, behind a command that says nothing.
+        address = json.dumps({"url": "https://good.example/hello.txt"})
+        assert "hello from good.example" in await bash(f"true\n#!tool web_fetch {address}")
+        assert egress.audit.tail(1)[0].action == "egress.page"
+        got = await bash(f"{python} -c '{fetch}' https://good.example/hello.txt 2>&1")
+        assert "[egress refused: good.example:443 is not on the allow-list of group home for bash" in got
+        page = f"{python} -c '{fetch}' http://127.0.0.1:3128/page/https://good.example/hello.txt 2>&1"
+        assert "hello from good.example" in await bash(page)
+        got = await bash(page.replace("sys.argv[1]", 'sys.argv[1], data=b"x"'))
+        assert "on this way pages are read" in got and "hello" not in got
+
+
+#: In a tunnel, as any library does it; without one that every sandbox has.
+WEBSOCKET = """
+import os, socket, ssl
+from urllib.parse import urlsplit
+proxy = urlsplit(os.environ["HTTPS_PROXY"])
+raw = socket.create_connection((proxy.hostname, proxy.port), 30)
+raw.sendall(b"CONNECT good.example:443 HTTP/1.1\\r\\nHost: good.example:443\\r\\n\\r\\n")
+raw.recv(65536)
+tls = ssl.create_default_context().wrap_socket(raw, server_hostname="good.example")
+tls.sendall(b"GET /chat HTTP/1.1\\r\\nHost: good.example\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n"
+            b"Sec-WebSocket-Version: 13\\r\\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n\\r\\n")
+head = b""
+while b"\\r\\n\\r\\n" not in head and (more := tls.recv(65536)):
+    head += more
+print(head.decode().splitlines()[0])
+if b" 101 " in head:
+    tls.sendall(b"\\x81\\x85\\0\\0\\0\\0hello")
+    print(tls.recv(100)[2:].decode())
+"""
+
+
+async def test_ac38_a_program_inside_begins_a_websocket_where_a_rule_says_so(
+    backend, new_spec, folders, home, authority,
+):
+    script = base64.b64encode(WEBSOCKET.encode()).decode()
+    command = f"""{backend.agent_argv()[0]} -c 'exec(__import__("base64").b64decode("{script}"))' 2>&1"""
+    async with AsyncExitStack() as stack:
+        port = await stack.enter_async_context(Chat().running(authority.server()))
+        outside = Outside({"good.example": [PUBLIC]}, port)
+        egress = await stack.enter_async_context(gate(
+            home, backend="local", allow=["good.example"], world=world(outside, authority), read_tls="all",
+        ))
+        bash = await stack.enter_async_context(agent(backend, new_spec, folders, egress))
+        got = await bash(command)
+        assert "HTTP/1.1 403" in got and "no rule lets a WebSocket to good.example:443 begin" in got, got
+        egress.rules.change("good.example", "allow", "home", now_ms=1, websocket=True)
+        got = await bash(command)
+        assert "HTTP/1.1 101" in got and got.rstrip().endswith("hello"), got
+        assert egress.audit.tail(1)[0].action == "egress.websocket"
 
 
 async def test_programs_go_on_after_egress_was_started_anew(
