@@ -122,7 +122,7 @@ class Desk:
         report = envelope.read(RunFinished)
         event = Finished(
             report.group, report.run_id, ok=report.ok, retryable=report.retryable, visible=report.visible,
-            error=report.error,
+            error=report.error, waiting=report.waiting,
         )
         with self._transaction() as db:
             if not self.outbox.seen(db, envelope.message_id):
@@ -235,6 +235,8 @@ class Desk:
                 store.end_late(db, command)
                 self._log.info("late end counts", extra={"run_id": command.run_id, "messages": len(command.items)})
             case Notice():
+                if command.waits:
+                    self._trouble(f"runs of {command.run.group} wait: {command.error}")
                 return [notice_draft(command, now), *self._tell_owner(command, now)]
             case Ignored():
                 if fire is not None:

@@ -1,4 +1,4 @@
-"""What the house says in a chat when a run failed for good: friendly, short, with what to do next.
+"""What the house says in a chat when a run failed for good, or waits for long: friendly, short, with what to do next.
 
 The cause is named to the owner only, in the main chat: in a group it would be noise, and may say too much. So a run of
 another group that failed for good is told twice: there, and to the owner.
@@ -23,12 +23,13 @@ NEEDS_OWNER = (
     "Sorry, I cannot answer right now: something has to be put right first. "
     "Nothing is lost: write again when it is, and I take it up."
 )
+WAITS = "Sorry, I cannot answer right now. Nothing is lost: I answer as soon as I can, you need not write again."
 OWNER_HINT = " (`microclaw status` shows more.)"
 
 
 def notice_text(notice: Notice) -> str:
     """The one line for the chat."""
-    text = AFTER_RETRIES if notice.again else NEEDS_OWNER
+    text = WAITS if notice.waits else AFTER_RETRIES if notice.again else NEEDS_OWNER
     if not notice.run.is_main:
         return text
     cause = " ".join(notice.error.split())[:CAUSE_CHARS_MAX]
@@ -53,7 +54,8 @@ def owner_draft(notice: Notice, owner_chat: str, now_ms: int) -> Draft | None:
     if run.is_main or not owner_chat or owner_chat == run.chat:
         return None
     cause = " ".join(notice.error.split())[:CAUSE_CHARS_MAX]
-    text = f"I could not answer in {run.group} ({run.chat})" + (f". The cause: {cause}" if cause else ".") + OWNER_HINT
+    what = "I cannot answer yet" if notice.waits else "I could not answer"
+    text = f"{what} in {run.group} ({run.chat})" + (f". The cause: {cause}" if cause else ".") + OWNER_HINT
     return Draft(
         owner_chat, ReplyRequested(chat=owner_chat, text=text, origin="notice", run_id=run.run_id),
         message_id=derived_id(id_time(id_from_text(run.run_id)), "owner notice", run.run_id), ts_ms=now_ms,

@@ -44,7 +44,7 @@ def load_lanes(engine: Engine, now_ms: int) -> list[Lane]:
         for row in db.execute(select(lanes)):
             retry = None if row.retry_ms is None else min(row.retry_ms, now_ms + max(RETRY_MS))
             found[row.folder] = Lane(
-                row.folder, wanted=row.wanted, tries=row.tries, retries=row.retries, retry_ms=retry,
+                row.folder, wanted=row.wanted, tries=row.tries, retries=row.retries, waits=row.waits, retry_ms=retry,
                 ticket=row.ticket, error=row.error,
             )
         carried: dict[str, list[Item | Fire]] = {}
@@ -133,7 +133,8 @@ def keep_lanes(db: Connection, changed: Iterable[Lane]) -> None:
     for lane in changed:
         db.execute(_KEEP_LANE, {
             "folder": lane.group, "wanted": lane.wanted, "tries": lane.tries, "retries": lane.retries,
-            "retry_ms": lane.retry_ms, "ticket": lane.ticket, "error": lane.error[:ERROR_CHARS_MAX],
+            "waits": lane.waits, "retry_ms": lane.retry_ms, "ticket": lane.ticket,
+            "error": lane.error[:ERROR_CHARS_MAX],
         })
 
 

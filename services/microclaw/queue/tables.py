@@ -35,6 +35,7 @@ lanes = Table(
     Column("wanted", Boolean, nullable=False),
     Column("tries", Integer, nullable=False),
     Column("retries", Integer, nullable=False),
+    Column("waits", Integer, nullable=False, server_default="0"),
     Column("retry_ms", BigInteger, nullable=True),
     Column("ticket", Integer, nullable=True),
     Column("error", Text, nullable=False),

@@ -157,12 +157,26 @@ class DockerEngine:
         return self._client
 
     async def call(self, work: Callable[[], T]) -> T:
-        """Do it in a thread. :raises SandboxError: the engine refused or did not answer, one line why."""
-        from docker.errors import DockerException
+        """Do it in a thread.
+
+        :raises SandboxError: the engine refused or did not answer in time, one line why.
+        :raises EngineMissing: it is not there any more, or (yet) not again; nor is the image that it had.
+        """
+        from docker.errors import DockerException, ImageNotFound
+        from requests.exceptions import ConnectionError as Gone
         from requests.exceptions import RequestException
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except ImageNotFound as error:
+            # Somebody removed it: the next run has it made again.
+            self._image = ""
+            raise EngineMissing(f"{self._quirks.name}: {image.one_line(error)}; it is made again") from error
+        except Gone as error:
+            # Slow it may be called too, in the middle of an answer.
+            if "timed out" in str(error):
+                raise SandboxError(f"{self._quirks.name}: {image.one_line(error)}") from error
+            raise EngineMissing(f"{self._quirks.name} does not answer any more; start it again") from error
         except (DockerException, RequestException) as error:
             raise SandboxError(f"{self._quirks.name}: {image.one_line(error)}") from error
 
@@ -306,10 +320,16 @@ def _start(
 
     :raises SandboxError: one of the folders it is to see is not there any more.
     """
+    from docker.errors import ImageNotFound, NotFound
+
     # At the last moment: Docker refuses to bind what is not there, Podman makes it, as root.
     if gone := [str(source) for source in sources if not source.exists()]:
         raise SandboxError(f"{', '.join(gone)} is gone since the run was looked at; start it again")
-    container = str(client.create_container_from_config(settings, name)["Id"])  # type: ignore[no-untyped-call]
+    try:
+        container = str(client.create_container_from_config(settings, name)["Id"])  # type: ignore[no-untyped-call]
+    except NotFound as error:
+        # Only the image can be what is not there; engines say it in different words.
+        raise ImageNotFound(f"the image {settings['Image']} is gone") from error
     try:
         # Before it starts, so that nothing it says is missed.
         attached = client.attach_socket(container, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})

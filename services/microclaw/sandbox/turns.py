@@ -164,7 +164,10 @@ class Turns:
                     resumed += 1
                     continue
                 return self._failed(grant, str(self._said(loss.lost)), retryable=True)
-            except (EngineMissing, SpecRefused) as error:
+            except EngineMissing as error:
+                # Of a task's run nothing waits: the next due time comes anyway.
+                return self._failed(grant, str(error), retryable=False, waiting=grant.task is None)
+            except SpecRefused as error:
                 return self._failed(grant, str(error), retryable=False)
             except (SandboxError, OSError) as error:
                 self._give_back_if_closing()
@@ -210,8 +213,9 @@ class Turns:
             hard_s = min(hard_timeout_s(own_ms / 1000, wanted.idle_timeout_s), longest_s)
         return Watch(time.monotonic(), hard_s - GRACE_S, longest_s)
 
-    def _failed(self, grant: RunGranted, error: str, *, retryable: bool) -> End:
-        return failed(grant, error, retryable=retryable, visible=self._notes.is_visible(grant.run_id))
+    def _failed(self, grant: RunGranted, error: str, *, retryable: bool, waiting: bool = False) -> End:
+        visible = self._notes.is_visible(grant.run_id)
+        return failed(grant, error, retryable=retryable, visible=visible, waiting=waiting)
 
     def _said(self, lost: Lost) -> Lost:
         details = {

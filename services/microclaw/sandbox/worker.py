@@ -148,10 +148,15 @@ class Worker:
     async def kill(self, why: Lost | None = None) -> Ended:
         """End it and all it started. Idempotent."""
         self._why = self._why or why or Lost(Loss.DIED, "ended by the host")
-        await self._sandbox.kill()
+        await self._kill_sandbox()
         return await asyncio.shield(self.ended)
 
     # --- inside -----------------------------------------------------------------------------------------------
+
+    async def _kill_sandbox(self) -> None:
+        # One whose engine is gone can't say how it ended, and is over all the same.
+        with contextlib.suppress(SandboxError, OSError):
+            await self._sandbox.kill()
 
     async def _send(self, line: HostLine) -> None:
         await self._sandbox.send(encode_line(line))
@@ -180,9 +185,9 @@ class Worker:
                 if self._why is None:
                     await self._hear(raw)
             ended = await self._sandbox.wait()
-        except (SandboxError, OSError):
-            log.exception("the sandbox failed", extra=self._ids())
-            await self._sandbox.kill()
+        except (SandboxError, OSError) as error:
+            log.warning("the sandbox failed", extra=self._ids() | {"why": str(error)})
+            await self._kill_sandbox()
             ended = Ended(code=-1)
         self.ended.set_result(ended)
         facts: dict[str, object] = {

@@ -1,6 +1,6 @@
 """A consumer in a process of its own: takes messages of group `work`, writes each text to a file, then settles or not.
 
-    python -m tests.contract.bus.consumer_process ADDRESS NAME FILE MODE
+    python -m tests.contract.bus.consumer_process ADDRESS NAME FILE MODE ACK_WAIT_MS
 
 MODE: `ack` acknowledges and publishes an effect; `hold` keeps what it is given for ever.
 """
@@ -17,9 +17,9 @@ from microclaw.core.ids import derived_id, id_time
 from microclaw.core.kinds import ReplyDelivered, ReplyRequested
 
 
-async def main(address: str, name: str, file: Path, mode: str) -> None:
+async def main(address: str, name: str, file: Path, mode: str, ack_wait_ms: int) -> None:
     bus = await connect(address, name, timeout_s=20)
-    wants = Subscription("work", ("reply.requested",), ack_wait_ms=1_000, max_deliver=1_000, backoff_ms=(0,))
+    wants = Subscription("work", ("reply.requested",), ack_wait_ms=ack_wait_ms, max_deliver=1_000, backoff_ms=(0,))
     with file.open("a", buffering=1) as out:
         async for delivery in bus.subscribe(wants):
             cause = delivery.envelope.message_id
@@ -33,4 +33,4 @@ async def main(address: str, name: str, file: Path, mode: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4]))
+    asyncio.run(main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4], int(sys.argv[5])))

@@ -99,6 +99,25 @@ def test_what_cannot_get_better_is_told_at_once_and_the_owner_learns_why(play: P
     assert play.troubles
 
 
+def test_what_waits_for_a_sandbox_is_told_once_over_restarts_and_answered_when_there_is_one(play: Play) -> None:
+    play.desk.owner_chat = "console:main"
+    [grant] = play.take(requested("fam", "one"))
+    for _ in range(12):
+        assert not [each for each in play.ends(grant, ok=False, retryable=False, waiting=True, error="no Docker")
+                    if isinstance(each, RunGranted)]
+        play.start()
+        play.desk.owner_chat = "console:main"
+        [grant] = _until_grant(play)
+        assert texts(grant) == ["one"]
+    [here, owner] = play.notices()
+    assert (here.chat, owner.chat) == ("console:fam", "console:main")
+    assert "need not write again" in here.text and "no Docker" not in here.text
+    assert "no Docker" in owner.text and "yet" in owner.text
+    assert play.troubles == ["runs of fam wait: no Docker"]
+    assert play.ends(grant) == []
+    assert play.desk.waiting(10) == ()
+
+
 def test_what_fails_for_good_in_a_group_is_told_there_and_to_the_owner_with_the_cause_once_an_hour(play: Play) -> None:
     play.desk.owner_chat = "console:main"
 

@@ -404,6 +404,59 @@ def test_what_cannot_get_better_is_told_at_once_and_kept() -> None:
     assert [item.number for item in desk.runs["a"].items] == [1, 2]
 
 
+# --- nothing to run in -----------------------------------------------------------------------------------------------
+
+
+def test_what_found_nothing_to_run_in_waits_for_as_long_as_it_takes_and_is_told_once() -> None:
+    desk = Desk()
+    desk.message("a")
+    for _ in range(40):
+        desk.fails("a", retryable=False, waiting=True)
+        assert desk.dispatch.state("a") is LaneState.BACKING_OFF
+        desk.until(desk.dispatch.next_retry_ms() or 0)
+    assert desk.start_times[:7] == [0, 5_000, 15_000, 35_000, 75_000, 155_000, 235_000]
+    assert desk.start_times[-1] == 155_000 + 35 * 80_000
+    assert [(notice.run.run_id, notice.waits) for notice in desk.notices] == [("a 3 at 15000", True)]
+    assert desk.runs["a"].attempt == 1, "nothing was tried"
+    desk.ends("a")
+    assert (desk.dispatch.state("a"), desk.dispatch.next_retry_ms()) == (LaneState.IDLE, None)
+
+
+def test_a_wait_that_was_short_is_told_to_nobody_and_the_next_one_counts_anew() -> None:
+    desk = Desk()
+    for _ in range(3):
+        desk.message("a")
+        for _ in range(2):
+            desk.fails("a", waiting=True)
+            desk.until(desk.dispatch.next_retry_ms() or 0)
+        desk.ends("a")
+    assert desk.notices == []
+
+
+def test_a_message_that_comes_while_its_group_waits_starts_at_once_and_changes_no_pause() -> None:
+    desk = Desk()
+    desk.message("a")
+    desk.fails("a", waiting=True)
+    desk.now = 1_000
+    desk.message("a")
+    assert [item.number for item in desk.runs["a"].items] == [1, 2]
+    desk.fails("a", waiting=True)
+    assert (desk.dispatch.next_retry_ms(), len(desk.dispatch.line)) == (5_000, 0)
+
+
+def test_after_a_wait_the_retries_of_what_was_tried_are_all_there() -> None:
+    desk = Desk()
+    desk.message("a")
+    for _ in range(10):
+        desk.fails("a", waiting=True)
+        desk.until(desk.dispatch.next_retry_ms() or 0)
+    began = desk.now
+    desk.fails("a")
+    desk.until(began + 400_000, failing=True)
+    assert [at - began for at in desk.start_times[-6:]] == [0, 5_000, 15_000, 35_000, 75_000, 155_000]
+    assert [notice.waits for notice in desk.notices] == [True, False]
+
+
 # --- lost runs and fencing ----------------------------------------------------------------------------------------
 
 
@@ -515,7 +568,7 @@ class Storm:
                 self.watch(self.desk.handle(Finished(group, run.run_id, ok=True)))
             return
         how = {"ok": {}, "fail": {"ok": False}, "visible": {"ok": False, "visible": True},
-               "never": {"ok": False, "retryable": False}}[kind]
+               "never": {"ok": False, "retryable": False}, "nowhere": {"ok": False, "waiting": True}}[kind]
         for _ in range(2):
             self.watch(self.desk.ends(group, **how))
 
@@ -534,7 +587,7 @@ class Storm:
         elif choice < 0.6:
             self.watch(self.desk.handle(Resume()))
         elif self.running:
-            kind = self.rng.choice(["ok", "ok", "fail", "fail", "visible", "never", "lost"])
+            kind = self.rng.choice(["ok", "ok", "fail", "fail", "visible", "never", "nowhere", "lost"])
             self.finish(self.rng.choice(self.running), kind)
 
     def calm(self) -> None:

@@ -19,7 +19,7 @@ from microclaw.core.turns import Loss, Watch
 from microclaw.core.worker import ToolCall, ToolReply, Turn
 from microclaw.sandbox import pool as pool_module
 from microclaw.sandbox import worker as worker_module
-from microclaw.sandbox.backend import SandboxError, SpecRefused
+from microclaw.sandbox.backend import Ended, EngineMissing, SandboxError, SpecRefused
 from microclaw.sandbox.pool import Tenant, worker_id_for
 from microclaw.sandbox.worker import WorkerLost
 
@@ -112,6 +112,22 @@ async def test_a_worker_that_died_idle_is_replaced(rig: Make) -> None:
     await turn(made)
     os.kill(made.backend.sandboxes[0].process.pid, signal.SIGKILL)
     await until(lambda: made.pool.facts["workers"] == 0)
+    assert not made.doors.open_now
+    assert await turn(made) == "hi"
+
+
+async def test_a_worker_whose_engine_is_gone_is_replaced_though_nobody_can_tell_how_it_ended(rig: Make) -> None:
+    made = rig()
+    await turn(made)
+    sandbox = made.backend.sandboxes[0]
+
+    async def gone() -> Ended:
+        raise EngineMissing("the engine does not answer any more")
+
+    sandbox.wait = sandbox.kill = gone
+    os.kill(sandbox.process.pid, signal.SIGKILL)
+    await until(lambda: made.pool.facts["workers"] == 0)
+    del sandbox.wait, sandbox.kill
     assert not made.doors.open_now
     assert await turn(made) == "hi"
 

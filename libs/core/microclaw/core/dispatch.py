@@ -11,9 +11,11 @@ The rules:
 - a run of messages takes all that the group has, up to `RUN_BYTES_MAX` (the rest is the next run's);
 - a failed run's messages go back in front and are tried again after 5·2ⁿ s, five times; then the chat gets a notice and
   the messages are kept for the next message, when counting starts anew. A success resets the count;
+- a run that found nothing to run in was no try: its messages wait, are tried again at most every 80 s for as long as it
+  takes, and the chat is told once (a task's run is over: its next time comes);
 - a message that comes during back-off starts a run at once, besides the retries: neither their count nor their time
   changes by its failure;
-- what can't get better by itself (a bad key, no engine) is told at once and kept;
+- what can't get better by itself (a bad key, a folder that can't be shown) is told at once and kept;
 - a run of which something is already visible in the chat is never tried again, nor is a task.
 
 **Nobody starves**: a group in line starts before any other group starts twice. With G groups it sees at most G-1 other
@@ -35,6 +37,8 @@ from microclaw.core.lanes import Fire, Item, Lane, LaneState, Run, RunIds
 RETRY_MS = (5_000, 10_000, 20_000, 40_000, 80_000)
 #: Text of one run's messages, encoded, at most: half of what an envelope carries.
 RUN_BYTES_MAX = 512 * 1024
+#: Runs in a row that found nothing to run in, before the chat is told: after 15 s. An engine's restart takes less.
+WAITS_TOLD = 3
 
 
 class Outcome(StrEnum):
@@ -88,6 +92,8 @@ class Finished:
     retryable: bool = True
     visible: bool = False
     error: str = ""
+    #: There was nothing to run it in.
+    waiting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +156,13 @@ class LateDone:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Tell the chat that its messages were not answered. `again` False: trying again does not help by itself."""
+    """Tell the chat that its messages were not answered. `again` False: trying again does not help by itself; `waits`:
+    they are answered as soon as there is something to run in."""
 
     run: Run
     error: str
     again: bool
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,9 +307,23 @@ class Dispatch:
             self._stand_in_line(lane)
             return [Ended(run, Outcome.CUT, event.error, lost)]
         lane.items[:0] = [replace(item, last_run=run.run_id) for item in run.items]
-        lane.tries += 1
-        commands = self._give_back(lane, run, event, now_ms, lost)
+        if event.waiting:
+            commands = self._put_off(lane, run, event, now_ms)
+        else:
+            lane.tries += 1
+            lane.waits = 0
+            commands = self._give_back(lane, run, event, now_ms, lost)
         self._stand_in_line(lane)
+        return commands
+
+    def _put_off(self, lane: Lane, run: Run, event: Finished, now_ms: int) -> list[Command]:
+        commands: list[Command] = [Ended(run, Outcome.RETRYING, event.error)]
+        # As with retries, a run that a new message started meanwhile changes nothing.
+        if lane.retry_ms is None or lane.retry_ms <= now_ms:
+            lane.retry_ms = now_ms + RETRY_MS[min(lane.waits, len(RETRY_MS) - 1)]
+            lane.waits += 1
+            if lane.waits == WAITS_TOLD:
+                commands.append(Notice(run, event.error, again=False, waits=True))
         return commands
 
     def _give_back(self, lane: Lane, run: Run, event: Finished, now_ms: int, lost: bool) -> list[Command]:

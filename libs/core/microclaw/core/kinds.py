@@ -137,6 +137,8 @@ class RunFinished(Payload, frozen=True, kw_only=True, tag="run.finished"):
     retryable: bool = True
     #: Something of this run has already reached the chat: it is never tried again.
     visible: bool = False
+    #: There was nothing to run it in: nothing was tried, and its messages wait for that.
+    waiting: bool = False
     #: What was said, for the task log (cut to `core.tasks.RESULT_CHARS_MAX`).
     result: str = ""
     #: It was a task with nothing to do: no model was asked; `result` says who found that.

@@ -98,6 +98,8 @@ class Lane:
     tries: int = 0
     #: Retries used up.
     retries: int = 0
+    #: Runs in a row that found nothing to run in.
+    waits: int = 0
     #: When the messages are tried again; None = no retry is set.
     retry_ms: int | None = None
     #: Place in line, None = not in line. Smaller comes first.
@@ -153,7 +155,7 @@ class Lane:
 
     def settle(self) -> None:
         """Messages were answered: counting starts anew; what else the group has may run."""
-        self.tries = self.retries = 0
+        self.tries = self.retries = self.waits = 0
         self.retry_ms = None
         self.error = ""
         self.wanted = self._has_others

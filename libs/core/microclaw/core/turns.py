@@ -218,12 +218,14 @@ def skipped(grant: RunGranted, why: str) -> End:
     ))
 
 
-def failed(grant: RunGranted, error: str, *, retryable: bool, visible: bool = False) -> End:
-    """The end of a run that its worker could not tell of."""
+def failed(
+    grant: RunGranted, error: str, *, retryable: bool, visible: bool = False, waiting: bool = False
+) -> End:
+    """The end of a run that its worker could not tell of. `waiting`: there was nothing to run it in."""
     line = " ".join(error.split())
     return End("", RunFinished(
         run_id=grant.run_id, attempt=grant.attempt, group=grant.group, ok=False, retryable=retryable, visible=visible,
-        error=line if len(line) <= ERROR_CHARS_MAX else line[: ERROR_CHARS_MAX - 1] + "…",
+        waiting=waiting, error=line if len(line) <= ERROR_CHARS_MAX else line[: ERROR_CHARS_MAX - 1] + "…",
     ))
 
 
