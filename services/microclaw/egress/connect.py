@@ -19,6 +19,7 @@ from microclaw.egress.forward import Forward
 from microclaw.egress.http_messages import BadMessage, Closed, Limits, Wire
 from microclaw.egress.opened_tls import OpenedTls, OverBytes
 from microclaw.egress.proxy import Passage, Proxy
+from microclaw.egress.refusals import Refusals
 from microclaw.egress.trust import Trust
 from microclaw.egress.tunnel import ACCESS_DENIED, Tunnel, TunnelLimits, first_hello
 from microclaw.egress.upstream import Unreachable, dialled, hung_up
@@ -28,13 +29,14 @@ class Connect:
     """Takes tunnels."""
 
     def __init__(
-        self, proxy: Proxy, forward: Forward, bindings: Bindings, trust: Trust, *,
+        self, proxy: Proxy, forward: Forward, bindings: Bindings, trust: Trust, refusals: Refusals, *,
         limits: Limits, tunnel_limits: TunnelLimits,
     ) -> None:
         self._proxy = proxy
         self._forward = forward
         self._bindings = bindings
         self._trust = trust
+        self._refusals = refusals
         self._limits = replace(limits, stall_s=tunnel_limits.idle_s)
         self._tunnel_limits = tunnel_limits
 
@@ -109,10 +111,9 @@ class Connect:
             bytes_max=self._tunnel_limits.bytes_max,
         )
         if failed := await self._handshake(inside):
-            await self._proxy.record(
-                owner, "egress.connect", where, "failed",
-                f"the program did not take egress's certificate ({failed}); {_unopened(host, port)}",
-            )
+            reason = f"the program did not take egress's certificate ({failed}); {_unopened(host, port)}"
+            self._refusals.note(owner, 403, reason)
+            await self._proxy.record(owner, "egress.connect", where, "failed", reason)
             return True
         try:
             async with asyncio.timeout(self._tunnel_limits.total_s) as limit:
@@ -147,6 +148,7 @@ class Connect:
 
     async def _requests(self, owner: Owner, inside: OpenedTls, host: str, port: int, passage: Passage) -> None:
         wire = Wire(h11.SERVER, inside, inside, self._limits)
+        wire.on_refusal = lambda status, reason: self._refusals.note(owner, status, reason)
         count = 0
 
         async def judged(request: h11.Request) -> bool:
@@ -166,6 +168,7 @@ class Connect:
         else:
             if not count and not inside.at_eof():
                 reason = f"no request came for {self._limits.keep_alive_s:g} s; {_unopened(host, port)}"
+                self._refusals.note(owner, 408, reason)
                 await self._proxy.record(owner, "egress.http", f"{host}:{port}", "failed", reason)
 
     async def _cut(self, owner: Owner, where: str, ended: str, carried: Tunnel | OpenedTls) -> None:

@@ -15,9 +15,11 @@ from microclaw.egress.http_messages import BadMessage, Closed, Limits, Wire
 
 #: What the paths of requests begin with that go on to a host by TLS: `/to/host[:port]/…`.
 REVERSE = "/to/"
-#: Where the agent asks for its programs' variables, and for the certificate that they are to trust.
+#: Where the agent asks for its programs' variables, for the certificate that they are to trust, and for why requests in
+#: their tunnels were refused.
 ENVIRONMENT = b"/environment"
 AUTHORITY = b"/authority.pem"
+REFUSALS = b"/refusals"
 
 #: How a request is handled. True: the connection was taken over (a tunnel), nothing more is read from it.
 Handler = Callable[[Owner, Wire, h11.Request], Awaitable[bool]]
@@ -27,10 +29,10 @@ class Connections:
 
     def __init__(
         self, *, route: Handler, tunnel: Handler, forward: Handler, page: Handler, environment: Handler,
-        authority: Handler, limits: Limits,
+        authority: Handler, refusals: Handler, limits: Limits,
     ) -> None:
         self._route = route
-        self._said = {ENVIRONMENT: environment, AUTHORITY: authority}
+        self._said = {ENVIRONMENT: environment, AUTHORITY: authority, REFUSALS: refusals}
         self._tunnel = tunnel
         self._forward = forward
         self._page = page
@@ -95,6 +97,7 @@ async def refuse(wire: Wire, status: int, reason: str, *, body: bytes = b"", kin
     """Answer with an error of ours. :raises Closed:"""
     content = body or json.dumps({"error": {"type": kind, "message": reason}}).encode()
     said = _header(reason)
+    wire.on_refusal(status, reason)
     # In the status line too: of a refused tunnel it is all that most programs show.
     await answer(wire, status, content, [(b"x-egress-reason", said)], phrase=said)
 

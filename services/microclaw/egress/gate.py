@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+from dataclasses import replace
 
 from microclaw.core.errors import UsageError
 from microclaw.core.home import Home
@@ -25,6 +26,7 @@ from microclaw.egress.model_route import ModelRoute
 from microclaw.egress.notices import Notices
 from microclaw.egress.pages import Pages
 from microclaw.egress.proxy import Proxy
+from microclaw.egress.refusals import Refusals
 from microclaw.egress.rule_store import RuleStore
 from microclaw.egress.secret_store import SecretStore
 from microclaw.egress.trust import Trust
@@ -87,15 +89,23 @@ class Gate:
         credentials = Credentials(self.secrets, self.bindings, trust.mark)
         forward = Forward(
             self.proxy, credentials, self.secrets, WebSockets(self.proxy, self.secrets, tunnel_limits),
-            tls=self._context, limits=limits,
+            tls=self._context, limits=replace(limits, stall_s=tunnel_limits.idle_s),
         )
         pages = Pages(self.proxy, self.secrets, tls=self._context, limits=limits)
-        connect = Connect(self.proxy, forward, self.bindings, trust, limits=limits, tunnel_limits=tunnel_limits)
+        refusals = Refusals()
+        connect = Connect(
+            self.proxy, forward, self.bindings, trust, refusals, limits=limits, tunnel_limits=tunnel_limits,
+        )
         self.connections = Connections(
             route=route.handle, tunnel=connect.handle, forward=forward.handle, page=pages.handle,
-            environment=credentials.handle, authority=trust.handle, limits=limits,
+            environment=credentials.handle, authority=trust.handle, refusals=refusals.handle, limits=limits,
         )
-        self.doors = Doors(self._engine, home.run / "egress", self.connections.visit, gone=trust.forget)
+
+        def gone(worker_id: str) -> None:
+            trust.forget(worker_id)
+            refusals.forget(worker_id)
+
+        self.doors = Doors(self._engine, home.run / "egress", self.connections.visit, gone=gone)
 
     async def start(self) -> int:
         """Bind the doors that were open before. Returns how many."""

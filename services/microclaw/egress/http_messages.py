@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -82,6 +82,8 @@ class Wire:
         self.reader = reader
         self.writer = writer
         self.limits = limits
+        #: Is told the status and the reason of each refusal of ours.
+        self.on_refusal: Callable[[int, str], None] = lambda _status, _reason: None
 
     async def send(self, event: h11.Event) -> None:
         """Write one event. :raises Closed: the other side is gone, or takes nothing any more."""

@@ -436,6 +436,23 @@ async def test_each_worker_has_an_authority_of_its_own_that_ends_with_it(home, u
         assert (await authority_of(await egress.doors.open("w1", "home", now_ms=1)))[1] != mark
 
 
+async def test_what_was_refused_in_a_tunnel_is_told_to_its_worker_once(home, upstream, authority):
+    async with reading(home, upstream, authority, Server()) as (egress, door, _):
+        other = await egress.doors.open("w2", "home", now_ms=1)
+        await ask(door, asking("/", host="other.example"))
+        await ask(door, asking("/"))
+        await ask(door, b"EHLO x\r\n\r\n")
+        said = await refusals(door)
+        assert [status for status, _ in said] == [421, 400]
+        assert "other.example" in said[0][1] and "--opaque" in said[1][1]
+        assert await refusals(door) == [] == await refusals(other)
+
+
+async def refusals(door) -> list[list]:
+    got = await call(door, b"GET /refusals HTTP/1.1\r\nHost: egress\r\nConnection: close\r\n\r\n")
+    return json.loads(got.partition(b"\r\n\r\n")[2])
+
+
 async def test_after_a_restart_there_is_a_new_authority_and_the_connects_answer_names_it(home, upstream, authority):
     async with reading(home, upstream, authority, Server()) as (_, door, _outside):
         _, mark = await authority_of(door)

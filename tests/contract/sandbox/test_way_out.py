@@ -434,7 +434,7 @@ async def test_ac48_a_lent_credential_is_a_stand_in_inside_and_real_at_its_host_
             "https://evil.example/user", "http://evil.example/user", "http://127.0.0.1:3128/to/evil.example/user",
         ):
             said = await bash(f"{python} -c '{fetch}' {address}; env; cat /proc/*/environ /proc/*/cmdline")
-            assert "the credential hub is for good.example:443 only" in said, said
+            assert "[egress refused: the credential hub is for good.example:443 only" in said, said
             assert stand_in in said and real not in said
         assert len(seen) == sent, "nothing was sent to another host"
     told = b"".join(path.read_bytes() for path in home.state.rglob("*") if path.is_file() and path.name != "hub")

@@ -81,7 +81,7 @@ async def test_while_egress_is_away_the_program_is_told_so(workspace: Workspace)
     async with relay(workspace) as made:
         answer = await ask(made.port, b"CONNECT good.test:443 HTTP/1.1\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 502 ") and b"try again in a moment" in answer.split(b"\r\n\r\n")[1]
-        assert "egress does not answer" in made.refused_since(0)[0]
+        assert "egress does not answer" in (await made.refused_since(0))[0]
 
 
 async def test_one_that_hangs_up_early_leaves_nothing_behind(workspace: Workspace) -> None:
@@ -185,4 +185,21 @@ async def test_a_page_can_not_pass_for_egress(workspace: Workspace) -> None:
 
     async with await asyncio.start_unix_server(page, workspace.egress_socket), relay(workspace) as made:
         await ask(made.port, b"GET http://evil.test/ HTTP/1.1\r\n\r\n")
-        assert made.refused_since(0) == []
+        assert await made.refused_since(0) == []
+
+
+async def test_what_was_refused_within_a_tunnel_is_asked_for_and_told_once(workspace: Workspace) -> None:
+    async def door(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = (await reader.readuntil(b"\r\n\r\n")).split()[1]
+        asked.append(line)
+        body = b'[[403, "no WebSocket there"], [421, "another host"]]' if line == b"/refusals" else b"{}"
+        writer.write(b"HTTP/1.1 200 OK\r\nX-Egress-Authority: a1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        writer.close()
+
+    asked: list[bytes] = []
+    async with await asyncio.start_unix_server(door, workspace.egress_socket), relay(workspace) as made:
+        within = Workspace(workspace.root, workspace.egress_socket, relay=made)
+        assert await bash(Bash(command="echo fine"), within) == "fine" and b"/refusals" not in asked
+        told = "[egress refused: no WebSocket there (403)]\n[egress refused: another host (421)]"
+        assert await bash(Bash(command=SHELL), within) == f"HTTP/1.1 200\n{told}"
+        assert await bash(Bash(command="echo fine"), within) == "fine" and asked.count(b"/refusals") == 1

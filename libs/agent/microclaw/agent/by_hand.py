@@ -31,6 +31,6 @@ async def run_command(argv: Sequence[str], workspace: Workspace) -> int:
         return NOT_STARTED
     finally:
         await relay.close()
-    for reason in relay.refused_since(0):
+    for reason in await relay.refused_since(0):
         print(f"[egress refused: {reason}]", flush=True)  # noqa: T201
     return code if code >= 0 else 128 - code

@@ -28,7 +28,7 @@ CONNECTIONS_MAX = 256
 CHUNK_BYTES = 64 << 10
 #: Reasons remembered, and the characters of one.
 REFUSALS_MAX = 50
-REASON_CHARS_MAX = 300
+REASON_CHARS_MAX = 500
 
 #: Egress's own headers; it lets no server outside set them. Looked for in heads alone.
 _STATUS = re.compile(rb"\AHTTP/1\.1 (\d{3}) ")
@@ -71,6 +71,8 @@ class Relay:
     def __init__(self, door: Path) -> None:
         self._door = door
         self._trust = Trust(door)
+        #: One that egress reads was begun since it was last asked for refusals.
+        self._tunnels = False
         self._server: asyncio.Server | None = None
         self._places = asyncio.Semaphore(CONNECTIONS_MAX)
         self._visits: set[asyncio.Task[None]] = set()
@@ -99,8 +101,15 @@ class Relay:
         lent = await self._lent()
         return {**proxy_environment(self.port, self._trust.bundle), **mine, **lent}
 
-    def refused_since(self, count: int) -> list[str]:
+    async def refused_since(self, count: int) -> list[str]:
         """The reasons of refusals after the first `count`, each once, oldest first."""
+        if self._tunnels:
+            # What was refused within TLS did not pass here for anybody to read.
+            self._tunnels = False
+            with suppress(OSError, ValueError):
+                _, body = await ask_door(self._door, "/refusals")
+                for status, reason in json.loads(body):
+                    self._note(int(status), str(reason))
         fresh = list(self._refusals)[-(self.refused - count):] if self.refused > count else []
         return list(dict.fromkeys(fresh))
 
@@ -163,6 +172,7 @@ class Relay:
         if (status := _STATUS.match(head)) and (reason := _REASON.search(head)):
             self._note(int(status[1]), reason[1].decode("ascii", "replace"))
         if authority := _AUTHORITY.search(head):
+            self._tunnels = True
             # Before the program goes on: most read the certificates when their tunnel is there.
             await self._trust.keep(authority[1].decode())
         writer.write(first)

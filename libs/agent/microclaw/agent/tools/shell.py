@@ -124,7 +124,7 @@ async def bash(args: Bash, workspace: Workspace) -> str:
     refused = relay.refused if relay else 0
     ran = await run_program([shell, "-c", args.command], workspace.group, args.timeout_s, env)
     # Many programs say "403" and keep the reason to themselves.
-    reasons = [f"[egress refused: {reason}]" for reason in (relay.refused_since(refused) if relay else ())]
+    reasons = [f"[egress refused: {reason}]" for reason in (await relay.refused_since(refused) if relay else ())]
     output = "\n".join(filter(None, (ran.output.rstrip("\n"), *reasons)))
     if ran.timed_out:
         end = f"[ended after {args.timeout_s} s: it took too long]"
