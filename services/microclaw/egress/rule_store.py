@@ -56,7 +56,7 @@ class RuleStore:
         :raises UsageError: `text` is no rule, or there are too many.
         """
         rule = parse_rule(
-            text, allow=verdict == "allow", group=group, origin="cli", tool=tool, websocket=websocket, opaque=opaque,
+            text, allow=verdict != "deny", group=group, origin="cli", tool=tool, websocket=websocket, opaque=opaque,
         )
         same = (
             (table.c.group_folder == group) & (table.c.tool == rule.tool) & (table.c.host == rule.host)

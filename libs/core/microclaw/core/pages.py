@@ -53,7 +53,7 @@ def parse_page(target: str) -> Page:
         parts = urlsplit(address)
     except ValueError as error:
         raise UsageError(f"{address[:80]!r} is not an address: {error}") from error
-    if parts.scheme not in ("http", "https") or "@" in parts.netloc:
+    if parts.scheme not in ("http", "https"):
         raise UsageError(f"{address[:80]!r} is not a page's address: write {PREFIX}https://host/…")
     tls = parts.scheme == "https"
     host, port = parse_authority(parts.netloc, DEFAULT_PORT if tls else PLAIN_PORT)

@@ -114,12 +114,10 @@ class FrameScrubber:
         size = 2 + wide + (4 if self._from_client else 0)
         if len(head) < size:
             return 0
-        length = int.from_bytes(head[2:2 + wide], "big") if wide else head[1] & 0x7F
-        if length:
-            self._left = length
-            key = head[2 + wide:size]
-            self._taken, self._given = _Key(key), _Key(key)
-            self._payload = StreamScrubber(self._scrubber())
+        self._left = int.from_bytes(head[2:2 + wide], "big") if wide else head[1] & 0x7F
+        key = head[2 + wide:size]
+        self._taken, self._given = _Key(key), _Key(key)
+        self._payload = StreamScrubber(self._scrubber())
         return size
 
 
