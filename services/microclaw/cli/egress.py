@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 
 from microclaw.cli.asking import ask, rows
 from microclaw.cli.context import Context
@@ -14,6 +15,7 @@ from microclaw.core.requests import (
     EgressRule,
     EgressRules,
     EgressRulesAsked,
+    EgressWay,
     ExplainEgress,
 )
 
@@ -23,7 +25,9 @@ _ACTIONS = {
     "forget": "take back an allow or deny of yours",
     "explain": "would it be reached now, and why (not)",
 }
-_DONE = {"allow": "may be reached", "deny": "is denied", "forget": "has no rule of yours any more"}
+_DONE = {
+    "allow": ("may be reached", "by"), "deny": ("is denied", "to"), "forget": ("has no rule of yours any more", "for"),
+}
 
 
 _SAYS = {"web_fetch": "reading pages (web_fetch)", "bash": "programs (bash and whatever else runs inside)"}
@@ -63,9 +67,10 @@ def run(context: Context, options: argparse.Namespace) -> int:
         websocket=getattr(options, "websocket", False), opaque=getattr(options, "opaque", False),
     )
     ask(context, change, Done)
-    whose = f"for group {change.group}" if change.group else "for all groups"
-    what = f" by {change.tool}" if change.tool else ""
-    context.say(f"{change.host} {_DONE[change.verdict]} {whose}{what}, from now on")
+    whose = f"group {change.group}" if change.group else "all groups"
+    done, word = _DONE[change.verdict]
+    tool = f" {word} {change.tool}" if change.tool else ""
+    context.say(f"{change.host} {done}{tool}, for {whose}, from now on")
     return 0
 
 
@@ -78,13 +83,19 @@ def _explain(context: Context, question: ExplainEgress) -> int:
     print(f"{verdict}: {found.reason}")
     if found.addresses:
         print(f"addresses: {', '.join(found.addresses)}")
-    for way in found.ways if found.allowed else ():
-        print(f"{_SAYS[way.tool]}: {'yes' if way.allowed else f'no, {way.reason}'}")
-        if way.allowed and way.tool == "bash":
-            print(f"a WebSocket in requests that egress reads: {'yes' if way.websocket else 'no'}")
-            if way.opaque:
-                print("its TLS tunnels are never opened: a WebSocket in them can't be seen")
+    if any(way.allowed for way in found.ways):
+        print("the rules allow:")
+        for line in (line for way in found.ways for line in _said(way)):
+            print(f"  {line}")
     return 0 if found.allowed else 4
+
+
+def _said(way: EgressWay) -> Iterator[str]:
+    yield f"{_SAYS[way.tool]}: {'yes' if way.allowed else f'no, {way.reason}'}"
+    if way.allowed and way.tool == "bash":
+        yield f"a WebSocket in requests that egress reads: {'yes' if way.websocket else 'no'}"
+        if way.opaque:
+            yield "TLS tunnels: never opened, so a WebSocket in them can't be seen"
 
 
 def _list(context: Context, group: str, tool: str) -> int:

@@ -129,6 +129,9 @@ def test_rules_for_one_tool_and_for_websockets_from_the_command_line(home, micro
     assert "--tool bash" in programs["reason"]
     (programs,) = explained("chat.example", "--group", "home", "--tool", "bash")
     assert programs["allowed"] and programs["websocket"] and programs["opaque"]
+    said = microclaw("egress", "explain", "chat.example", "--group", "home").stdout
+    assert "reading pages (web_fetch): no, chat.example:443 is denied" in said and "WebSocket" in said
+    assert "programs (bash and whatever else runs inside): yes" in said and "never opened" in said
     refused = microclaw("egress", "explain", "chat.example", "--group", "home", "--tool", "web_fetch")
     assert refused.returncode == 4 and "denied by the rule chat.example:443 web_fetch" in refused.stdout
 
