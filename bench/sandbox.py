@@ -15,7 +15,8 @@ For each backend that can be used here:
 Egress, with a server on 127.0.0.1 and everything in this process, a new connection for each request:
 
 - a model call by the door's `/llm` route beside the same request sent directly;
-- TLS through the door's CONNECT beside TLS directly: one line, and its echo; the same by the relay, as programs go.
+- an HTTPS request of 2 kB through the door's CONNECT beside the same directly, and by the relay, as programs go: in a
+  tunnel that is carried unopened, and in one that egress reads (TLS twice, the request judged, an audit entry more).
 
 All are medians, in ms. Engines are looked for as MicroClaw does it (DOCKER_HOST, the usual sockets).
 """
