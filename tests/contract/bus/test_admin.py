@@ -64,7 +64,7 @@ async def test_a_requeued_dead_letter_survives_the_broker(broker: BrokerProcess,
     assert again.envelope.read(ReplyRequested).text == "a"
 
 
-async def test_groups_show_their_lag_and_who_reads(connect) -> None:
+async def test_fault11_groups_show_their_lag_and_who_reads(connect) -> None:
     owner = await connect("cli")
     stream = owner.subscribe(Subscription("g", ("reply.requested",), max_in_flight=1))
     await owner.publish(say("1", "a"), say("2", "b"), say("3", "c"))

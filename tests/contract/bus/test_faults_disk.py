@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -234,8 +235,10 @@ def test_fault07_a_foreign_writer_is_an_error_and_not_a_wait(tmp_path: Path) -> 
     foreign.execute("BEGIN IMMEDIATE")
     peer = alone.connect("q")
     rid = alone.publish(peer, envelope("q", "t", new_id(1)))
+    began = time.monotonic()
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         alone.turn()
+    assert time.monotonic() - began < 2, "everybody would wait with it"
     assert rid not in peer.receipts
     foreign.close()
     journal.close()

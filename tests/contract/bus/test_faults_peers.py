@@ -111,10 +111,15 @@ async def test_fault14_a_message_over_the_limit_is_refused_and_its_sender_goes_o
 
 
 async def test_fault14_a_frame_over_the_limit_costs_its_sender_the_connection_only(broker, connect) -> None:
+    """Not for what is in it: each of these would be welcome by itself."""
     bus = await connect("alpha")
     raw = Raw(broker.home.bus, "big")
-    raw.socket.send(bytes(FRAME_BYTES_MAX + 1))
+    each = [envelope("big", "big", new_id(1), text="x" * 900_000) for _ in range(FRAME_BYTES_MAX // 900_000 + 1)]
+    raw.send([[Op.PUBLISH, number, [body]] for number, body in enumerate(each)])
+    # A second frame after it: the connection was cut, and the next one has to greet first.
+    raw.send([[Op.PUBLISH, 99, [envelope("big", "big", new_id(1))]]])
     await prompt(bus)
+    assert raw.receive() == [[Op.UNKNOWN]]
     raw.close()
     assert broker.process.poll() is None
 

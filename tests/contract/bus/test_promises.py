@@ -136,7 +136,7 @@ async def test_one_of_a_session_is_out_at_a_time_also_while_it_waits_for_redeliv
     assert text_of(await next_of(stream)) == "second"
 
 
-async def test_no_more_than_max_in_flight_is_given_to_a_consumer(connect) -> None:
+async def test_fault11_no_more_than_max_in_flight_is_given_to_a_consumer(connect) -> None:
     bus = await connect("alpha")
     await bus.publish(*(say(str(n), f"s{n}") for n in range(10)))
     stream = bus.subscribe(Subscription("g", ("reply.requested",), max_in_flight=3))
