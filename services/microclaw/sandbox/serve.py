@@ -8,6 +8,7 @@ import contextlib
 from microclaw.bus.api import Subscription
 from microclaw.bus.errors import BusTimeout, NoResponder
 from microclaw.bus.service import Service, now_ms
+from microclaw.core.home import Home
 from microclaw.core.requests import ForkSession, Groups, GroupsAsked, SessionAsked, SessionsAsked
 from microclaw.core.turns import DELIVERIES_MAX
 from microclaw.sandbox.backend import Backend, SandboxError
@@ -32,7 +33,7 @@ ACK_WAIT_MS = 30_000
 DELIVER_MAX = 50 * DELIVERIES_MAX
 #: Words of the owner that are heeded at the same time: a `/new` may wait for a run's end, a `/stop` never.
 CONTROLS_AT_ONCE = 16
-#: How often old notes are dropped.
+#: How often old notes and conversations are dropped.
 TIDY_S = 3600.0
 #: After the start, how long until every protection is measured: the first chats go first.
 DEEP_PROBE_AFTER_S = 20.0
@@ -90,7 +91,7 @@ async def serve(service: Service) -> None:
     service.spawn(doors.begin(), "doors of earlier lives")
     service.spawn(_warm_main(service, pool), "main group's worker")
     service.spawn(_measure(service, readiness, pool), "deep probe")
-    service.spawn(_tidy(notes), "old notes")
+    service.spawn(_tidy(notes, home), "old notes and conversations")
     by_hand = ByHand(service, readiness, pool, doors, installation)
     by_hand.register()
     await service.ready()
@@ -140,7 +141,11 @@ async def _measure(service: Service, readiness: Readiness, pool: Pool) -> None:
             await asyncio.sleep(MEASURE_AGAIN_S)
 
 
-async def _tidy(notes: Notes) -> None:
+async def _tidy(notes: Notes, home: Home) -> None:
+    # Imported late: the first chats go first.
+    from microclaw.sandbox.old_sessions import tidy
+
     while True:
         notes.forget(now_ms())
+        await asyncio.to_thread(tidy, home, now_ms())
         await asyncio.sleep(TIDY_S)
