@@ -16,6 +16,7 @@ import pytest
 from tests.mesh.harness import SERVICES, Mesh
 
 from microclaw.core.alarms import read_alarms
+from microclaw.core.requests import Lines, Read
 
 
 async def until(what: Callable[[], object], timeout_s: float = 30.0) -> None:
@@ -46,6 +47,20 @@ async def test_the_command_line_on_a_running_mesh(mesh: Mesh) -> None:
     talk = await cli("chat", stdin="help\n")
     assert talk.returncode == 0
     assert talk.stdout.startswith("Andy> ")
+
+    # Nothing to say, only to hear: what was said while nobody looked, once.
+    before = (await mesh.ask(Read(chat="console:main", only_last=True), Lines)).last
+    for number in range(3):
+        sent = await cli("message", "send", "--target", "console:main", "--message", f"while you were away {number}")
+        assert sent.returncode == 0
+    async with asyncio.timeout(30):
+        while (await mesh.ask(Read(chat="console:main", only_last=True), Lines)).last < before + 3:
+            await asyncio.sleep(0.05)
+    for nothing in ("\n", ""):
+        missed = await cli("chat", stdin=nothing)
+        assert (missed.returncode, missed.stdout.splitlines()) == (
+            0, [f"Andy> while you were away {number}" for number in range(3)] if nothing else [],
+        ), missed
 
     added = await cli("cron", "add", "say tea", "--every", "1h", "--json")
     task = json.loads(added.stdout)["id"]

@@ -27,6 +27,8 @@ from microclaw.core.requests import ConsoleLine, Failed, ServiceStatus, StatusAs
 
 #: With piped input: how long an answer may take.
 ANSWER_TIMEOUT_S = 300.0
+#: With piped input: at its end, how long what was said meanwhile may take to be shown.
+SHOW_TIMEOUT_S = 10.0
 LEAVE = ("/quit", "/exit", "/q")
 
 T = TypeVar("T")
@@ -41,7 +43,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(context: Context, options: argparse.Namespace) -> int:
-    """Talk until the input ends. With piped input each line waits for its answer."""
+    """Talk until the input ends. With piped input each line waits for its answer, and at its end all that was said
+    until then has been shown."""
     chat = chat_named(context, options.chat)
     bring_up(context)
     with _Loop() as loop:
@@ -97,6 +100,9 @@ def _type(loop: _Loop, talk: _Talk, screen: _Screen, timeout_s: float) -> int:
                 loop.do(talk.say_and_wait(text, timeout_s))
         except TimeoutError:
             raise UnhealthyError(f"no answer within {timeout_s:.0f} s: see `microclaw status`") from None
+    if not screen.interactive:
+        with contextlib.suppress(TimeoutError):
+            loop.do(talk.catch_up(min(timeout_s, SHOW_TIMEOUT_S)))
     return 0
 
 
@@ -114,7 +120,10 @@ class _Talk:
         self._screen = screen
         self._conversation = Conversation(bus, chat, self._on_away)
         self._seen = Seen(context.home, chat)
+        #: The newest line that was shown, now or an earlier time; 0 = nothing is known yet.
         self._shown = 0
+        #: No line is shown any more.
+        self._deaf = False
         self._changed = asyncio.Condition()
         self._one_at_a_time = asyncio.Lock()
 
@@ -126,14 +135,20 @@ class _Talk:
             after = self._seen.load()
             if after is None:
                 after = max(0, await self._conversation.last() - HISTORY_LINES)
+            await self._have_shown(after)
             async for line in self._conversation.lines(after):
                 self._screen.reply(line)
                 self._seen.save(line.number)
-                async with self._changed:
-                    self._shown = line.number
-                    self._changed.notify_all()
+                await self._have_shown(line.number)
         except MicroclawError as error:
             self._screen.note(f"microclaw: {error}", "red")
+            self._deaf = True
+            await self._have_shown(self._shown)
+
+    async def _have_shown(self, number: int) -> None:
+        async with self._changed:
+            self._shown = number
+            self._changed.notify_all()
 
     async def say(self, text: str) -> None:
         """Say it, after what was said before. A refusal is shown."""
@@ -150,6 +165,12 @@ class _Talk:
         await self._conversation.say(text, timeout_s)
         async with self._changed:
             await asyncio.wait_for(self._changed.wait_for(lambda: self._shown > before), timeout_s)
+
+    async def catch_up(self, timeout_s: float) -> None:
+        """Until everything is shown that was said by now. Raises TimeoutError, UnhealthyError."""
+        newest = await self._conversation.last(timeout_s)
+        async with self._changed:
+            await asyncio.wait_for(self._changed.wait_for(lambda: self._deaf or self._shown >= newest), timeout_s)
 
     async def end(self) -> None:
         """Let go of the bus, what was typed being said first."""
