@@ -30,6 +30,23 @@ async def tries(made: House, count: int) -> None:
         made.pass_time(RETRY_MS[number])
 
 
+async def test_without_a_sandbox_messages_wait_and_are_answered_together_when_there_is_one() -> None:
+    async with house([[("done", {"text": "here I am"})]], backend_error="no engine here: install one") as made:
+        await made.register("test:fam", "fam", requires_trigger=False)
+        await says(made, 1, "one")
+        for number in range(4):
+            await made.run_next()
+            assert made.ends[-1].waiting and not made.ends[-1].ok
+            made.pass_time(RETRY_MS[number])
+        assert len(made.notices()) == 1 and made.replies() == []
+        made.backend_error = ""
+        await says(made, 2, "two")
+        await made.run_all()
+        assert [reply.text for reply in made.replies()] == ["here I am"]
+        assert len(made.notices()) == 1
+        assert made.ends[-1].ok and made.queue.desk.waiting(10) == ()
+
+
 @pytest.mark.parametrize("end", [DOWN, ("exit", 1)])
 async def test_a_task_made_by_a_run_that_failed_is_not_made_again_by_its_retry(end: tuple[str, Any]) -> None:
     async with house([[CALL, end]] * 4 + [[CALL, DONE]]) as made:
