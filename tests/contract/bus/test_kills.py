@@ -17,6 +17,7 @@ from tests.broker_process import DEADLINE_S, BrokerProcess
 
 from microclaw.bus.api import Bus, Draft, Subscription
 from microclaw.bus.envelope import decode
+from microclaw.bus.wire import SILENCE_S
 from microclaw.core.ids import new_id
 from microclaw.core.kinds import ReplyDelivered, ReplyRequested
 
@@ -99,15 +100,19 @@ async def test_fault03_a_killed_consumers_message_goes_to_another_at_once(broker
     assert again.count == 2
 
 
-async def test_fault19_a_stopped_consumers_message_goes_to_another_after_ack_wait(broker, connect, tmp_path) -> None:
+@pytest.mark.parametrize("ack_wait_ms", [1_000, 600_000])
+async def test_fault19_a_stopped_consumers_message_goes_to_another_after_ack_wait_or_by_its_silence(
+    broker, connect, tmp_path, ack_wait_ms
+) -> None:
     bus = await connect("alpha")
     await bus.publish(say("mine", "s"))
-    holder = start_consumer(broker, "holder", tmp_path / "held", "hold")
+    holder = start_consumer(broker, "holder", tmp_path / "held", "hold", ack_wait_ms)
     try:
         await until(lambda: lines(tmp_path / "held"), "the first delivery")
         holder.send_signal(signal.SIGSTOP)
-        stream = bus.subscribe(Subscription("work", ("reply.requested",), ack_wait_ms=1_000, backoff_ms=(0,)))
-        again = await asyncio.wait_for(anext(stream), DEADLINE_S)
+        wants = Subscription("work", ("reply.requested",), ack_wait_ms=ack_wait_ms, backoff_ms=(0,))
+        stream = bus.subscribe(wants)
+        again = await asyncio.wait_for(anext(stream), SILENCE_S + DEADLINE_S)
         assert again.count >= 2
     finally:
         holder.send_signal(signal.SIGCONT)

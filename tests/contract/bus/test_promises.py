@@ -146,7 +146,7 @@ async def test_fault11_no_more_than_max_in_flight_is_given_to_a_consumer(connect
     assert text_of(await next_of(stream)) == "3"
 
 
-async def test_what_is_not_settled_in_time_is_delivered_again(connect) -> None:
+async def test_fault19_what_is_not_settled_in_time_is_delivered_again(connect) -> None:
     bus = await connect("alpha")
     await bus.publish(say("slow"))
     stream = bus.subscribe(Subscription("g", ("reply.requested",), ack_wait_ms=100, backoff_ms=(0,)))
