@@ -154,9 +154,9 @@ class Connect:
         async def judged(request: h11.Request) -> bool:
             nonlocal count
             count += 1
-            # The first one was counted as the tunnel.
-            if count > 1 and not await self._proxy.admit(owner, wire):
-                return False
+            if count > 1:
+                # The first one was counted as the tunnel.
+                await self._proxy.paced(owner)
             return await self._forward.inside(owner, wire, request, host, port, passage)
 
         try:

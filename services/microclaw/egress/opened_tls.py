@@ -54,7 +54,9 @@ class OpenedTls:
             try:
                 data = self._tls.read(count)
             except ssl.SSLWantReadError:
-                self._pass_on()
+                if self._pass_on():
+                    # TLS answered by itself; who asks for that without end must take the answers.
+                    await self._writer.drain()
                 await self._take_in()
                 continue
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
@@ -99,9 +101,10 @@ class OpenedTls:
             raise OverBytes(f"cut after {self._bytes_max} bytes")
         return before + len(data)
 
-    def _pass_on(self) -> None:
+    def _pass_on(self) -> bool:
         if data := self._goes.read():
             self._writer.write(data)
+        return bool(data)
 
     async def _take_in(self) -> None:
         if data := await self._reader.read(CHUNK_BYTES):

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from microclaw.core.approvals import Action
 from microclaw.core.egress_rules import Tool, Verdict
@@ -44,6 +45,17 @@ class Passage:
     for_once: bool = False
 
 
+@dataclass(slots=True)
+class _Rate:
+    """Of one worker."""
+
+    bucket: TokenBucket
+    #: At the last look.
+    within: bool = True
+    #: Held by the one request that waits for the rate.
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
 class Proxy:
     """Decides and records."""
 
@@ -57,8 +69,7 @@ class Proxy:
         self._secrets = secrets
         self._audit = audit
         self._world = world
-        #: Worker → its rate, and whether it kept within at the last look.
-        self._rates: dict[str, tuple[TokenBucket, bool]] = {}
+        self._rates: dict[str, _Rate] = {}
         #: Tunnels and plain requests under way.
         self.under_way = 0
 
@@ -78,20 +89,23 @@ class Proxy:
 
     async def admit(self, owner: Owner, wire: Wire) -> bool:
         """Whether the worker keeps within its rate. If not it is told so; the first time in a row is written down."""
-        now_s = time.monotonic()
-        known = self._rates.pop(owner.worker_id, None)
-        bucket, was_within = known or (TokenBucket(Rate(CONNECTIONS_PER_S, BURST_MAX), now_s), True)
-        if len(self._rates) >= RATES_MAX:
-            # The worker that was quiet for longest has a full one anyway, or is gone.
-            del self._rates[next(iter(self._rates))]
-        within = bucket.take(now_s)
-        self._rates[owner.worker_id] = bucket, within
-        if not within:
-            reason = f"too many connections and requests: {CONNECTIONS_PER_S:g} a second are allowed, try again later"
-            if was_within:
-                await self.record(owner, "egress.flood", "the door", "deny", reason)
-            await refuse(wire, 429, reason, kind="egress_denied")
-        return within
+        rate = self._rate(owner)
+        was_within, rate.within = rate.within, rate.bucket.take(time.monotonic())
+        if rate.within:
+            return True
+        reason = f"too many connections and requests: {CONNECTIONS_PER_S:g} a second are allowed, try again later"
+        if was_within:
+            await self.record(owner, "egress.flood", "the door", "deny", reason)
+        await refuse(wire, 429, reason, kind="egress_denied")
+        return False
+
+    async def paced(self, owner: Owner) -> None:
+        """Wait until the worker keeps within its rate: what comes in an open tunnel takes no new place, and programs
+        that ask for much in one (package managers) know no pause by themselves."""
+        rate = self._rate(owner)
+        async with rate.turn:
+            while not rate.bucket.take(time.monotonic()):  # noqa: ASYNC110 - it is time that lets it through
+                await asyncio.sleep(rate.bucket.wait_s(time.monotonic()))
 
     async def check(self, owner: Owner, host: str, port: int, target: str, tool: Tool) -> Passage | str:
         """What may be done there by this way, or why nothing may."""
@@ -133,6 +147,15 @@ class Proxy:
         await self._audit.record(f"worker:{owner.worker_id}@{owner.group}", action, subject, outcome, detail)
 
     # --- inside -----------------------------------------------------------------------------------------------
+
+    def _rate(self, owner: Owner) -> _Rate:
+        known = self._rates.pop(owner.worker_id, None)
+        if len(self._rates) >= RATES_MAX:
+            # The worker that was quiet for longest has a full one anyway, or is gone.
+            del self._rates[next(iter(self._rates))]
+        rate = known or _Rate(TokenBucket(Rate(CONNECTIONS_PER_S, BURST_MAX), time.monotonic()))
+        self._rates[owner.worker_id] = rate
+        return rate
 
     async def _not_yet(self, owner: Owner, verdict: Verdict, where: str) -> str:
         """Why a host that no rule allows may not be reached, "" = the owner said yes to this one time."""

@@ -151,8 +151,8 @@ def _signed(builder: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey) -
 def _context(leaf: bytes, authority: Authority) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Each context has few connections: a ticket would be made for nothing.
-    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+    # Each context has few connections: a ticket would be made for nothing. Who ends without a goodbye may still listen.
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     context.num_tickets = 0
     context.set_alpn_protocols(["http/1.1"])
     key = authority.leaf_key.private_bytes(

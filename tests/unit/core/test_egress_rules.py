@@ -18,6 +18,7 @@ from microclaw.core.egress_rules import (
     parse_authority,
     parse_host,
     parse_rule,
+    reads_tls,
     refused_address,
 )
 from microclaw.core.errors import UsageError
@@ -218,3 +219,11 @@ def test_ac38_one_bad_address_refuses_the_name():
     assert not check_addresses("a.example", ["8.8.8.8", "10.0.0.1"], []).allowed
     assert not check_addresses("a.example", ["8.8.8.8"], ["8.8.8.8"]).allowed
     assert not check_addresses("a.example", [], []).allowed
+
+
+@pytest.mark.parametrize(("wanted", "lent", "reads"), [
+    ("all", False, True), ("all", True, True), ("lent", False, False), ("lent", True, True), ("none", True, False),
+])
+def test_tunnels_are_opened_as_the_setting_says_and_never_where_a_rule_says_opaque(wanted, lent, reads):
+    assert reads_tls(wanted, opaque=False, lent=lent) is reads
+    assert reads_tls(wanted, opaque=True, lent=lent) is False
