@@ -38,7 +38,7 @@ async def test_a_daemon_that_is_started_again_is_missed_and_then_used_again(back
     await socket.close()
 
 
-async def test_an_image_that_somebody_removed_is_missed_and_had_again(backend, real, new_spec, reading):
+async def test_an_image_that_somebody_removed_is_missed_and_had_again(backend, real, new_spec, reading, monkeypatch):
     name = f"microclaw-test-{os.getpid()}:1"
     engine = DockerEngine(backend.name, image_name=name)
     client = await backend.connect()
@@ -52,7 +52,13 @@ async def test_an_image_that_somebody_removed_is_missed_and_had_again(backend, r
         client.remove_image(name, noprune=True)
         with pytest.raises(EngineMissing, match="is made again"):
             await engine.start(new_spec(["echo", "none"]))
-        tag()
+        made_again = engine.prepare
+
+        async def prepare() -> None:
+            tag()
+            await made_again()
+
+        monkeypatch.setattr(engine, "prepare", prepare)
         assert (await reading(await engine.start(new_spec(["echo", "two"])))).text == "two\n"
     finally:
         client.remove_image(name, noprune=True)
