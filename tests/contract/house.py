@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
+from zoneinfo import ZoneInfo
 
 import msgspec
 from sqlalchemy import Engine
@@ -44,6 +45,8 @@ from microclaw.core.kinds import (
 from microclaw.core.requests import (
     ApprovalRuling,
     AskApproval,
+    AuditAsked,
+    AuditEntries,
     AwaitAnswer,
     ChangeTask,
     CreateTask,
@@ -60,6 +63,8 @@ from microclaw.router.awaiting import Awaiting
 from microclaw.router.searching import Searching
 from microclaw.sandbox.backend import Backend, Ended, EngineMissing, RunSpec
 from microclaw.sandbox.host_tools import Caller, HostTools
+from microclaw.sandbox.memory import Memory
+from microclaw.sandbox.memory_ledger import MemoryLedger
 from microclaw.sandbox.own_settings import OwnSettings
 from microclaw.sandbox.pool import Pool
 from microclaw.sandbox.store import Notes
@@ -199,6 +204,8 @@ class HouseBus:
                 return await Awaiting(
                     house.router.engine, house.router.registry, lambda: house.router.now
                 ).on_await(question, "sandbox")
+            case AuditAsked():
+                return AuditEntries(entries=())
             case AskApproval():
                 # The owner has not said yes.
                 self.asked.append(question.action)
@@ -257,10 +264,16 @@ class House:
             backend, cast(Any, _Doors()), self.home, self.settings, installation="test", own=own.of,
             trouble=self.troubles.append,
         )
-        self.tools = HostTools(bus, self.notes, self._now, groups=self.home.groups, policy=self._approvals)
-        self.turns = Turns(
-            self.pool, self.tools, self.notes, self.home, self.settings, bus=bus, own=own.of, timezone="UTC",
+        self.memory = Memory(
+            bus, MemoryLedger(self._engine, self._now), self.home.groups, self.home.sessions, zone=ZoneInfo("UTC"),
             clock_ms=self._now,
+        )
+        self.tools = HostTools(
+            bus, self.notes, self.memory, self._now, groups=self.home.groups, policy=self._approvals
+        )
+        self.turns = Turns(
+            self.pool, self.tools, self.notes, self.memory, self.home, self.settings, bus=bus, own=own.of,
+            timezone="UTC", clock_ms=self._now,
         )
 
     def _now(self) -> int:

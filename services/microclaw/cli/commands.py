@@ -32,6 +32,7 @@ COMMANDS = {
     "users": Command("users", "the people it knows: list, add, role, rm"),
     "cron": Command("cron", "list, add and change scheduled tasks"),
     "sessions": Command("sessions", "the agents' conversations: list, show, export, fork"),
+    "memory": Command("memory", "what agents remember, and whose words: list, show, allow, refuse, forget"),
     "runs": Command("runs", "what runs, waits and lately failed"),
     "bus": Command("bus", "look at the bus: info, ls, sub, tail, replay, dlq, check, backup, …"),
     "config": Command("config", "show, check and change the configuration"),

@@ -176,6 +176,9 @@ def _waiting(code: str, *, denied: bool = False) -> ApprovalRuling:
 
 def _confirmation(action: Action, answer: core.Answer) -> str:
     says = {"once": "allowed, once", "always": "allowed from now on", "deny": "not allowed"}[answer]
+    if action.kind == "memory":
+        done = " It is put in as soon as the group's agent is at rest." if answer != "deny" else " It stays as it was."
+        return f"The change of {action.target}: {says}.{done}"
     again = "" if answer == "deny" else " Tell the group to go on: it is done when its agent tries again."
     what = f"The command ({action.target})" if action.kind == "command" else action.target
     return f"{what} for group {action.group}: {says}.{again}"

@@ -145,7 +145,7 @@ class Inbound:
         if not self._paces.kept(received, is_owner=is_owner):
             text = "writes faster than I can take it in: what is beyond the bound is not kept"
             return self._tell_owner(db, received, text, cause)
-        is_waiting = store(db, received)
+        is_waiting = store(db, received, role)
         # The other waiting ones were no reason to wake when they came: only this one can be, so the silence before
         # it is not read until it is needed.
         # An answer is taken as one even where the message would wake the group anyway.

@@ -9,8 +9,10 @@ from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from microclaw.bus.api import Draft
 from microclaw.core.channels import shown_name
+from microclaw.core.groups import channel_of
 from microclaw.core.ids import derived_id, id_time
 from microclaw.core.kinds import Attachment, MessageReceived, PromptMessage, Quote, RunRequested
+from microclaw.core.people import Role, is_trusted
 from microclaw.core.prompt import split
 from microclaw.core.requests import Group
 from microclaw.router.tables import chats, messages
@@ -19,7 +21,9 @@ from microclaw.router.tables import chats, messages
 _CHAT = select(chats).where(chats.c.chat == bindparam("chat"))
 _ADD_CHAT = insert(chats)
 _RENEW_CHAT = update(chats).where(chats.c.chat == bindparam("here"))
-_MESSAGE = select(messages.c.number, messages.c.request_id, messages.c.is_own_reply).where(
+_MESSAGE = select(
+    messages.c.number, messages.c.request_id, messages.c.is_own_reply, messages.c.is_trusted
+).where(
     messages.c.chat == bindparam("chat"), messages.c.platform_id == bindparam("platform_id")
 )
 _ADD_MESSAGE = insert(messages)
@@ -52,8 +56,8 @@ def note_chat(db: Connection, received: MessageReceived) -> None:
         })
 
 
-def store(db: Connection, received: MessageReceived) -> bool:
-    """Keep the message; the same platform id again (an edit, a repeat) only renews its content.
+def store(db: Connection, received: MessageReceived, role: Role | None = None) -> bool:
+    """Keep the message; the same platform id again (an edit, a repeat) only renews its content. `role`: the writer's.
 
     Returns whether it is a person's and no run has got it yet.
     """
@@ -61,6 +65,7 @@ def store(db: Connection, received: MessageReceived) -> bool:
         "text": received.text,
         "quote": msgspec.msgpack.encode(received.quote),
         "attachments": msgspec.msgpack.encode(received.attachments),
+        "is_trusted": is_trusted(received, role, is_quote_known=_is_ours(db, received)),
     }
     known = db.execute(_MESSAGE, {"chat": received.chat, "platform_id": received.platform_id}).first()
     if known is not None:
@@ -72,6 +77,14 @@ def store(db: Connection, received: MessageReceived) -> bool:
         "from_me": received.from_me, "is_own_reply": received.is_own_reply, "request_id": None,
     })
     return not received.is_own_reply
+
+
+def _is_ours(db: Connection, received: MessageReceived) -> bool:
+    """What the message quotes was said by us, or is trusted."""
+    if received.quote is None:
+        return False
+    quoted = db.execute(_MESSAGE, {"chat": received.chat, "platform_id": received.quote.id}).first()
+    return quoted is not None and (quoted.is_own_reply or quoted.is_trusted)
 
 
 def is_heard(db: Connection, chat: str) -> bool:
@@ -105,4 +118,5 @@ def prompt_message(row: Row[tuple[object, ...]]) -> PromptMessage:
         id=row.platform_id, sender_name=row.sender_name, sent_ms=row.sent_ms, text=row.text,
         quote=msgspec.msgpack.decode(row.quote, type=Quote | None),
         attachments=msgspec.msgpack.decode(row.attachments, type=tuple[Attachment, ...]),
+        sender=f"{channel_of(row.chat)}:{row.sender}", is_trusted=row.is_trusted,
     )

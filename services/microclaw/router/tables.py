@@ -15,6 +15,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     event,
+    false,
 )
 
 from microclaw.store.outbox import outbox_tables
@@ -63,6 +64,8 @@ messages = Table(
     #: msgpack of `kinds.Quote | None` and of the attachments.
     Column("quote", LargeBinary, nullable=False),
     Column("attachments", LargeBinary, nullable=False),
+    #: It is the own word of somebody whom the owner trusts (`core.people.is_trusted`).
+    Column("is_trusted", Boolean, nullable=False, server_default=false()),
     #: The `run.requested` that carries it; NULL = not handed over yet.
     Column("request_id", LargeBinary(16), nullable=True),
     UniqueConstraint("chat", "platform_id"),

@@ -18,6 +18,7 @@ from microclaw.core.destructive import SCRATCH, why_destructive
 from microclaw.core.groups import missing_fields
 from microclaw.core.ids import derived_id, id_text, id_time
 from microclaw.core.kinds import Attachment, AuditEntry, ReplyRequested, RunGranted
+from microclaw.core.memory_changes import Source, source
 from microclaw.core.policy import Denied, may, visible_tasks
 from microclaw.core.prompt import iso_utc
 from microclaw.core.requests import (
@@ -59,6 +60,7 @@ from microclaw.sandbox.host_tool_args import (
     SendArgs,
     UpdateArgs,
 )
+from microclaw.sandbox.memory import Memory
 from microclaw.sandbox.reading import FileRefused
 from microclaw.sandbox.store import Notes
 
@@ -109,13 +111,14 @@ class HostTools:
     """
 
     def __init__(
-        self, bus: Bus, notes: Notes, clock_ms: Callable[[], int], *, groups: Path,
+        self, bus: Bus, notes: Notes, memory: Memory, clock_ms: Callable[[], int], *, groups: Path,
         policy: Approvals = Approvals(),  # noqa: B008
     ) -> None:
         self._bus = bus
         self._groups_folder = groups
         self._policy = policy
         self._notes = notes
+        self._memory = memory
         self._clock_ms = clock_ms
         self._tools: dict[str, Callable[[Caller, str, Any], Awaitable[str]]] = {
             "send_message": self._send_message,
@@ -332,6 +335,7 @@ class HostTools:
     async def _list_tasks(self, who: Caller, _call_id: str, _args: ListArgs) -> str:
         self._allow(who, "list_tasks")
         grant = who.grant
+        self._brought(who, source("tool:list_tasks"))
         answer = await self._ask(
             "scheduler", TasksAsked(viewer=grant.group, viewer_is_main=grant.is_main), Tasks
         )
@@ -350,6 +354,7 @@ class HostTools:
             query=args.query, viewer=grant.group, viewer_is_main=grant.is_main, chat=args.chat, before=args.before,
             limit=args.limit,
         ), FoundMessages)
+        self._brought(who, *(source(f"chat:{row.chat}") for row in found.rows))
         return _told(found)
 
     # --- groups -------------------------------------------------------------------------------------------------
@@ -364,6 +369,7 @@ class HostTools:
     async def _list_groups(self, who: Caller, _call_id: str, _args: ListArgs) -> str:
         self._allow(who, "list_groups")
         known = await self._groups(who)
+        self._brought(who, source("tool:list_groups"))
         return msgspec.json.encode({"groups": known.groups[:ROWS_MAX], "chats": known.chats[:ROWS_MAX]}).decode()
 
     async def _group_of(self, who: Caller, chat: str) -> Group | None:
@@ -374,6 +380,10 @@ class HostTools:
         return await self._ask("router", GroupsAsked(), Groups)
 
     # --- inside -------------------------------------------------------------------------------------------------
+
+    def _brought(self, who: Caller, *sources: Source) -> None:
+        """What is told next was written by others: it counts when the agent writes to its memory."""
+        self._memory.brought(who.grant, who.worker_id, sources)
 
     def _allow(self, who: Caller, tool: str, target: str | None = None) -> None:
         verdict = may(tool, who.grant.group, who.grant.is_main, target=target)

@@ -12,11 +12,13 @@ from microclaw.bus.service import Retry
 from microclaw.core.home import Home
 from microclaw.core.ids import derived_id, id_text, id_time
 from microclaw.core.kinds import ControlRequested, ReplyRequested, RunGranted
+from microclaw.core.memory_changes import source
 from microclaw.core.requests import Done, Failed, ForkSession
 from microclaw.core.settings import Settings
 from microclaw.core.turns import Watch
 from microclaw.core.worker import ToolCall, ToolReply, Turn
 from microclaw.sandbox.backend import SandboxError
+from microclaw.sandbox.memory import Memory
 from microclaw.sandbox.own_settings import OwnSettings
 from microclaw.sandbox.pool import Pool, Tenant
 from microclaw.sandbox.worker import WorkerLost
@@ -35,13 +37,14 @@ class Past:
     """
 
     def __init__(
-        self, pool: Pool, home: Home, settings: Settings, groups: OwnSettings, *, timezone: str,
+        self, pool: Pool, home: Home, settings: Settings, groups: OwnSettings, memory: Memory, *, timezone: str,
         clock_ms: Callable[[], int],
     ) -> None:
         self._pool = pool
         self._home = home
         self._settings = settings
         self._groups = groups
+        self._memory = memory
         self._zone = ZoneInfo(timezone)
         self._clock_ms = clock_ms
 
@@ -90,6 +93,9 @@ class Past:
             await self._pool.begin_anew(wanted.group, exchange)
         except OSError as error:
             return Failed(reason=f"the conversation can't be copied: {error.strerror or error}", code="internal")
+        if not failed:
+            # Whose words the other one holds is not known here.
+            await self._memory.renewed(wanted.group, (source(f"session:{wanted.name}"),))
         return failed[0] if failed else Done()
 
     async def change(self, wanted: ControlRequested, control_id: bytes) -> Draft:
@@ -116,6 +122,7 @@ class Past:
             turn = Turn(
                 run_id=run_id, prompt="", now_ms=self._clock_ms(), deadline_s=COMPACT_S_MAX,
                 do="compact" if wanted.action == "compact" else "uncompact",
+                memory=self._memory.for_turn(tenant.group, is_main=tenant.is_main),
             )
             done = await worker.turn(turn, no_tool, Watch(time.monotonic(), COMPACT_S_MAX))
         return done.text or f"The conversation could not be compacted: {done.error or 'the agent does not say why'}"

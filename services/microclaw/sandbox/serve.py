@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from zoneinfo import ZoneInfo
 
 from microclaw.bus.api import Subscription
 from microclaw.bus.errors import BusTimeout, NoResponder
@@ -17,6 +18,9 @@ from microclaw.sandbox.choose import make
 from microclaw.sandbox.doors import Doors
 from microclaw.sandbox.host_tools import HostTools
 from microclaw.sandbox.installation import closed_folders, installation_id, owner_zone, project_parts
+from microclaw.sandbox.memory import Memory
+from microclaw.sandbox.memory_commands import MemoryCommands
+from microclaw.sandbox.memory_ledger import MemoryLedger
 from microclaw.sandbox.own_settings import OwnSettings
 from microclaw.sandbox.past import Past
 from microclaw.sandbox.pool import Pool, Tenant
@@ -67,10 +71,14 @@ async def serve(service: Service) -> None:
         installation=installation, project=project_parts(home), timezone=timezone,
         on_change=lambda: service.facts.update(pool.facts), own=own.of, trouble=service.trouble,
     )
-    tools = HostTools(service.bus, notes, now_ms, groups=home.groups, policy=settings.approvals)
-    past = Past(pool, home, settings, own, timezone=timezone, clock_ms=now_ms)
+    memory = Memory(
+        service.bus, MemoryLedger(engine, now_ms), home.groups, home.sessions, zone=ZoneInfo(timezone),
+        clock_ms=now_ms, ask=settings.approvals.memory,
+    )
+    tools = HostTools(service.bus, notes, memory, now_ms, groups=home.groups, policy=settings.approvals)
+    past = Past(pool, home, settings, own, memory, timezone=timezone, clock_ms=now_ms)
     turns = Turns(
-        pool, tools, notes, home, settings, bus=service.bus, timezone=timezone, clock_ms=now_ms, own=own.of,
+        pool, tools, notes, memory, home, settings, bus=service.bus, timezone=timezone, clock_ms=now_ms, own=own.of,
         past=past,
     )
     service.spawn(readiness.keep_looking(), "backend")
@@ -88,6 +96,9 @@ async def serve(service: Service) -> None:
     service.answer(SessionsAsked, turns.on_sessions)
     service.answer(SessionAsked, turns.on_session)
     service.answer(ForkSession, past.on_fork)
+    MemoryCommands(service, memory).register()
+    service.spawn(_recover(readiness, memory), "memory")
+    service.spawn(memory.keep_looking(), "answers about memory")
     service.spawn(doors.begin(), "doors of earlier lives")
     service.spawn(_warm_main(service, pool), "main group's worker")
     service.spawn(_measure(service, readiness, pool), "deep probe")
@@ -102,6 +113,11 @@ async def serve(service: Service) -> None:
         await pool.close()
         await doors.stop()
         engine.dispose()
+
+
+async def _recover(readiness: Readiness, memory: Memory) -> None:
+    await readiness.wait()  # the sandboxes of earlier lives are gone by then
+    await memory.recover()
 
 
 async def _warm_main(service: Service, pool: Pool) -> None:

@@ -35,6 +35,7 @@ from microclaw.sandbox.attachments import put_into
 from microclaw.sandbox.backend import EngineMissing, SandboxError, SpecRefused
 from microclaw.sandbox.heartbeat import not_needed
 from microclaw.sandbox.host_tools import Caller, HostTools
+from microclaw.sandbox.memory import Memory
 from microclaw.sandbox.own_settings import OwnSettings
 from microclaw.sandbox.past import Past
 from microclaw.sandbox.pool import Pool, Tenant, nothing_own
@@ -57,7 +58,7 @@ class Turns:
     """
 
     def __init__(
-        self, pool: Pool, tools: HostTools, notes: Notes, home: Home, settings: Settings, *,
+        self, pool: Pool, tools: HostTools, notes: Notes, memory: Memory, home: Home, settings: Settings, *,
         bus: Bus, timezone: str, clock_ms: Callable[[], int],
         own: Callable[[str], Awaitable[Container]] = nothing_own, past: Past | None = None,
     ) -> None:
@@ -65,12 +66,15 @@ class Turns:
         self._bus = bus
         self._tools = tools
         self._notes = notes
+        self._memory = memory
         self._home = home
         self._settings = settings
         self._timezone = timezone
         self._clock_ms = clock_ms
         self._own = own
-        self._past = past or Past(pool, home, settings, OwnSettings(bus), timezone=timezone, clock_ms=clock_ms)
+        self._past = past or Past(
+            pool, home, settings, OwnSettings(bus), memory, timezone=timezone, clock_ms=clock_ms
+        )
         self._presence = Presence(bus, clock_ms)
         #: The run under way of each group, and those that the owner has stopped.
         self._under_way: dict[str, str] = {}
@@ -188,20 +192,23 @@ class Turns:
                 return await self._tools.call(who, call)
 
             await put_into(self._bus, self._home.groups / grant.group, grant.messages)
-            turn = Turn(
-                run_id=grant.run_id,
-                prompt=prompt_of(grant, self._timezone),
-                now_ms=self._clock_ms(),
-                session=task.context if task else "group",
-                is_task=task is not None,
-                script=task.script if task else "",
-                model=self._settings.heartbeat.model if task and task.is_heartbeat else "",
-                deadline_s=watch.left_s(time.monotonic()),
-            )
-            return await worker.turn(turn, on_call, watch, writing)
+            async with self._memory.turn(grant, worker) as told:
+                turn = Turn(
+                    run_id=grant.run_id,
+                    prompt=prompt_of(grant, self._timezone),
+                    now_ms=self._clock_ms(),
+                    session=task.context if task else "group",
+                    is_task=task is not None,
+                    script=task.script if task else "",
+                    model=self._settings.heartbeat.model if task and task.is_heartbeat else "",
+                    deadline_s=watch.left_s(time.monotonic()),
+                    memory=told,
+                )
+                return await worker.turn(turn, on_call, watch, writing)
 
     async def _begin_anew(self, group: str) -> None:
         await self._pool.begin_anew(group, lambda: self._past.set_aside(group))
+        await self._memory.renewed(group)
 
     async def _watch(self, group: str) -> Watch:
         wanted = self._settings.sandbox

@@ -237,3 +237,25 @@ async def test_who_is_let_in_is_handed_over_once_though_the_router_is_killed_aga
         expected = [[f"text {n}" for n in range(5)]] * senders
         assert [[line.text for line in run.messages] for run in runs] == expected
         assert {run.group for run in runs} == {f"telegram-s{number}" for number in range(senders)}
+
+
+async def test_ac60_a_run_says_of_each_message_whose_it_is_and_whether_its_words_are_trusted() -> None:
+    async with installation("broker", "router") as made:
+        console, telegram, queue, owner = [
+            await made.connect(name) for name in ("console", "telegram", "queue", "cli")
+        ]
+        await register(owner, "telegram:-1", "club", requires_trigger=False)
+        here, there = "console:main", "telegram:-1"
+        for draft, connector in (
+            (message(here, 1), console),
+            (message(here, 2, quote={"id": "1"}), console),
+            (message(here, 3, quote={"id": "elsewhere"}), console),
+            (message(here, 4, is_forwarded=True), console),
+            (message(there, 5, is_group=True), telegram),
+        ):
+            await connector.publish(draft)
+        found = {each.id: each for run in await requests(queue, 5) for each in run.messages}
+        assert {number: each.is_trusted for number, each in found.items()} == {
+            "1": True, "2": True, "3": False, "4": False, "5": False,
+        }
+        assert found["1"].sender == "console:ann" and found["5"].sender == "telegram:ann"

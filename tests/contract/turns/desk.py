@@ -64,12 +64,15 @@ class Desk:
 
     async def grant(
         self, text: str, *, group: str = "fam", is_main: bool = False, task: ScheduledTask | None = None,
-        expires_ms: int = 0, attempt: int = 1, chat: str = "",
+        expires_ms: int = 0, attempt: int = 1, chat: str = "", is_trusted: bool = False,
     ) -> str:
         """Let a group run on one message; returns the run's id."""
         now = time.time_ns() // 1_000_000
         run_id = id_text(new_id(now))
-        messages = () if task else (PromptMessage(id=run_id, sender_name="Ann", sent_ms=now, text=text),)
+        messages = () if task else (PromptMessage(
+            id=run_id, sender_name="Ann", sent_ms=now, text=text,
+            sender="console:Owner" if is_trusted else "console:Ann", is_trusted=is_trusted,
+        ),)
         grant = RunGranted(
             run_id=run_id, attempt=attempt, group=group, chat=chat or f"console:{group}", is_main=is_main,
             messages=messages,

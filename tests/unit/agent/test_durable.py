@@ -139,8 +139,8 @@ def loop_for(world: World, plan: list[list[str]], workspace: Workspace) -> Loop:
     model = Fickle(world, plan)
     return Loop(
         model, Toolbox(workspace, ask_host, extra), (), Bounds(steps=20, tokens=10**6),
-        check=world.check, system=lambda _now_ms: "", doing=lambda _: None,
-        compactor=Compactor(model, (), lambda _now_ms: "", lambda _turns: "", lambda _note: None),
+        check=world.check, system=lambda: "", doing=lambda _: None,
+        compactor=Compactor(model, (), lambda: "", lambda _turns: "", lambda _note: None),
     )
 
 

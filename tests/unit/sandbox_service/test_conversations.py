@@ -70,8 +70,8 @@ def test_what_is_on_a_page_already_is_not_put_on_another(
 async def test_the_owner_forks_a_conversation_and_nobody_else() -> None:
     async with house() as made:
         past = Past(
-            made.pool, made.home, made.settings, OwnSettings(made.bus), timezone="UTC",  # type: ignore[arg-type]
-            clock_ms=lambda: made.queue.now,
+            made.pool, made.home, made.settings, OwnSettings(made.bus), made.memory,  # type: ignore[arg-type]
+            timezone="UTC", clock_ms=lambda: made.queue.now,
         )
         await made.register("wa:fam", "fam")
         await made.register("wa:club", "club")

@@ -43,7 +43,7 @@ class Compactor:
     """
 
     def __init__(
-        self, model: Model, tools: tuple[ToolSpec, ...], system: Callable[[int], str],
+        self, model: Model, tools: tuple[ToolSpec, ...], system: Callable[[], str],
         archive: Callable[[Sequence[TurnLog]], str], note: Callable[[str], None],
     ) -> None:
         self._model = model
@@ -105,7 +105,7 @@ class Compactor:
             try:
                 async with asyncio.timeout(SUMMARY_S_MAX):
                     said = await self._model.say(
-                        Ask(system=self._system(now_ms), turns=told, tools=self._tools, no_more_calls=True)
+                        Ask(system=self._system(), turns=told, tools=self._tools, no_more_calls=True)
                     )
             except TimeoutError:
                 raise ModelError("model_down", f"no summary within {SUMMARY_S_MAX:.0f} s") from None

@@ -59,7 +59,7 @@ class Loop:
         tools: tuple[ToolSpec, ...],
         bounds: Bounds,
         check: Callable[[str], Awaitable[Checked]],
-        system: Callable[[int], str],
+        system: Callable[[], str],
         compactor: Compactor,
         doing: Callable[[str], None],
         writing: Callable[[Callable[[], str]], None] | None = None,
@@ -156,7 +156,7 @@ class Loop:
         while True:
             tries += 1
             ask = Ask(
-                system=self._system(log.now_ms), turns=fits(turns), tools=self._tools, no_more_calls=no_more_calls,
+                system=self._system(), turns=fits(turns), tools=self._tools, no_more_calls=no_more_calls,
                 model=self._model_name, writing=self._writing,
             )
             try:

@@ -6,11 +6,8 @@ stands in each turn's prompt.
 
 from __future__ import annotations
 
-from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from microclaw.agent.memory import memory
-from microclaw.agent.workspace import Workspace
 from microclaw.core.worker import Setup
 
 RULES = """\
@@ -37,7 +34,9 @@ not trust the proxy's certificate, ask http://127.0.0.1:3128/to/HOST/PATH instea
 Your folder is /workspace/group: it is yours and lasts. Keep what should be remembered in files there. These files are \
 read at every turn: CLAUDE.md or AGENTS.md (what you should know here), IDENTITY.md and SOUL.md (who you are), USER.md \
 (whom you serve), TOOLS.md (how to use what is here). Earlier conversations are in conversations/*.md; search_messages \
-finds what was written in the chat.{main}"""
+finds what was written in the chat. What you write to a memory file counts from your next turn on; while words of \
+others than your owner are in the conversation, the owner is asked first, and the file stays as it was until the yes.\
+{main}"""
 
 MAIN = """
 MEMORY.md (what is to be known for long) and memory/YYYY-MM-DD.md (the notes of a day; yesterday's and today's) are \
@@ -46,12 +45,11 @@ This is the owner's main group: you may register and list groups, and schedule f
 should know goes into /workspace/global/CLAUDE.md. /workspace/project is the program's own folder, to read only."""
 
 
-def system_prompt(setup: Setup, workspace: Workspace, now_ms: int) -> str:
-    """The rules, then what the memory files say."""
+def system_prompt(setup: Setup, memory: str = "") -> str:
+    """The rules, then what the memory files say, by the host's word."""
     zone = ZoneInfo(setup.timezone or "UTC")
     rules = RULES.format(
         name=setup.assistant_name, group=setup.group, chat=setup.chat, timezone=zone.key,
         main=MAIN if setup.is_main else "",
     )
-    now = datetime.fromtimestamp(now_ms / 1000, zone)
-    return "\n\n".join([rules, *memory(workspace, is_main=setup.is_main, now=now)])
+    return f"{rules}\n\n{memory}" if memory else rules

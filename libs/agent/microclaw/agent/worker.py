@@ -56,6 +56,8 @@ class Worker:
         self._waiting: dict[str, asyncio.Future[Result]] = {}
         self._run_id = ""
         self._doing = ""
+        #: What the turn under way is told of memory.
+        self._memory = ""
         #: Will tell what the model writes; None = nothing new was written.
         self._telling: asyncio.TimerHandle | None = None
         self._told = ""
@@ -67,8 +69,8 @@ class Worker:
         tools = offered(setup.is_main)
         zone = ZoneInfo(setup.timezone or "UTC")
 
-        def system(now_ms: int) -> str:
-            return system_prompt(setup, workspace, now_ms)
+        def system() -> str:
+            return system_prompt(setup, self._memory)
 
         def keep_page(turns: Sequence[TurnLog]) -> str:
             from microclaw.agent.archive import archive, as_told  # no worker's start waits for it
@@ -126,7 +128,7 @@ class Worker:
 
     async def turn(self, turn: Turn) -> None:
         """Do a turn and send its end. Whatever goes wrong in here is the turn's end, not the worker's."""
-        self._run_id, self._doing = turn.run_id, "starting"
+        self._run_id, self._doing, self._memory = turn.run_id, "starting", turn.memory
         compacted = ""
         alive = asyncio.create_task(self._alive(turn.run_id))
         try:

@@ -78,21 +78,11 @@ def workspace_from(env: Mapping[str, str]) -> Workspace:
     )
 
 
-def read_text(
-    path: Path, bytes_max: int, *, folder: int | None = None, from_end: bool = False
-) -> tuple[str, bool]:
-    """The text of a regular file and whether it was cut to `bytes_max`. Raises OSError; never blocks on a pipe.
-
-    `folder` is the open folder that `path` is in, where the way there must not be followed anew. `from_end`: the last
-    bytes instead of the first.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+def read_text(path: Path, bytes_max: int) -> tuple[str, bool]:
+    """The text of a regular file and whether it was cut to `bytes_max`. Raises OSError; never blocks on a pipe."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(fd, "rb") as file:
-        facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode):
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(f"{path.name} is not a regular file")
-        if from_end:
-            file.seek(max(0, facts.st_size - bytes_max))
-            return file.read(bytes_max).decode("utf-8", "ignore"), facts.st_size > bytes_max
         raw = file.read(bytes_max + 1)
     return raw[:bytes_max].decode("utf-8", "replace"), len(raw) > bytes_max

@@ -24,7 +24,7 @@ PENDING_MAX = 5
 ASKED_PER_DAY_MAX = 50
 DAY_MS = 24 * 3600 * 1000
 
-Kind = Literal["host", "message", "task", "command"]
+Kind = Literal["host", "message", "task", "command", "memory"]
 #: pending → once → used; pending → always → revoked; pending → denied.
 State = Literal["pending", "once", "always", "used", "denied", "revoked"]
 Answer = Literal["once", "always", "deny"]
@@ -35,11 +35,12 @@ _SAYS = {
     "message": "wants to write to {target} for the first time",
     "task": "wants to have a task answer in {target}, where nobody ever wrote",
     "command": "wants to run this in its sandbox ({target})",
+    "memory": "wants to remember, in {target}, what came from others than you",
 }
 
 
 #: Whose `always` holds for all that goes to the same target; the others' for exactly what was shown.
-FOR_THE_TARGET: frozenset[Kind] = frozenset({"message", "task"})
+FOR_THE_TARGET: frozenset[Kind] = frozenset({"message", "task", "memory"})
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,9 +49,10 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     kind: Kind
     #: The folder of the group whose agent wants it, by the host's own knowledge.
     group: str
-    #: `host:port`, or a chat's address; for a command, why it needs a yes.
+    #: `host:port`, or a chat's address; for a command, why it needs a yes; a memory file as `folder/name`.
     target: str
-    #: The text of the message; prompt and schedule of the task; the command; "" for a host.
+    #: The text of the message; prompt and schedule of the task; the command; what a memory file would lose and gain;
+    #: "" for a host.
     detail: str = ""
 
 

@@ -45,6 +45,10 @@ class PromptMessage(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     quote: Quote | None = None
     attachments: tuple[Attachment, ...] = ()
+    #: Who wrote it, with the channel (`telegram:12345`); "" = an older router did not say.
+    sender: str = ""
+    #: It is the own word of the owner, or of somebody whom the owner let in, alone (`core.people.is_trusted`).
+    is_trusted: bool = False
 
 
 class MessageReceived(Payload, frozen=True, kw_only=True, tag="message.received"):

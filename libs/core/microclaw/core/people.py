@@ -111,6 +111,16 @@ def is_word(received: MessageReceived) -> bool:
     )
 
 
+def is_trusted(received: MessageReceived, role: Role | None, *, is_quote_known: bool) -> bool:
+    """Whether all of a message is the own word of somebody whom the owner trusts: nothing passed on, no file, and what
+    it quotes was said by one of them or by us (`is_quote_known`)."""
+    return (
+        role is not None and received.is_sender_proven
+        and not (received.is_own_reply or received.is_forwarded or received.from_bot or received.attachments)
+        and (received.quote is None or is_quote_known)
+    )
+
+
 def may_command(received: MessageReceived, role: Role | None) -> bool:
     """Whether a command counts: the owner's and an admin's, in any chat that is registered."""
     return is_word(received) and role in (Role.OWNER, Role.ADMIN)

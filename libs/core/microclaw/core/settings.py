@@ -149,6 +149,10 @@ class Approvals(Section, frozen=True, kw_only=True):
         Meta(description="Commands of an agent's shell that lose something for good (`rm -rf`, a forced push, a "
                          "publish): ask, refuse them unasked, or let them run."),
     ] = "ask"
+    memory: Annotated[
+        bool, Meta(description="Ask before words of others than you, and of those you let in, become standing memory; "
+                               "false = they do, with their sources written down.")
+    ] = True
     expires_min: Annotated[
         int, Meta(ge=1, le=7 * 24 * 60, description="How long a question waits, and a yes for once holds, minutes.")
     ] = 60

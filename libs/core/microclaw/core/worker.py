@@ -63,6 +63,9 @@ class Turn(HostLine, frozen=True, kw_only=True, tag="turn"):
     script: str = ""
     #: The model for this turn, "" = the usual one.
     model: str = ""
+    #: What is to be remembered: the memory files as the host keeps them (`core.memory_files.told`), whatever lies in
+    #: the group's folder.
+    memory: str = ""
 
 
 class ToolReply(HostLine, frozen=True, kw_only=True, tag="tool_reply"):
