@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -53,9 +54,9 @@ def test_groups_that_are_not_alike_are_not_given_each_others_messages(tmp_path: 
     journal = Journal(tmp_path / "j.db")
     alone = EngineAlone(journal)
     publisher = alone.connect("publisher")
-    everything, some = alone.connect("everything"), alone.connect("some")
-    alone.subscribe(everything, Subscription("everything", (">",), max_in_flight=1_000))
+    some, everything = alone.connect("some"), alone.connect("everything")
     alone.subscribe(some, Subscription("some", (">",), sessions="b", max_in_flight=1_000))
+    alone.subscribe(everything, Subscription("everything", (">",), max_in_flight=1_000))
     bodies = [body(session) for session in ("a1", "b1", "a2", "b2")]
     alone.publish(publisher, *bodies)
     alone.turn()
@@ -87,8 +88,6 @@ def test_large_messages_go_in_turns_of_bounded_bytes(tmp_path: Path) -> None:
 def test_consumers_of_a_group_share_its_messages_evenly_as_far_as_each_has_room(
     rooms: list[int], messages: int
 ) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as directory:
         journal = Journal(Path(directory) / "j.db", synchronous="OFF")
         alone = EngineAlone(journal)
