@@ -92,8 +92,12 @@ async def test_fault23_what_was_denied_is_in_the_audit(connect) -> None:
     assert "telegram:1" in entry.detail
 
 
-@pytest.mark.parametrize("forged", [{"source": "router"}, {"session_id": "telegram:1"}, {"source": ""}])
-async def test_ac31_fault23_a_forged_source_or_session_is_refused_by_the_broker_itself(connect, broker, forged) -> None:
+@pytest.mark.parametrize("forged", [
+    {"source": "router"}, {"session_id": "telegram:1"}, {"source": ""}, {"device_id": "6f1c"}, {"device_id": "main"},
+])
+async def test_ac31_fault23_a_forged_source_session_or_device_is_refused_by_the_broker_itself(
+    connect, broker, forged
+) -> None:
     # Past our own client, which would not say such a thing.
     await connect("cli")
     raw = Raw(broker.home.bus, "console")
@@ -107,6 +111,16 @@ async def test_ac31_fault23_a_forged_source_or_session_is_refused_by_the_broker_
     assert refusal[2] == ("denied" if any(forged.values()) else "malformed")
     assert receipt == [Op.PUBLISH_EACH, 8, [1]], "and the true one beside it is taken"
     raw.close()
+
+
+async def test_ac31_a_device_is_spoken_of_in_its_own_sessions_alone(connect, broker) -> None:
+    owner = await connect("cli")
+    said = ReplyRequested(chat="device:6f1c", text="hi")
+    for session in ("device:6f1c", "device:6f1c:screen"):
+        await owner.publish(Draft(session, said, device_id="6f1c"))
+    for session in ("device:6f1", "device:6f1c2", "device", "console:6f1c", "x:device:6f1c"):
+        with pytest.raises(Refused, match="may not speak of device 6f1c"):
+            await owner.publish(Draft(session, said, device_id="6f1c"))
 
 
 async def test_ac32_a_seq_that_jumps_a_doubled_id_and_a_foreign_version_have_defined_answers(connect, broker) -> None:

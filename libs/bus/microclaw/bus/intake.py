@@ -19,6 +19,9 @@ CALL_MESSAGES_MAX = 1_000
 #: Kinds of one client remembered as allowed.
 KINDS_KEPT_MAX = 1_000
 
+#: A device's sessions are `device:<its id>` and what begins with `device:<its id>:`.
+DEVICE = "device"
+
 #: (who, what it tried, why it may not).
 Denied = Callable[[str, str, str], None]
 
@@ -61,7 +64,7 @@ class Intake:
                 # A kind that it may publish was well formed when it was first looked at.
                 if (
                     envelope.source != name or kind not in may_publish or not session.startswith(sessions)
-                    or envelope.v != VERSION or len(body) > ENVELOPE_BYTES_MAX
+                    or envelope.v != VERSION or len(body) > ENVELOPE_BYTES_MAX or envelope.device_id
                 ):
                     return None
                 rows.append(NewRow(envelope.message_id, body, session, kind))
@@ -90,7 +93,7 @@ class Intake:
         session = envelope.session_id
         if (
             kind not in client.may_publish or envelope.source != client.name
-            or not session.startswith(client.rights.sessions)
+            or not session.startswith(client.rights.sessions) or envelope.device_id
         ):
             self._check_rights(client, envelope)
         return NewRow(envelope.message_id, body, session, kind)
@@ -128,3 +131,7 @@ class Intake:
                 client.may_publish.add(kind)
         if not envelope.session_id.startswith(client.rights.sessions):
             raise Refusal("denied", f"{client.name} may not publish in {envelope.session_id}")
+        # A device is spoken of in its own sessions alone, and who may publish in those was just asked.
+        device = envelope.device_id
+        if device and envelope.session_id.split(":")[:2] != [DEVICE, device]:
+            raise Refusal("denied", f"{client.name} may not speak of device {device} in {envelope.session_id}")
