@@ -11,6 +11,8 @@ from configparser import RawConfigParser
 import pytest
 from tests.tidy.checkout import ROOT, text_of, tracked
 
+from microclaw.bus.journal_schema import SCHEMA
+from microclaw.bus.wire import PROTOCOL
 from microclaw.cli.__main__ import parser
 from microclaw.cli.commands import COMMANDS
 from microclaw.core.version import VERSION
@@ -55,6 +57,12 @@ def test_every_attack_case_of_the_bus_sandboxes_and_approvals_has_a_test_of_its_
         for number in re.findall(r"^(?:async )?def test_ac(\d+)_", text_of(path), re.MULTILINE)
     }
     assert set(ATTACK_CASES) <= named
+
+
+def test_the_bus_s_spec_is_of_the_versions_that_the_broker_speaks() -> None:
+    spec = (ROOT / "docs" / "bus.md").read_text()
+    assert re.findall(r"^Protocol (\d+)\.", spec, re.MULTILINE) == [str(PROTOCOL)]
+    assert re.findall(r"`user_version` (\d+)", spec) == [str(SCHEMA)]
 
 
 #: What a sandbox keeps apart, item by item: 1 writing, 2 secrets, 3 network, 4 greed, 5 output, 6 grandchildren,
