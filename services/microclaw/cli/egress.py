@@ -94,8 +94,10 @@ def _said(way: EgressWay) -> Iterator[str]:
     yield f"{_SAYS[way.tool]}: {'yes' if way.allowed else f'no, {way.reason}'}"
     if way.allowed and way.tool == "bash":
         yield f"a WebSocket in requests that egress reads: {'yes' if way.websocket else 'no'}"
-        if way.opaque:
-            yield "TLS tunnels: never opened, so a WebSocket in them can't be seen"
+        if way.read:
+            yield "TLS tunnels: opened, each request in them is judged"
+        else:
+            yield "TLS tunnels: not opened, so a WebSocket in them can't be seen"
 
 
 def _list(context: Context, group: str, tool: str) -> int:

@@ -85,8 +85,8 @@ class Gate:
             self.approvals if settings.approvals.new_hosts else None,
         )
         self.bindings = Bindings(self._engine)
-        trust = Trust(settings.egress.read_tls, clock_ms=world.clock_ms)
-        credentials = Credentials(self.secrets, self.bindings, trust.mark)
+        self.trust = Trust(settings.egress.read_tls, clock_ms=world.clock_ms)
+        credentials = Credentials(self.secrets, self.bindings, self.trust.mark)
         forward = Forward(
             self.proxy, credentials, self.secrets, WebSockets(self.proxy, self.secrets, tunnel_limits),
             tls=self._context, limits=replace(limits, stall_s=tunnel_limits.idle_s),
@@ -94,15 +94,15 @@ class Gate:
         pages = Pages(self.proxy, self.secrets, tls=self._context, limits=limits)
         refusals = Refusals()
         connect = Connect(
-            self.proxy, forward, self.bindings, trust, refusals, limits=limits, tunnel_limits=tunnel_limits,
+            self.proxy, forward, self.bindings, self.trust, refusals, limits=limits, tunnel_limits=tunnel_limits,
         )
         self.connections = Connections(
             route=route.handle, tunnel=connect.handle, forward=forward.handle, page=pages.handle,
-            environment=credentials.handle, authority=trust.handle, refusals=refusals.handle, limits=limits,
+            environment=credentials.handle, authority=self.trust.handle, refusals=refusals.handle, limits=limits,
         )
 
         def gone(worker_id: str) -> None:
-            trust.forget(worker_id)
+            self.trust.forget(worker_id)
             refusals.forget(worker_id)
 
         self.doors = Doors(self._engine, home.run / "egress", self.connections.visit, gone=gone)

@@ -247,7 +247,9 @@ class Answers:
         ways = tuple(
             EgressWay(
                 tool=tool, allowed=verdict.allowed, reason=verdict.reason, websocket=verdict.websocket,
-                opaque=verdict.opaque,
+                opaque=verdict.opaque, read=tool == "bash" and verdict.allowed and self._gate.trust.reads(
+                    host, port, opaque=verdict.opaque, lent=self._gate.bindings.lent_to(question.group)
+                ),
             )
             for tool, verdict in verdicts.items()
         )

@@ -128,17 +128,20 @@ def test_rules_for_one_tool_and_for_websockets_from_the_command_line(home, micro
     assert (programs["tool"], programs["allowed"]) == ("bash", False)
     assert "--tool bash" in programs["reason"]
     (programs,) = explained("chat.example", "--group", "home", "--tool", "bash")
-    assert programs["allowed"] and programs["websocket"] and programs["opaque"]
+    assert programs["allowed"] and programs["websocket"] and programs["opaque"] and not programs["read"]
     said = microclaw("egress", "explain", "chat.example", "--group", "home").stdout
     assert "reading pages (web_fetch): no, chat.example:443 is denied" in said and "WebSocket" in said
-    assert "programs (bash and whatever else runs inside): yes" in said and "never opened" in said
+    assert "programs (bash and whatever else runs inside): yes" in said and "TLS tunnels: not opened" in said
+    assert microclaw("egress", "allow", "api.example").returncode == 0
+    assert [way["read"] for way in explained("api.example")] == [False, True]
+    assert "TLS tunnels: opened" in microclaw("egress", "explain", "api.example").stdout
     refused = microclaw("egress", "explain", "chat.example", "--group", "home", "--tool", "web_fetch")
     assert refused.returncode == 4 and "denied by the rule chat.example:443 web_fetch" in refused.stdout
 
     assert microclaw("egress", "forget", "pages.example").returncode == 2, "a rule for one tool is that tool's"
     assert microclaw("egress", "forget", "pages.example", "--tool", "web_fetch").returncode == 0
     audited = [json.loads(line) for line in microclaw("audit", "export").stdout.splitlines()]
-    assert [row["detail"] for row in audited] == ["web_fetch", "websocket opaque", "web_fetch", "web_fetch"]
+    assert [row["detail"] for row in audited] == ["web_fetch", "websocket opaque", "web_fetch", "", "web_fetch"]
 
 
 def test_budgets_and_approvals_from_the_command_line(home, microclaw):

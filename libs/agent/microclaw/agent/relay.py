@@ -62,6 +62,7 @@ def proxy_environment(port: int, bundle: str = "") -> dict[str, str]:
             ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT", "REQUESTS_CA_BUNDLE",
              "NODE_EXTRA_CA_CERTS", "AWS_CA_BUNDLE", "CARGO_HTTP_CAINFO", "DENO_CERT"), bundle,
         )
+        found["WGETRC"] = str(Path(bundle).with_name("wgetrc"))
     return found
 
 

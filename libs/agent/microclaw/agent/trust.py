@@ -63,6 +63,8 @@ class Trust:
         new.write_bytes(roots + b"\n" + authority)
         # At once: a program may be reading it.
         new.rename(bundle)
+        # The one program that is told by a file of its own settings.
+        (self._folder / "wgetrc").write_text(f"ca_certificate = {bundle}\n")
         self.bundle = str(bundle)
 
 

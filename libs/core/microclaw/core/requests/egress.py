@@ -144,6 +144,8 @@ class EgressWay(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     websocket: bool = False
     opaque: bool = False
+    #: Programs' TLS tunnels there are opened: no rule says `opaque`, and the setting `egress.read_tls` says so.
+    read: bool = False
 
 
 class EgressExplained(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="egress.explain.answer"):
