@@ -32,7 +32,7 @@ def agent(asked: Asked) -> Reply:
     found = re.search(r"sh:(.*)</message>", asked.prompt)
     if found and not asked.results:
         return Reply(calls=[("bash", {"command": found[1].replace("&gt;", ">").replace("&amp;", "&")})])
-    return Reply(text="done")
+    return Reply(text="fine")
 
 
 @asynccontextmanager

@@ -115,6 +115,8 @@ def _messages(ask: Ask, zone: ZoneInfo) -> list[dict[str, Any]]:
                     }
                     for call, ok, text in told.results(step)
                 ]))
+            if step.doubt:
+                messages.append(_message("user", [_text(step.doubt)]))
         if turn is not ask.turn and (end := told.ending(turn)):
             messages.append(_message("assistant", [_text(end)]))
     return messages

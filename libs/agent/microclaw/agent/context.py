@@ -65,6 +65,7 @@ def fits(turns: tuple[TurnLog, ...]) -> tuple[TurnLog, ...]:
     for step in current.steps:
         copy = Step(step.said)
         copy.started = step.started
+        copy.doubt = step.doubt
         for name, result in step.results.items():
             if excess > 0 and name not in newest and len(result.text) > len(LEFT_OUT):
                 excess -= len(result.text)

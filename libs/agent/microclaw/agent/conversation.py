@@ -57,13 +57,15 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
 class Step:
     """A message of the model and the results of its calls so far."""
 
-    __slots__ = ("results", "said", "started")
+    __slots__ = ("doubt", "results", "said", "started")
 
     def __init__(self, said: Said) -> None:
         self.said = said
         #: Calls that were begun.
         self.started: set[str] = set()
         self.results: dict[str, Result] = {}
+        #: What the model was told of its answer instead of having it sent; "" = nothing.
+        self.doubt = ""
 
     def answers(self) -> Iterator[tuple[Call, Result]]:
         """Every call with its result; a missing one is filled in, for no provider takes a call without its result."""
@@ -114,10 +116,17 @@ class TurnLog:
         """Rough size as a model reads it, in characters."""
         size = len(self.prompt)
         for step in self.steps:
-            size += len(step.said.text)
+            size += len(step.said.text) + len(step.doubt)
             size += sum(len(str(call.args)) for call in step.said.calls)
             size += sum(len(result.text) for result in step.results.values())
         return size
+
+    @property
+    def did(self) -> frozenset[str]:
+        """Names of the tools that succeeded."""
+        return frozenset(
+            call.name for step in self.steps for call, result in step.answers() if result.ok
+        )
 
     @property
     def tokens(self) -> int:

@@ -18,6 +18,7 @@ from microclaw.agent.tools.schemas import ToolSpec
 from microclaw.agent.tools.toolbox import Toolbox, cut_middle
 from microclaw.agent.transcript import Transcript
 from microclaw.core.check import Checked, CheckError, with_data
+from microclaw.core.claims import Claim, doubt, note, unbacked
 from microclaw.core.worker import DEADLINES_MAX, SAYING_TOOLS, Turn
 
 #: A longer answer is cut: it has to fit a line to the host.
@@ -63,6 +64,8 @@ class Loop:
         compactor: Compactor,
         doing: Callable[[str], None],
         writing: Callable[[Callable[[], str]], None] | None = None,
+        *,
+        doubts: bool = False,
         first_wait_s: float = MODEL_WAIT_S,
     ) -> None:
         self._model = model
@@ -75,6 +78,8 @@ class Loop:
         self._doing = doing
         self._writing = writing
         self._first_wait_s = first_wait_s
+        #: Answers are held against what was done; built-in skills and scripts say what they did.
+        self._doubts = doubts
         #: Of the turn under way, "" = the usual one.
         self._model_name = ""
         #: When the turn under way is ended, by the event loop's clock.
@@ -130,7 +135,7 @@ class Loop:
     async def _run(self, log: TurnLog, transcript: Transcript) -> str:
         if log.steps:
             await self._carry_out(log, log.steps[-1], transcript)
-        while not log.steps or log.steps[-1].said.calls:
+        while self._goes_on(log, transcript):
             self._check(log)
             last = len(log.steps) + 1 >= self._bounds.steps
             self._doing("asking the model")
@@ -140,7 +145,27 @@ class Loop:
             step = transcript.said(log, said)
             await self._carry_out(log, step, transcript)
         said = log.steps[-1].said
-        return said.text + ("\n[cut off: the answer was longer than max_tokens]" if said.is_cut else "")
+        text = said.text + ("\n[cut off: the answer was longer than max_tokens]" if said.is_cut else "")
+        claim = self._unbacked(log, transcript)
+        return text if claim is None else f"{text}\n\n{note(claim)}"
+
+    def _goes_on(self, log: TurnLog, transcript: Transcript) -> bool:
+        """Whether the model has to be asked (again). An answer that claims what no tool did is not taken the first
+        time: the model is told, and may do it or say it otherwise."""
+        if not log.steps or log.steps[-1].said.calls or log.steps[-1].doubt:
+            return True
+        can_go_on = len(log.steps) < self._bounds.steps and log.tokens <= self._bounds.tokens
+        claim = self._unbacked(log, transcript)
+        if claim is None or not can_go_on or any(step.doubt for step in log.steps):
+            return False
+        transcript.doubted(log, doubt(claim))
+        return True
+
+    def _unbacked(self, log: TurnLog, transcript: Transcript) -> Claim | None:
+        if not self._doubts:
+            return None
+        earlier = frozenset[str]().union(*(turn.did for turn in transcript.view if turn is not log))
+        return unbacked(log.steps[-1].said.text, log.did, None if transcript.summary else earlier)
 
     def _check(self, log: TurnLog) -> None:
         if len(log.steps) >= self._bounds.steps:

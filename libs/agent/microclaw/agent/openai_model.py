@@ -126,6 +126,8 @@ def _messages(ask: Ask, zone: ZoneInfo) -> list[dict[str, Any]]:
                 {"role": "tool", "tool_call_id": provider_call_id(call.call_id), "content": text}
                 for call, _, text in told.results(step)
             ]
+            if step.doubt:
+                messages.append({"role": "user", "content": step.doubt})
         if turn is not ask.turn and (end := told.ending(turn)):
             messages.append({"role": "assistant", "content": end})
     return messages

@@ -1,9 +1,10 @@
 """The turns of a session on disk: one JSON line a fact, on the disk *before* anything is done about it.
 
-The order of the lines of a turn: `turn`, then for each step `model`, then for each call `started` and `result`, and at
-the end `done`. `compacted` and `uncompacted` change what of it the model is told, never what is here. Whoever is killed
-and started again reads the file and knows for each call whether it was never begun, begun, or finished. A line that was
-cut off by a loss of power is dropped; everything before it holds, because a line is only acted on after `fsync`.
+The order of the lines of a turn: `turn`, then for each step `model`, then for each call `started` and `result` (or
+one `doubted`), and at the end `done`. `compacted` and `uncompacted` change what of it the model is told, never what is
+here. Whoever is killed and started again reads the file and knows for each call whether it was never begun, begun, or
+finished. A line that was cut off by a loss of power is dropped; everything before it holds, because a line is only
+acted on after `fsync`.
 """
 
 from __future__ import annotations
@@ -46,6 +47,12 @@ class ResultLine(Line, frozen=True, tag="result"):
     result: Result
 
 
+class DoubtedLine(Line, frozen=True, tag="doubted"):
+    """The last message of the model was not taken as its answer; it was told this, and goes on."""
+
+    text: str
+
+
 class DoneLine(Line, frozen=True, tag="done"):
     outcome: Outcome
 
@@ -63,7 +70,7 @@ class UncompactedLine(Line, frozen=True, tag="uncompacted"):
     """The last compaction is undone."""
 
 
-AnyLine = TurnLine | ModelLine | StartedLine | ResultLine | DoneLine | CompactedLine | UncompactedLine
+AnyLine = TurnLine | ModelLine | StartedLine | ResultLine | DoubtedLine | DoneLine | CompactedLine | UncompactedLine
 _decoder: msgspec.json.Decoder[AnyLine] = msgspec.json.Decoder(AnyLine)
 
 
@@ -132,6 +139,8 @@ class Transcript:
                     del self.outcomes[next(iter(self.outcomes))]
             case ModelLine():
                 self.turns[line.run_id].steps.append(Step(line.said))
+            case DoubtedLine():
+                self.turns[line.run_id].steps[-1].doubt = line.text
             case StartedLine():
                 self.turns[line.run_id].steps[-1].started.add(line.call_id)
             case ResultLine():
@@ -182,6 +191,10 @@ class Transcript:
         """A tool has run. Synced with the next line that is: losing it to a power cut means asking again, or
         "interrupted" for a tool that may not run twice."""
         self._append(ResultLine(run_id=turn.run_id, result=result), sync=False)
+
+    def doubted(self, turn: TurnLog, text: str) -> None:
+        """The model is told this about its answer. Not synced: the answer, from which it follows, is not yet either."""
+        self._append(DoubtedLine(run_id=turn.run_id, text=text), sync=False)
 
     def done(self, turn: TurnLog, outcome: Outcome) -> None:
         """The turn's end, before the host hears of it."""
@@ -239,6 +252,8 @@ def _lines_of(turn: TurnLog) -> list[Line]:
         lines.append(ModelLine(run_id=turn.run_id, said=step.said))
         lines += [StartedLine(run_id=turn.run_id, call_id=name) for name in sorted(step.started)]
         lines += [ResultLine(run_id=turn.run_id, result=result) for result in step.results.values()]
+        if step.doubt:
+            lines.append(DoubtedLine(run_id=turn.run_id, text=step.doubt))
     if turn.outcome is not None:
         lines.append(DoneLine(run_id=turn.run_id, outcome=turn.outcome))
     return lines

@@ -97,6 +97,7 @@ class Worker:
             compactor=self._past.compactor,
             doing=self._now_doing,
             writing=self._now_writing,
+            doubts=setup.backend not in ("local", "scripted"),
             first_wait_s=first_wait_s,
         )
 
