@@ -79,7 +79,7 @@ _NOT_YOU = r"(?!you\b|nothing\b|no\b|none\b)"
 _NOUNS = {Deed.SCHEDULED: _ALARM, Deed.CANCELLED: rf"(?:{_ALARM}|tasks?)", Deed.SENT: _MAIL}
 _DONE_VERBS = {
     Deed.SCHEDULED: r"(?:set(?:\s+up)?|scheduled|created|added)",
-    Deed.CANCELLED: r"(?:cancell?ed|deleted|removed|paused)",
+    Deed.CANCELLED: r"(?:cancelled|canceled|deleted|removed|paused)",
     Deed.SENT: r"sent",
 }
 #: What follows "I've" or "I".
@@ -102,8 +102,8 @@ _WHAT: Mapping[Deed, tuple[str, ...]] = {
 
 
 def _patterns() -> Iterator[_Pattern]:
-    for deed, whats in _WHAT.items():
-        for what in whats:
+    for deed, forms in _WHAT.items():
+        for what in forms:
             yield _Pattern(deed, True, re.compile(_I_HAVE + what, re.IGNORECASE))
             yield _Pattern(deed, False, re.compile(_I_DID + what, re.IGNORECASE))
     for deed, noun in _NOUNS.items():
@@ -131,7 +131,7 @@ _DONE = re.compile(
 #: Before a claim in its sentence: then it is none.
 _UNSAID = re.compile(
     r"\b(?:not|never|no|nor|if|when|once|unless|until|after|before|whether|while|would|could|can|cannot|should|may|might|must"
-    r"|suppose|imagine|pretend|assum\w+|as\s+though|like|said|says|saying|wrote|writes|told|asked|thinks?|thought|wish"
+    r"|suppose|imagine|pretend|assume[sd]?|assuming|as\s+though|like|said|says|saying|wrote|writes|told|asked|thinks?|thought|wish"
     r"|claim\w*|mean\w*|e\.g|example)\b|n['’]t\b",
     re.IGNORECASE,
 )
