@@ -73,6 +73,7 @@ class Connect:
         except BadHello as error:
             refused, seen = str(error), b""
         if refused:
+            self._refusals.note(owner, 403, refused)
             await self._proxy.record(owner, "egress.connect", f"{host}:{port}", "deny", refused)
             await wire.write(ACCESS_DENIED)
             return b""
@@ -105,7 +106,7 @@ class Connect:
         seen = await self._begin(owner, wire, host, port, self._trust.mark(owner))
         if not seen:
             return True
-        await self._proxy.record(owner, "egress.connect", where, "allow", "")
+        await self._proxy.record(owner, "egress.connect", where, "allow", "read")
         inside = OpenedTls(
             self._trust.context(owner, host), (wire.reader, wire.writer), seen,
             bytes_max=self._tunnel_limits.bytes_max,
@@ -163,7 +164,8 @@ class Connect:
             await each_request(wire, judged)
         except BadMessage as bad:
             reason = bad.reason if count else f"{bad.reason}; {_unopened(host, port)}"
-            await self._proxy.record(owner, "egress.http", f"{host}:{port}", "deny", reason)
+            outcome = "deny" if bad.status < 500 else "failed"
+            await self._proxy.record(owner, "egress.http", f"{host}:{port}", outcome, reason)
             await refuse_bad(wire, bad.status, reason)
         else:
             if not count and not inside.at_eof():

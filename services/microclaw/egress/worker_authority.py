@@ -48,7 +48,7 @@ class Authority:
     certificate: bytes
     #: Tells it from an older authority of the same worker.
     fingerprint: str
-    ends: datetime
+    made: datetime
     key: ec.EllipticCurvePrivateKey
     #: One for all hosts.
     leaf_key: ec.EllipticCurvePrivateKey
@@ -60,17 +60,17 @@ class Authorities:
     def __init__(self, clock_ms: Callable[[], int]) -> None:
         self._clock_ms = clock_ms
         self._by_worker: dict[str, Authority] = {}
-        #: (fingerprint of the authority, host) → the context and the end of its certificate, the last used one last.
+        #: (fingerprint of the authority, host) → the context and when it was made, the last used one last.
         self._contexts: OrderedDict[tuple[str, str], tuple[ssl.SSLContext, datetime]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._by_worker)
 
     def of(self, worker_id: str) -> Authority:
-        """This worker's; made if it has none, or one that ends soon."""
+        """This worker's; made if it has none, one that ends soon, or (our clock was set back) one not good yet."""
         now = self._now()
         known = self._by_worker.get(worker_id)
-        if known is None or known.ends - now < AUTHORITY_LEFT:
+        if known is None or not _is_good(known.made, AUTHORITY_LIFE - AUTHORITY_LEFT, now):
             self.forget(worker_id)
             known = self._by_worker[worker_id] = new_authority(now)
         return known
@@ -80,8 +80,8 @@ class Authorities:
         authority, now = self.of(worker_id), self._now()
         place = authority.fingerprint, host
         found = self._contexts.pop(place, None)
-        if found is None or found[1] - now < LEAF_LEFT:
-            found = _context(new_leaf(authority, host, now), authority), now + LEAF_LIFE
+        if found is None or not _is_good(found[1], LEAF_LIFE - LEAF_LEFT, now):
+            found = _context(new_leaf(authority, host, now), authority), now
         self._contexts[place] = found
         if len(self._contexts) > LEAVES_MAX:
             self._contexts.popitem(last=False)
@@ -100,12 +100,11 @@ class Authorities:
 def new_authority(now: datetime) -> Authority:
     """One that has signed nothing yet."""
     key = ec.generate_private_key(ec.SECP256R1())
-    ends = now + AUTHORITY_LIFE
-    builder = _builder(_AUTHORITY_NAME, key.public_key(), now, ends)
+    builder = _builder(_AUTHORITY_NAME, key.public_key(), now, now + AUTHORITY_LIFE)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     certificate = _signed(builder.add_extension(_usage(authority=True), critical=True), key)
     return Authority(
-        certificate, hashlib.sha256(certificate).hexdigest()[:FINGERPRINT_CHARS], ends, key,
+        certificate, hashlib.sha256(certificate).hexdigest()[:FINGERPRINT_CHARS], now, key,
         ec.generate_private_key(ec.SECP256R1()),
     )
 
@@ -126,6 +125,10 @@ def new_leaf(authority: Authority, host: str, now: datetime) -> bytes:
 
 
 # --- inside -------------------------------------------------------------------------------------------------------
+
+
+def _is_good(made: datetime, life: timedelta, now: datetime) -> bool:
+    return made - SKEW <= now < made + life
 
 
 def _builder(

@@ -90,6 +90,17 @@ def test_what_ends_soon_is_made_anew():
     shaken(made.context("w1", "good.example"), second.certificate.decode(), "good.example")
 
 
+@pytest.mark.parametrize("back", [timedelta(hours=23), timedelta(days=2)])
+def test_ac68_when_the_clock_is_set_back_programs_are_shown_what_is_good_by_it(back):
+    clock = Clock()
+    made = Authorities(clock.ms)
+    made.context("w1", "good.example")
+    clock.now -= back
+    leaf = shaken(made.context("w1", "good.example"), made.of("w1").certificate.decode(), "good.example")
+    for certificate in (leaf, x509.load_pem_x509_certificate(made.of("w1").certificate)):
+        assert certificate.not_valid_before_utc <= clock.now < certificate.not_valid_after_utc
+
+
 def test_contexts_are_bounded_and_go_with_their_worker(monkeypatch):
     monkeypatch.setattr(worker_authority, "LEAVES_MAX", 3)
     made = Authorities(Clock().ms)
