@@ -53,6 +53,7 @@ from microclaw.core.requests import (
     Door,
     Groups,
     GroupsAsked,
+    ModelAsked,
     RegisterGroup,
     SearchMessages,
     TasksAsked,
@@ -60,6 +61,7 @@ from microclaw.core.requests import (
 from microclaw.core.settings import Approvals, Model, Sandbox, Settings
 from microclaw.core.worker import ToolCall, ToolReply
 from microclaw.router.awaiting import Awaiting
+from microclaw.router.models import Models
 from microclaw.router.searching import Searching
 from microclaw.sandbox.backend import Backend, Ended, EngineMissing, RunSpec
 from microclaw.sandbox.host_tools import Caller, HostTools
@@ -204,6 +206,9 @@ class HouseBus:
                 return await Awaiting(
                     house.router.engine, house.router.registry, lambda: house.router.now
                 ).on_await(question, "sandbox")
+            case ModelAsked():
+                assert house.router.engine is not None
+                return await Models(house.router.engine).on_asked(question, "sandbox")
             case AuditAsked():
                 return AuditEntries(entries=())
             case AskApproval():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, TypeVar, cast
+
+from sqlalchemy import Connection
 
 from microclaw.bus.api import Bus, Draft
 from microclaw.bus.errors import BusError
@@ -16,7 +19,6 @@ from microclaw.core.chat_commands import (
     compact_text,
     help_text,
     memory_text,
-    model_text,
     status_text,
     stop_text,
     tasks_text,
@@ -25,6 +27,7 @@ from microclaw.core.chat_commands import (
 )
 from microclaw.core.ids import derived_id, id_time
 from microclaw.core.kinds import ControlRequested, MessageReceived, ReplyRequested
+from microclaw.core.model_choice import chosen_text, model_text, problem_of
 from microclaw.core.people import Role
 from microclaw.core.requests import (
     Failed,
@@ -37,15 +40,30 @@ from microclaw.core.requests import (
     UsageAsked,
     UsageRows,
 )
+from microclaw.core.restarting import begin_text
 from microclaw.core.settings import Model
 from microclaw.router.memory import memory_of
+from microclaw.router.models import Models
+from microclaw.router.restarting import Restarting
 
 #: How long another room may take for an answer to the owner.
 ASK_S = 2.0
 #: How far back `/usage` looks.
 USAGE_DAYS = 7
 
-Answer = TypeVar("Answer", Runs, Tasks, UsageRows)
+Told = TypeVar("Told", Runs, Tasks, UsageRows)
+
+
+def _nothing(_db: Connection) -> None:
+    return
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command causes. `change` is made in the transaction that keeps the drafts."""
+
+    drafts: list[Draft]
+    change: Callable[[Connection], None] = _nothing
 
 
 class ChatCommands:
@@ -53,19 +71,31 @@ class ChatCommands:
 
     def __init__(
         self, bus: Bus, folders: Callable[[], set[str]], clock_ms: Callable[[], int], *, groups: Path, model: Model,
+        models: Models, restarting: Restarting | None,
     ) -> None:
         self._bus = bus
         self._groups = groups
         self._model = model
+        self._models = models
+        self._restarting = restarting
         self._folders = folders
         self._clock_ms = clock_ms
 
-    async def drafts(
+    async def answer(
+        self, typed: Typed, received: MessageReceived, group: Group, cause: bytes, role: Role | None
+    ) -> Answer:
+        """What the command causes: a word in its chat, for some a word to the sandbox, for some a change here."""
+        if typed.command is ChatCommand.MODEL and typed.group:
+            return self._choose(typed.group, received, group, cause, role)
+        if typed.command is ChatCommand.RESTART:
+            return await self._restart(received, group, cause, role)
+        return Answer(await self._drafts(typed, received, group, cause, role))
+
+    async def _drafts(
         self, typed: Typed, received: MessageReceived, group: Group, cause: bytes, role: Role | None
     ) -> list[Draft]:
-        """What the command causes: a word in its chat, and for some a word to the sandbox."""
         ts_ms = id_time(cause)
-        meant = typed.group if typed.group and typed.command is not ChatCommand.MODEL else group.folder
+        meant = typed.group or group.folder
         if meant != group.folder and not (_sees_all(group, role) and meant in self._folders()):
             return [_said(received.chat, f"There is no group {meant!r} here; `microclaw groups` lists them.", cause)]
         drafts: list[Draft] = []
@@ -113,16 +143,40 @@ class ChatCommands:
             case ChatCommand.COMPACT:
                 return compact_text(meant, undo=typed.undo)
             case ChatCommand.MODEL:
-                return model_text(self._model.backend, self._model.name, typed.group)
+                return model_text(self._model, meant, self._models.chosen(meant))
             case ChatCommand.MEMORY:
                 return memory_text(meant, *memory_of(self._groups, meant, is_main=group.is_main))
         raise AssertionError(f"{typed.command} is read elsewhere")
 
-    async def _ask(self, service: str, question: Request, answer: type[Answer]) -> Answer | None:
+    def _choose(
+        self, wanted: str, received: MessageReceived, group: Group, cause: bytes, role: Role | None
+    ) -> Answer:
+        if not _sees_all(group, role):
+            return Answer([_said(received.chat, "Which model thinks is my owner's to say, in the main chat.", cause)])
+        if problem := problem_of(self._model, wanted):
+            return Answer([_said(received.chat, problem, cause)])
+        text = chosen_text(self._model, group.folder, wanted)
+        return Answer(
+            [_said(received.chat, text, cause)], lambda db: self._models.choose(db, group.folder, wanted)
+        )
+
+    async def _restart(
+        self, received: MessageReceived, group: Group, cause: bytes, role: Role | None
+    ) -> Answer:
+        restarting = self._restarting
+        if not _sees_all(group, role) or restarting is None:
+            return Answer([_said(received.chat, "A restart is my owner's to ask for, in the main chat.", cause)])
+        if problem := await restarting.problem():
+            return Answer([_said(received.chat, problem, cause)])
+        return Answer(
+            [_said(received.chat, begin_text(), cause)], lambda db: restarting.want(db, cause, received.chat)
+        )
+
+    async def _ask(self, service: str, question: Request, answer: type[Told]) -> Told | None:
         """Its answer; None = it has none at present."""
         try:
             said = await self._bus.request(
-                service, question, cast("type[Answer | Failed]", answer | Failed), timeout_s=ASK_S
+                service, question, cast("type[Told | Failed]", answer | Failed), timeout_s=ASK_S
             )
         except BusError:
             return None

@@ -30,9 +30,11 @@ from microclaw.router.awaiting import is_the_answer
 from microclaw.router.chat_commands import ChatCommands
 from microclaw.router.door import Door
 from microclaw.router.messages import hand_over, not_handed_over, note_chat, store
+from microclaw.router.models import Models
 from microclaw.router.pace import Paces
 from microclaw.router.people import People
 from microclaw.router.registry import Registry
+from microclaw.router.restarting import Restarting
 from microclaw.router.senders import Senders
 from microclaw.router.tables import late
 from microclaw.store.outbox import Outbox
@@ -45,6 +47,7 @@ class Inbound:
         self, engine: Engine, outbox: Outbox, bus: Bus, registry: Registry, assistant_name: str,
         clock_ms: Callable[[], int], senders: Senders | None = None, *, people: People | None = None,
         door: Door | None = None, paces: Paces | None = None, model: Model | None = None,
+        restarting: Restarting | None = None,
     ) -> None:
         self._engine = engine
         self._outbox = outbox
@@ -58,7 +61,7 @@ class Inbound:
         self._paces = paces or Paces(clock_ms)
         self._commands = ChatCommands(
             bus, lambda: {group.folder for group in registry.all()}, clock_ms, groups=registry.groups_folder,
-            model=model or Model(),
+            model=model or Model(), models=Models(engine), restarting=restarting,
         )
         #: A transaction let somebody in: what the tables hold is to be read again after it.
         self._changed = False
@@ -71,13 +74,16 @@ class Inbound:
         role = self._people.role(received, group)
         typed = read_command(received.text) if group is not None and may_command(received, role) else None
         # Asked before the database is held: other rooms may take their time.
-        answers = await self._commands.drafts(typed, received, group, cause, role) if typed and group else None
+        answer = await self._commands.answer(typed, received, group, cause, role) if typed and group else None
         try:
             with self._engine.begin() as db:
                 if not self._outbox.seen(db, cause):
-                    drafts = self._take(db, received, cause) if answers is None else answers
-                    if answers is not None:
+                    if answer is None:
+                        drafts = self._take(db, received, cause)
+                    else:
+                        drafts = answer.drafts
                         note_chat(db, received)
+                        answer.change(db)
                     self._outbox.put(db, cause, drafts, now_ms=self._clock_ms())
         finally:
             if self._changed:

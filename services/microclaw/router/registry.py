@@ -26,7 +26,7 @@ from microclaw.core.people_requests import RemoveGroup
 from microclaw.core.requests import Done, Failed, Group, GroupAnswer, Groups, GroupsAsked, KnownChat, RegisterGroup
 from microclaw.router import commands
 from microclaw.router.messages import is_heard
-from microclaw.router.tables import chats, groups, joined
+from microclaw.router.tables import chats, groups, joined, models
 from microclaw.router.trail import Trail
 
 #: Who may register: the sandbox for a main group's agent (it checks that), the command line for the owner.
@@ -183,6 +183,7 @@ class Registry:
         """No chat is this group's any more. The folder stays, and what was said."""
         db.execute(delete(groups).where(groups.c.chat == group.chat))
         db.execute(delete(joined).where(joined.c.folder == group.folder))
+        db.execute(delete(models).where(models.c.folder == group.folder))
 
     def leave(self, db: Connection, chats_of_one: tuple[str, ...]) -> None:
         """These chats are no longer joined to any group."""

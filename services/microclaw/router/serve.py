@@ -7,6 +7,7 @@ import contextlib
 
 from microclaw.bus.api import Subscription
 from microclaw.bus.service import Service, now_ms
+from microclaw.bus.supervisor import Supervisor
 from microclaw.core.people_requests import (
     AnswerPairing,
     ChangeUser,
@@ -15,16 +16,26 @@ from microclaw.core.people_requests import (
     RemoveGroup,
     UsersAsked,
 )
-from microclaw.core.requests import AwaitAnswer, Deliver, GroupsAsked, ImportMessages, RegisterGroup, SearchMessages
+from microclaw.core.requests import (
+    AwaitAnswer,
+    Deliver,
+    GroupsAsked,
+    ImportMessages,
+    ModelAsked,
+    RegisterGroup,
+    SearchMessages,
+)
 from microclaw.router import commands, tables
 from microclaw.router.awaiting import Awaiting
 from microclaw.router.deliveries import Deliveries
 from microclaw.router.door import Door
 from microclaw.router.history import History
 from microclaw.router.inbound import Inbound
+from microclaw.router.models import Models
 from microclaw.router.pace import Paces
 from microclaw.router.people import People
 from microclaw.router.registry import Registry
+from microclaw.router.restarting import Restarting
 from microclaw.router.searching import Searching
 from microclaw.router.senders import Senders, list_path
 from microclaw.router.sending import Sending
@@ -58,9 +69,10 @@ async def serve(service: Service) -> None:
         per_chat_per_min=settings.senders.per_chat_per_min,
     )
     senders = Senders(list_path(settings.senders.allowlist, service.home), service.trouble)
+    restarting = Restarting(engine, outbox, service.bus, Supervisor(service.home.supervisor_socket), now_ms)
     inbound = Inbound(
         engine, outbox, service.bus, registry, settings.assistant.name, now_ms, senders, people=people, door=door,
-        paces=paces, model=settings.model,
+        paces=paces, model=settings.model, restarting=restarting,
     )
     sending = Sending(engine, outbox, service.bus, now_ms)
     deliveries = Deliveries(engine, outbox, service.bus, registry, paces, now_ms)
@@ -85,6 +97,7 @@ async def serve(service: Service) -> None:
             Subscription("router.delivered", ("reply.delivered",)), deliveries.on_delivered, settled=outbox.settled,
         )
         service.spawn(wake_late(), "wake late")
+        service.spawn(restarting.keep(), "restart")
         service.answer(GroupsAsked, registry.on_list)
         service.answer(RegisterGroup, registry.on_register)
         service.answer(RemoveGroup, registry.on_remove)
@@ -92,6 +105,7 @@ async def serve(service: Service) -> None:
         service.answer(ImportMessages, History(engine, registry).on_import)
         service.answer(SearchMessages, Searching(engine, registry).on_search)
         service.answer(AwaitAnswer, Awaiting(engine, registry, now_ms).on_await)
+        service.answer(ModelAsked, Models(engine).on_asked)
         service.answer(PairingsAsked, door.on_list)
         service.answer(AnswerPairing, door.on_answer)
         service.answer(UsersAsked, people.on_list)

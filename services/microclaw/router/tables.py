@@ -48,6 +48,21 @@ groups = Table(
     Column("container", Text, nullable=False, server_default="{}"),
 )
 
+#: The model that the owner chose for a group; without a row it is the configuration's.
+models = Table(
+    "router_models", metadata,
+    Column("folder", String(64), primary_key=True),
+    Column("model", String(200), nullable=False),
+)
+
+#: The restart that the owner asked for and that is not over, at most one.
+restarts = Table(
+    "router_restarts", metadata,
+    Column("cause", LargeBinary(16), primary_key=True),
+    Column("chat", String(200), nullable=False),
+    Column("asked_ms", BigInteger, nullable=False),
+)
+
 #: Messages of registered chats. `number` is the order of arrival, the journal's; clocks order nothing.
 messages = Table(
     "router_messages", metadata,

@@ -8,7 +8,7 @@ import time
 from microclaw.bus.api import Bus
 from microclaw.bus.errors import BusTimeout, NoResponder
 from microclaw.core.container import Container
-from microclaw.core.requests import Group, Groups, GroupsAsked
+from microclaw.core.requests import Group, Groups, GroupsAsked, ModelAsked, ModelChosen
 
 #: How long an answer holds, and how long one is waited for.
 HOLDS_S = 30.0
@@ -24,6 +24,7 @@ class OwnSettings:
         self._bus = bus
         self._known: dict[str, Group] = {}
         self._asked_s: float | None = None
+        self._models: dict[str, str] = {}
 
     async def of(self, group: str) -> Container:
         """What the group has of its own."""
@@ -39,6 +40,17 @@ class OwnSettings:
         """Where the owner is told things; "" = nobody has said so yet."""
         await self._look("")
         return next((group.chat for group in self._known.values() if group.is_main), "")
+
+    async def model(self, folder: str) -> str:
+        """The model that the owner chose for the group, "" = none. Asked at every turn, so that a choice counts from
+        the next one on; while the router is away, what it said last holds."""
+        try:
+            answer = await self._bus.request("router", ModelAsked(group=folder), ModelChosen, timeout_s=ASK_S)
+        except (BusTimeout, NoResponder) as error:
+            log.warning("the router does not say which model was chosen", extra={"why": str(error)})
+        else:
+            self._models[folder] = answer.model
+        return self._models.get(folder, "")
 
     async def _look(self, folder: str) -> None:
         now_s = time.monotonic()

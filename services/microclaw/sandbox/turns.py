@@ -14,6 +14,7 @@ from microclaw.core.groups import is_folder
 from microclaw.core.home import Home
 from microclaw.core.ids import derived_id, id_from_text, id_time
 from microclaw.core.kinds import ControlRequested, ReplyRequested, RunGranted
+from microclaw.core.model_choice import choices, in_force
 from microclaw.core.requests import Failed, Session, SessionAsked, Sessions, SessionsAsked
 from microclaw.core.settings import Settings
 from microclaw.core.turns import (
@@ -72,8 +73,9 @@ class Turns:
         self._timezone = timezone
         self._clock_ms = clock_ms
         self._own = own
+        self._groups = OwnSettings(bus)
         self._past = past or Past(
-            pool, home, settings, OwnSettings(bus), memory, timezone=timezone, clock_ms=clock_ms
+            pool, home, settings, self._groups, memory, timezone=timezone, clock_ms=clock_ms
         )
         self._presence = Presence(bus, clock_ms)
         #: The run under way of each group, and those that the owner has stopped.
@@ -191,6 +193,7 @@ class Turns:
             async def on_call(call: ToolCall) -> ToolReply:
                 return await self._tools.call(who, call)
 
+            model = await self._model(grant)
             await put_into(self._bus, self._home.groups / grant.group, grant.messages)
             async with self._memory.turn(grant, worker) as told:
                 turn = Turn(
@@ -200,11 +203,19 @@ class Turns:
                     session=task.context if task else "group",
                     is_task=task is not None,
                     script=task.script if task else "",
-                    model=self._settings.heartbeat.model if task and task.is_heartbeat else "",
+                    model=model,
                     deadline_s=watch.left_s(time.monotonic()),
                     memory=told,
                 )
                 return await worker.turn(turn, on_call, watch, writing)
+
+    async def _model(self, grant: RunGranted) -> str:
+        """The model of this turn, "" = the usual one."""
+        if grant.task is not None and grant.task.is_heartbeat and self._settings.heartbeat.model:
+            return self._settings.heartbeat.model
+        if not choices(self._settings.model):
+            return ""
+        return in_force(self._settings.model, await self._groups.model(grant.group))
 
     async def _begin_anew(self, group: str) -> None:
         await self._pool.begin_anew(group, lambda: self._past.set_aside(group))

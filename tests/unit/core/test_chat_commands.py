@@ -13,7 +13,6 @@ from microclaw.core.chat_commands import (
     help_text,
     memory_text,
     menu,
-    model_text,
     read_command,
 )
 from microclaw.core.pairing import read_typed
@@ -46,10 +45,7 @@ def test_what_is_read_elsewhere_is_read_there() -> None:
     assert read_answer("/approve ABCD-EFGH once") and read_answer("/deny ABCDEFGH") and read_typed("/pairing")
 
 
-def test_the_model_and_the_memory_are_told_with_what_to_do() -> None:
-    assert "microclaw secrets set" in model_text("local", "", "")
-    text = model_text("anthropic", "m-1", "m-2")
-    assert text.startswith("m-1, by anthropic") and "model.name m-2" in text
+def test_the_memory_is_told() -> None:
     assert memory_text("fam", [("fam/CLAUDE.md", 2048)], 3).splitlines() == [
         "Read at every turn of fam:", "fam/CLAUDE.md: 2.0 KiB", "Earlier conversations in its folder: 3.",
     ]

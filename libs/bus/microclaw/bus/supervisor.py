@@ -1,8 +1,9 @@
-"""Talking to supervisord over its Unix socket (XML-RPC), for the CLI, `watch` and tests."""
+"""Talking to supervisord over its Unix socket (XML-RPC), for the CLI, `watch`, the router's `/restart` and tests."""
 
 from __future__ import annotations
 
 import http.client
+import signal
 import socket
 import xmlrpc.client
 from dataclasses import dataclass
@@ -77,6 +78,16 @@ class Supervisor:
         """
         try:
             self._call("supervisor.stopProcess", name, True, timeout_s=CHANGE_TIMEOUT_S)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode == _NOT_RUNNING:
+                return False
+            raise self._refusal(name, fault) from fault
+        return True
+
+    def signal(self, name: str, number: signal.Signals) -> bool:
+        """Send a program's process a signal. False = it does not run. :raises UsageError: there is no such program."""
+        try:
+            self._call("supervisor.signalProcess", name, str(int(number)))
         except xmlrpc.client.Fault as fault:
             if fault.faultCode == _NOT_RUNNING:
                 return False

@@ -37,6 +37,7 @@ class ChatCommand(StrEnum):
     COMPACT = "compact"
     MEMORY = "memory"
     MODEL = "model"
+    RESTART = "restart"
     USAGE = "usage"
     CRON = "cron"
     APPROVE = "approve"
@@ -67,7 +68,8 @@ COMMANDS: Mapping[ChatCommand, Definition] = {
         "tell the model a summary of the conversation instead; undo: all of it again", "[undo] [GROUP]"
     ),
     ChatCommand.MEMORY: Definition("what I read at every turn, and how much it is", "[GROUP]"),
-    ChatCommand.MODEL: Definition("which model thinks, and how to change it"),
+    ChatCommand.MODEL: Definition("which model thinks; in the main chat: have another one think", "[NAME|default]"),
+    ChatCommand.RESTART: Definition("restart all my services; in the main chat"),
     ChatCommand.USAGE: Definition("what the model has cost lately", "[GROUP]"),
     ChatCommand.CRON: Definition("what is planned", also=("tasks",)),
     ChatCommand.APPROVE: Definition("allow what I asked you for", "CODE once|always", elsewhere=True),
@@ -172,18 +174,6 @@ def usage_text(rows: Iterable[UsageRow] | None, group: str, *, is_main: bool) ->
 def compact_text(group: str, *, undo: bool) -> str:
     """The answer to `/compact`; what came of it the sandbox tells."""
     return f"I take the last compaction of {group} back." if undo else f"I sum up the conversation of {group}."
-
-
-def model_text(backend: str, name: str, wanted: str) -> str:
-    """The answer to `/model`. The configuration is the owner's to change, at the machine."""
-    change = f"microclaw config set model.name {wanted or 'NAME'}`, then `microclaw restart"
-    if backend == "local":
-        return (
-            "I have no language model: built-in skills answer. To give me one: `microclaw secrets set anthropic`, "
-            "`microclaw config set model.backend anthropic`, `microclaw config set model.key anthropic`, then "
-            "`microclaw restart`."
-        )
-    return f"{name or 'the usual model'}, by {backend}. To change it, at the machine: `{change}`."
 
 
 def memory_text(group: str, files: Iterable[tuple[str, int]], pages: int) -> str:

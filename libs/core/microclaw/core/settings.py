@@ -61,6 +61,9 @@ class Model(Section, frozen=True, kw_only=True):
         Meta(description="`local` = built-in skills, no model; `openai` = any compatible server."),
     ] = "local"
     name: Annotated[str, Meta(max_length=200, description="The model's name at its provider.")] = ""
+    allowed: Annotated[
+        tuple[str, ...], Meta(max_length=50, description="Further models that `/model NAME` in the chat may choose.")
+    ] = ()
     base_url: Annotated[str, Meta(description='The server (http:// or https://); "" = the usual one.')] = ""
     key: Annotated[str, Meta(description="Name of the secret that holds the key; never the key itself.")] = ""
     max_tokens: Annotated[int, Meta(ge=16, le=1_000_000, description="Longest answer, tokens.")] = 4096

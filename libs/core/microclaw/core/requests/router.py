@@ -104,6 +104,17 @@ class AwaitAnswer(Request, frozen=True, kw_only=True, tag="messages.await"):
     group: str
 
 
+class ModelAsked(Request, frozen=True, kw_only=True, tag="models.chosen"):
+    """To the router: which model the owner chose for a group in the chat. Answer: ModelChosen."""
+
+    group: str
+
+
+class ModelChosen(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="models.chosen.answer"):
+    #: "" = none: the configuration's. Whether it is (still) allowed, `core.model_choice` says.
+    model: str
+
+
 class FoundMessage(msgspec.Struct, frozen=True, kw_only=True):
     """`text` is cut around the first hit. `is_own`: we said it."""
 

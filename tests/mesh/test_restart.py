@@ -1,0 +1,36 @@
+"""`/restart` in the main chat, under a real supervisord."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+from tests.mesh.harness import SERVICES, Mesh
+
+from microclaw.bus.supervisor import Supervisor
+
+
+@pytest.mark.parametrize("killed", ["router", "broker"])
+async def test_the_owner_restarts_everything_and_is_told_once_that_it_is_back(mesh: Mesh, killed: str) -> None:
+    supervisor = Supervisor(mesh.home.supervisor_socket)
+
+    def pids() -> dict[str, int]:
+        return {each.name: each.pid for each in supervisor.processes() if each.pid}
+
+    before = await asyncio.to_thread(pids)
+    await mesh.say("console:main", "/restart")
+    await asyncio.sleep(random.uniform(0, 4))
+    mesh.kill(killed)
+    # Taken while it is under way: nothing of it is lost.
+    await mesh.say("console:main", "echo after it")
+    texts = [reply.text for reply in await mesh.replies("console:main", 3)]
+    assert sum("I restart all my services" in text for text in texts) == 1
+    back = [text for text in texts if text.startswith("I am back")]
+    assert len(back) == 1 and "did not come back" not in str(texts)
+    after = await asyncio.to_thread(pids)
+    assert after.keys() == before.keys() and after["watch"] == before["watch"]
+    assert all(after[name] != before[name] for name in SERVICES)
+    await mesh.say("console:main", "echo once more")
+    texts = [reply.text for reply in await mesh.replies("console:main", 4)]
+    assert sum(text.startswith("I am back") for text in texts) == 1
