@@ -298,7 +298,7 @@ def test_fault07_a_second_broker_on_one_journal_refuses_to_start(broker: BrokerP
     assert "another broker" in broker.log()
 
 
-def test_a_journal_is_opened_by_one_broker_only(tmp_path) -> None:
+def test_fault07_a_journal_is_opened_by_one_broker_only(tmp_path) -> None:
     journal = Journal(tmp_path / "journal.db")
     with pytest.raises(JournalError, match=r"another broker has journal\.db"):
         Journal(tmp_path / "journal.db")
