@@ -9,7 +9,7 @@ from dataclasses import replace
 import h11
 
 from microclaw.core.client_hello import BadHello, refused_hello
-from microclaw.core.egress_rules import DEFAULT_PORT, parse_authority
+from microclaw.core.egress_rules import parse_authority, unopened
 from microclaw.core.errors import UsageError
 from microclaw.core.model_route import Headers
 from microclaw.egress.bindings import Bindings
@@ -108,11 +108,11 @@ class Connect:
             return True
         await self._proxy.record(owner, "egress.connect", where, "allow", "read")
         inside = OpenedTls(
-            self._trust.context(owner, host), (wire.reader, wire.writer), seen,
+            self._trust.context(owner, host), (wire.reader, wire.writer), first=seen,
             bytes_max=self._tunnel_limits.bytes_max,
         )
         if failed := await self._handshake(inside):
-            reason = f"the program did not take egress's certificate ({failed}); {_unopened(host, port)}"
+            reason = f"the program did not take egress's certificate ({failed}); {unopened(host, port, owner.group)}"
             self._refusals.note(owner, 403, reason)
             await self._proxy.record(owner, "egress.connect", where, "failed", reason)
             return True
@@ -163,13 +163,13 @@ class Connect:
         try:
             await each_request(wire, judged)
         except BadMessage as bad:
-            reason = bad.reason if count else f"{bad.reason}; {_unopened(host, port)}"
+            reason = bad.reason if count else f"{bad.reason}; {unopened(host, port, owner.group)}"
             outcome = "deny" if bad.status < 500 else "failed"
             await self._proxy.record(owner, "egress.http", f"{host}:{port}", outcome, reason)
             await refuse_bad(wire, bad.status, reason)
         else:
             if not count and not inside.at_eof():
-                reason = f"no request came for {self._limits.keep_alive_s:g} s; {_unopened(host, port)}"
+                reason = f"no request came for {self._limits.keep_alive_s:g} s; {unopened(host, port, owner.group)}"
                 self._refusals.note(owner, 408, reason)
                 await self._proxy.record(owner, "egress.http", f"{host}:{port}", "failed", reason)
 
@@ -177,11 +177,3 @@ class Connect:
         await self._proxy.record(
             owner, "egress.cut", where, "ok", f"{ended}; {carried.sent} out, {carried.received} in"
         )
-
-
-def _unopened(host: str, port: int) -> str:
-    name = host if port == DEFAULT_PORT else f"{host}:{port}"
-    return (
-        "egress reads what goes there; what is not HTTP/1.1, or brings certificates of its own, passes unread where "
-        f"the owner says so: `microclaw egress allow {name} --opaque`"
-    )

@@ -11,6 +11,7 @@ import h11
 
 from microclaw.core.errors import MicroclawError
 from microclaw.egress.http_messages import CHUNK_BYTES, Limits, Wire
+from microclaw.egress.opened_tls import OpenedTls
 
 #: TCP and TLS together, all addresses of a name.
 CONNECT_S_MAX = 15.0
@@ -69,17 +70,20 @@ async def connected(
     """
     reader, writer = await dialled(dial, addresses, port, name=name)
     try:
-        if tls is not None:
-            await _secured(writer, tls, name, port)
-        yield Wire(h11.CLIENT, reader, writer, limits)
+        if tls is None:
+            yield Wire(h11.CLIENT, reader, writer, limits)
+        else:
+            inside = OpenedTls(tls, (reader, writer), server=name)
+            await _shake_hands(inside, name, port)
+            yield Wire(h11.CLIENT, inside, inside, limits)
     finally:
         await hung_up(writer)
 
 
-async def _secured(writer: asyncio.StreamWriter, tls: ssl.SSLContext, name: str, port: int) -> None:
+async def _shake_hands(inside: OpenedTls, name: str, port: int) -> None:
     try:
         async with asyncio.timeout(CONNECT_S_MAX):
-            await writer.start_tls(tls, server_hostname=name)
+            await inside.handshake()
     except ssl.SSLCertVerificationError as error:
         why = f"its certificate is not accepted: {error.verify_message}"
     except ssl.SSLError as error:

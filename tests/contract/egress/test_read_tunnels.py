@@ -216,9 +216,9 @@ async def test_ac38_another_server_name_than_the_connects_is_refused(home, upstr
 async def test_what_is_not_http_is_refused_and_the_audit_says_what_to_do(home, upstream, authority, first):
     async with reading(home, upstream, authority, Server()) as (egress, door, outside):
         got = await ask(door, first)
-        assert got.startswith(b"HTTP/1.1 400") and b"microclaw egress allow good.example --opaque" in got
+        assert got.startswith(b"HTTP/1.1 400") and b"microclaw egress allow good.example --group home --opaque" in got
         entry = egress.audit.tail(1)[0]
-        assert entry.outcome == "deny" and "`microclaw egress allow good.example --opaque`" in entry.detail
+        assert entry.outcome == "deny" and "`microclaw egress allow good.example --group home --opaque`" in entry.detail
         assert outside.dialled == []
 
 
@@ -236,7 +236,7 @@ async def test_a_program_with_certificates_of_its_own_is_told_of_in_the_audit(ho
             await opened(door, context=authority.client())
         await until(lambda: told(egress)[-1] == ("egress.connect", "good.example:443", "failed"))
         detail = egress.audit.tail(1)[0].detail
-        assert "did not take egress's certificate" in detail and "allow good.example --opaque" in detail
+        assert "did not take egress's certificate" in detail and "allow good.example --group home --opaque" in detail
 
 
 async def test_tls_is_at_least_1_2_and_offers_http_1_1_alone(home, upstream, authority):

@@ -194,7 +194,7 @@ async def _exchange(said, answers, first, sizes, version, *, goodbye) -> None:
         client.do_handshake()
     hello = outgoing.read()
     pipe = _Pipe(cut(hello[first:], sizes))
-    server = OpenedTls(AUTHORITIES.context("w1", "good.example"), (pipe, pipe), hello[:first], bytes_max=1 << 20)
+    server = OpenedTls(AUTHORITIES.context("w1", "good.example"), (pipe, pipe), first=hello[:first], bytes_max=1 << 20)
     shaking = asyncio.ensure_future(server.handshake())
     while not shaking.done():
         if pipe.out:
@@ -233,7 +233,7 @@ async def test_more_than_may_be_carried_is_an_error_either_way():
         context = ssl.create_default_context(cadata=TRUSTED)
         context.verify_flags |= ANY_TIME
         ours, theirs = await _ends()
-        server = OpenedTls(AUTHORITIES.context("w1", "good.example"), ours, b"", bytes_max=1000)
+        server = OpenedTls(AUTHORITIES.context("w1", "good.example"), ours, bytes_max=1000)
         shaking = asyncio.ensure_future(server.handshake())
         await theirs[1].start_tls(context, server_hostname="good.example")
         await shaking

@@ -274,7 +274,7 @@ async def test_a_program_that_trusts_its_own_is_told_what_the_owner_can_do_and_t
         agent(backend, new_spec, folders, egress, authority.ca) as bash,
     ):
         assert "CERTIFICATE_VERIFY_FAILED" in await bash(command)
-        assert "`microclaw egress allow good.example --opaque`" in egress.audit.tail(1)[0].detail
+        assert "`microclaw egress allow good.example --group home --opaque`" in egress.audit.tail(1)[0].detail
         egress.rules.change("good.example", "allow", "home", now_ms=1, opaque=True)
         assert "hello from good.example" in await bash(command)
         assert egress.audit.tail(1)[0].action == "egress.connect", "nothing more is known of it"
@@ -424,6 +424,7 @@ async def test_ac48_a_lent_credential_is_a_stand_in_inside_and_real_at_its_host_
         ):
             said = await bash(f"{python} -c '{fetch}' {address}")
             assert "GET /user HTTP/1.1" in said and "[REDACTED]" in said, said
+        assert (await bash("grep -c PRIVATE $SSL_CERT_FILE; grep -rl 'PRIVATE KEY' /tmp /workspace")).split()[0] == "0"
         if "curl" in await bash("command -v curl"):
             said = await bash('curl -sS -u "x:$MC_SECRET_HUB" https://good.example/curl')
             assert "GET /curl HTTP/1.1" in said, said

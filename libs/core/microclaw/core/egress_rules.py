@@ -186,6 +186,15 @@ def websocket_refused(host: str, port: int, group: str) -> str:
     )
 
 
+def unopened(host: str, port: int, group: str) -> str:
+    """What is said where egress opened a tunnel that is not for it to read."""
+    name = host if port == DEFAULT_PORT else f"{host}:{port}"
+    return (
+        "egress reads what goes there; what is not HTTP/1.1, or trusts certificates of its own alone, passes unread "
+        f"where the owner says so: `microclaw egress allow {name}{_option(group)} --opaque`"
+    )
+
+
 def _option(group: str) -> str:
     return f" --group {group}" if group else ""
 
