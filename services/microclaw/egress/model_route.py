@@ -20,7 +20,7 @@ from microclaw.egress.doors import Owner
 from microclaw.egress.http_messages import BadMessage, Closed, Limits, Wire
 from microclaw.egress.metering import Meter
 from microclaw.egress.secret_store import SecretStore
-from microclaw.egress.upstream import Unreachable, connected, dial_plain, dial_tls
+from microclaw.egress.upstream import Unreachable, connected, dial_plain
 
 #: A prompt with its pictures.
 REQUEST_BYTES_MAX = 32 << 20
@@ -128,9 +128,9 @@ class ModelRoute:
             headers.append((b"transfer-encoding", b"chunked"))
         if wire.h11.they_are_waiting_for_100_continue:
             await wire.send(h11.InformationalResponse(status_code=100, headers=[]))
-        dial = dial_tls(self._tls()) if server.tls else dial_plain
         async with connected(
-            dial, [server.host], server.port, name=server.host, limits=self._limits,
+            dial_plain, [server.host], server.port, name=server.host, limits=self._limits,
+            tls=self._tls() if server.tls else None,
         ) as outside:
             await outside.send(h11.Request(method=request.method, target=path, headers=headers))
             await self._send_body(wire, outside, scrubber, call)

@@ -13,7 +13,7 @@ from microclaw.core.errors import MicroclawError
 from microclaw.egress.http_messages import CHUNK_BYTES, Limits, Wire
 from microclaw.egress.opened_tls import OpenedTls
 
-#: TCP and TLS together, all addresses of a name.
+#: TCP, all addresses of a name; and as long again for TLS.
 CONNECT_S_MAX = 15.0
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -30,15 +30,6 @@ async def dial_plain(host: str, port: int) -> Streams:
     return await asyncio.open_connection(host, port, limit=CHUNK_BYTES)
 
 
-def dial_tls(context: ssl.SSLContext) -> Dial:
-    """TCP and TLS; the certificate must be the host's."""
-    async def dial(host: str, port: int) -> Streams:
-        return await asyncio.open_connection(
-            host, port, ssl=context, server_hostname=host, limit=CHUNK_BYTES,
-        )
-    return dial
-
-
 async def dialled(
     dial: Dial, addresses: Sequence[str], port: int, *, name: str, connect_s: float = CONNECT_S_MAX,
 ) -> Streams:
@@ -49,10 +40,6 @@ async def dialled(
             for address in addresses:
                 try:
                     return await dial(address, port)
-                except ssl.SSLCertVerificationError as error:
-                    reasons.append(f"its certificate is not accepted: {error.verify_message}")
-                except ssl.SSLError as error:
-                    reasons.append(f"TLS failed: {error.reason or 'connection cut'}")
                 except OSError as error:
                     reasons.append(error.strerror or str(error))
     except TimeoutError:
