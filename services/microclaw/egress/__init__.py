@@ -4,7 +4,7 @@
 - `connection.py`: HTTP/1.1 on a door, which leads to
 - `model_route.py` (`/llm/…`: model calls, the real key put in, answers scrubbed and metered),
 - `pages.py` (`/page/…`: pages for `web_fetch`),
-- `connect.py` + `tunnel.py` (`CONNECT`, unopened or, by `opened_tls.py` and `trust.py`, read) or
+- `connect.py` + `tunnel.py` (`CONNECT`, unopened or, by `tls_stream.py` and `trust.py`, read) or
 - `forward.py` + `credentials.py` (`GET http://…`, `/to/host/…`: requests that egress reads, lent credentials put in),
   in which a `websocket.py` may begin;
 - `proxy.py` + `dial.py`: what the allow-list lets through, to addresses that were checked;

@@ -17,9 +17,9 @@ from microclaw.egress.connection import each_request, refuse, refuse_bad
 from microclaw.egress.doors import Owner
 from microclaw.egress.forward import Forward
 from microclaw.egress.http_messages import BadMessage, Closed, Limits, Wire
-from microclaw.egress.opened_tls import OpenedTls, OverBytes
 from microclaw.egress.proxy import Passage, Proxy
 from microclaw.egress.refusals import Refusals
+from microclaw.egress.tls_stream import OverBytes, TlsStream
 from microclaw.egress.trust import Trust
 from microclaw.egress.tunnel import ACCESS_DENIED, Tunnel, TunnelLimits, first_hello
 from microclaw.egress.upstream import Unreachable, dialled, hung_up
@@ -107,7 +107,7 @@ class Connect:
         if not seen:
             return True
         await self._proxy.record(owner, "egress.connect", where, "allow", "read")
-        inside = OpenedTls(
+        inside = TlsStream(
             self._trust.context(owner, host), (wire.reader, wire.writer), first=seen,
             bytes_max=self._tunnel_limits.bytes_max,
         )
@@ -134,7 +134,7 @@ class Connect:
             raise Closed(str(error)) from error
         return True
 
-    async def _handshake(self, inside: OpenedTls) -> str:
+    async def _handshake(self, inside: TlsStream) -> str:
         """Why it failed, "" = it did not."""
         try:
             async with asyncio.timeout(self._tunnel_limits.hello_s):
@@ -147,7 +147,7 @@ class Connect:
             return error.strerror or "it hung up"
         return ""
 
-    async def _requests(self, owner: Owner, inside: OpenedTls, host: str, port: int, passage: Passage) -> None:
+    async def _requests(self, owner: Owner, inside: TlsStream, host: str, port: int, passage: Passage) -> None:
         wire = Wire(h11.SERVER, inside, inside, self._limits)
         wire.on_refusal = lambda status, reason: self._refusals.note(owner, status, reason)
         count = 0
@@ -173,7 +173,7 @@ class Connect:
                 self._refusals.note(owner, 408, reason)
                 await self._proxy.record(owner, "egress.http", f"{host}:{port}", "failed", reason)
 
-    async def _cut(self, owner: Owner, where: str, ended: str, carried: Tunnel | OpenedTls) -> None:
+    async def _cut(self, owner: Owner, where: str, ended: str, carried: Tunnel | TlsStream) -> None:
         await self._proxy.record(
             owner, "egress.cut", where, "ok", f"{ended}; {carried.sent} out, {carried.received} in"
         )

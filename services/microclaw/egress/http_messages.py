@@ -38,7 +38,7 @@ class Closed(Exception):
 
 
 class Incoming(Protocol):
-    """What comes from the other side: an `asyncio.StreamReader`, or what was read out of TLS (`opened_tls.py`)."""
+    """What comes from the other side: an `asyncio.StreamReader`, or what was read out of TLS (`tls_stream.py`)."""
 
     async def read(self, count: int, /) -> bytes:
         """At most so many bytes, b"" at the end. :raises OSError:"""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from microclaw.core.client_hello import HELLO_BYTES_MAX, BadHello, Hello, read_hello
 from microclaw.egress.http_messages import CHUNK_BYTES, Incoming, Outgoing
-from microclaw.egress.opened_tls import OverBytes
+from microclaw.egress.tls_stream import OverBytes
 
 #: For the ClientHello, from the 200 on.
 HELLO_S_MAX = 10.0

@@ -11,7 +11,7 @@ import h11
 
 from microclaw.core.errors import MicroclawError
 from microclaw.egress.http_messages import CHUNK_BYTES, Limits, Wire
-from microclaw.egress.opened_tls import OpenedTls
+from microclaw.egress.tls_stream import TlsStream
 
 #: TCP, all addresses of a name; and as long again for TLS.
 CONNECT_S_MAX = 15.0
@@ -60,14 +60,14 @@ async def connected(
         if tls is None:
             yield Wire(h11.CLIENT, reader, writer, limits)
         else:
-            inside = OpenedTls(tls, (reader, writer), server=name)
+            inside = TlsStream(tls, (reader, writer), server=name)
             await _shake_hands(inside, name, port)
             yield Wire(h11.CLIENT, inside, inside, limits)
     finally:
         await hung_up(writer)
 
 
-async def _shake_hands(inside: OpenedTls, name: str, port: int) -> None:
+async def _shake_hands(inside: TlsStream, name: str, port: int) -> None:
     try:
         async with asyncio.timeout(CONNECT_S_MAX):
             await inside.handshake()

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microclaw.egress import worker_authority
-from microclaw.egress.opened_tls import OpenedTls, OverBytes
+from microclaw.egress.tls_stream import OverBytes, TlsStream
 from microclaw.egress.worker_authority import AUTHORITY_LEFT, AUTHORITY_LIFE, LEAF_LEFT, LEAF_LIFE, SKEW, Authorities
 
 NOW = datetime(2026, 5, 17, tzinfo=UTC)
@@ -194,7 +194,7 @@ async def _exchange(said, answers, first, sizes, version, *, goodbye) -> None:
         client.do_handshake()
     hello = outgoing.read()
     pipe = _Pipe(cut(hello[first:], sizes))
-    server = OpenedTls(AUTHORITIES.context("w1", "good.example"), (pipe, pipe), first=hello[:first], bytes_max=1 << 20)
+    server = TlsStream(AUTHORITIES.context("w1", "good.example"), (pipe, pipe), first=hello[:first], bytes_max=1 << 20)
     shaking = asyncio.ensure_future(server.handshake())
     while not shaking.done():
         if pipe.out:
@@ -233,7 +233,7 @@ async def test_more_than_may_be_carried_is_an_error_either_way():
         context = ssl.create_default_context(cadata=TRUSTED)
         context.verify_flags |= ANY_TIME
         ours, theirs = await _ends()
-        server = OpenedTls(AUTHORITIES.context("w1", "good.example"), ours, bytes_max=1000)
+        server = TlsStream(AUTHORITIES.context("w1", "good.example"), ours, bytes_max=1000)
         shaking = asyncio.ensure_future(server.handshake())
         await theirs[1].start_tls(context, server_hostname="good.example")
         await shaking

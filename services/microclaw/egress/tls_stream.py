@@ -13,7 +13,7 @@ class OverBytes(OSError):
     """More than may be carried."""
 
 
-class OpenedTls:
+class TlsStream:
     """What the other side sends and gets within TLS: `Incoming` and `Outgoing` in one.
 
     It holds no more than one read and one write. What is below is closed by whoever opened it.
