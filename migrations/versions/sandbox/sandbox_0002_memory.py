@@ -41,6 +41,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("folder", "name", name=op.f("pk_sandbox_memory_files")),
     )
     op.create_table(
+        "sandbox_memory_tasks",
+        sa.Column("task_id", sa.String(length=200), nullable=False),
+        sa.PrimaryKeyConstraint("task_id", name=op.f("pk_sandbox_memory_tasks")),
+    )
+    op.create_table(
         "sandbox_memory_changes",
         sa.Column("number", sa.Integer(), autoincrement=True, nullable=False),
         sa.Column("folder", sa.String(length=64), nullable=False),
@@ -62,5 +67,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     for column in ("folder", "state"):
         op.drop_index(op.f(f"ix_sandbox_memory_changes_{column}"), table_name="sandbox_memory_changes")
-    for name in ("changes", "files", "sources", "folders"):
+    for name in ("changes", "tasks", "files", "sources", "folders"):
         op.drop_table(f"sandbox_memory_{name}")

@@ -65,7 +65,7 @@ def store(db: Connection, received: MessageReceived, role: Role | None = None) -
         "text": received.text,
         "quote": msgspec.msgpack.encode(received.quote),
         "attachments": msgspec.msgpack.encode(received.attachments),
-        "is_trusted": is_trusted(received, role, is_quote_known=_is_ours(db, received)),
+        "is_trusted": is_trusted(received, role, is_quote_known=_quotes_trusted(db, received)),
     }
     known = db.execute(_MESSAGE, {"chat": received.chat, "platform_id": received.platform_id}).first()
     if known is not None:
@@ -79,12 +79,12 @@ def store(db: Connection, received: MessageReceived, role: Role | None = None) -
     return not received.is_own_reply
 
 
-def _is_ours(db: Connection, received: MessageReceived) -> bool:
-    """What the message quotes was said by us, or is trusted."""
+def _quotes_trusted(db: Connection, received: MessageReceived) -> bool:
+    """What the message quotes is trusted. Our own words are not: a task may have made them of what it read."""
     if received.quote is None:
         return False
     quoted = db.execute(_MESSAGE, {"chat": received.chat, "platform_id": received.quote.id}).first()
-    return quoted is not None and (quoted.is_own_reply or quoted.is_trusted)
+    return quoted is not None and bool(quoted.is_trusted)
 
 
 def is_heard(db: Connection, chat: str) -> bool:

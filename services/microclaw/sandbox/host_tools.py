@@ -310,6 +310,7 @@ class HostTools:
             script=args.script,
         ), TaskAnswer)
         task = created.task
+        await self._memory.made_task(grant, task.id)
         return f"Task {task.id} is scheduled ({task.schedule} {task.value}, {task.timezone})."
 
     async def _change_task(
@@ -330,6 +331,7 @@ class HostTools:
             viewer=who.grant.group, viewer_is_main=who.grant.is_main,
             prompt=args.prompt, schedule=args.schedule_type, value=args.schedule_value, script=args.script,
         ), TaskAnswer)).task
+        await self._memory.made_task(who.grant, task.id)
         return f"Task {task.id} is changed ({task.schedule} {task.value}, {task.timezone})."
 
     async def _list_tasks(self, who: Caller, _call_id: str, _args: ListArgs) -> str:

@@ -9,6 +9,7 @@ matter what a program in the sandbox does to them meanwhile, or when we die.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -50,6 +51,8 @@ from microclaw.sandbox.worker import Worker, WorkerLost
 #: How long egress is waited for, and how often it is asked whether the owner has answered, seconds.
 ASK_S = 5.0
 LOOK_EVERY_S = 2.0
+#: What the last look may take when the service stops.
+CLOSE_S = 3.0
 #: Audit entries asked for at once.
 ENTRIES = 500
 #: Looks at a folder in a row: more files than one look takes may have to be put back.
@@ -94,6 +97,8 @@ class Memory:
         group, is_isolated = grant.group, grant.task is not None and grant.task.context == "isolated"
         folders = (group, SHARED_FOLDER) if grant.is_main else (group,)
         scope = worker.worker_id if is_isolated else CONVERSATION
+        task_id = grant.task.task_id if grant.task is not None else ""
+        brought = sources_of(grant, is_task_trusted=bool(task_id) and self.ledger.is_task_trusted(task_id))
         async with self._held(*folders, SHARED_FOLDER):
             for folder in dict.fromkeys((*folders, SHARED_FOLDER)):
                 if folder not in self._busy:
@@ -102,7 +107,7 @@ class Memory:
                 self.ledger.belongs(folder, group, is_main=grant.is_main)
                 if is_isolated:
                     await self._look_outside(folder)
-                self.ledger.note(folder, scope, sources_of(grant), is_awake=True)
+                self.ledger.note(folder, scope, brought, is_awake=True)
             self._busy.update(folders)
             self._watch(worker, folders)
             text = self._told(group, is_main=grant.is_main)
@@ -123,6 +128,14 @@ class Memory:
         is_isolated = grant.task is not None and grant.task.context == "isolated"
         for folder in (grant.group, SHARED_FOLDER) if grant.is_main else (grant.group,):
             self.ledger.note(folder, worker_id if is_isolated else CONVERSATION, sources)
+
+    async def made_task(self, grant: RunGranted, task_id: str) -> None:
+        """A turn has made or changed this task: it brings the words that were told there to where it runs."""
+        async with self._held(grant.group):
+            told = self.ledger.told(grant.group)
+            is_trusted = all(each.is_trusted for each in told) and await self._look_outside(grant.group)
+            told = self.ledger.told(grant.group)
+        self.ledger.trust_task(task_id, is_trusted=is_trusted and all(each.is_trusted for each in told))
 
     def for_turn(self, group: str, *, is_main: bool) -> str:
         """What a turn is told of memory that changes nothing (a summary)."""
@@ -149,6 +162,21 @@ class Memory:
                     self._sleep(folder)
         await self._ask_about(tuple(self.ledger.all_folders()))
         self._wait.set()
+
+    async def close(self) -> None:
+        """All workers have ended, and we do: what is found at the next start is the owner's. Cut short, it is looked at
+        then, with what is known of who was told what."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._workers.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                for folder, known in self.ledger.all_folders().items():
+                    if known.is_awake and folder not in self._busy:
+                        async with self._held(folder):
+                            await self._settle(folder)
+                            self._sleep(folder)
 
     async def keep_looking(self) -> None:
         """Put in what the owner allows, for as long as the service lives."""
@@ -228,6 +256,8 @@ class Memory:
             if not changed:
                 return
             by, is_trusted = await self._whose(folder, is_awake=known.is_awake)
+            if not run_id and HAND not in by:
+                by.append(HAND)  # it may have been: nobody saw it done
             for name, content in changed.items():
                 if is_trusted or not self._ask:
                     self.ledger.take(folder, name, content, by, run_id)

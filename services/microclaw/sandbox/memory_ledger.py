@@ -16,6 +16,7 @@ from microclaw.sandbox.tables import memory_changes as changes
 from microclaw.sandbox.tables import memory_files as files
 from microclaw.sandbox.tables import memory_folders as folders
 from microclaw.sandbox.tables import memory_sources as sources_
+from microclaw.sandbox.tables import memory_tasks as tasks
 
 #: The scope of what a group's conversation holds; other scopes are workers' ids.
 CONVERSATION = "conversation"
@@ -151,6 +152,18 @@ class MemoryLedger:
         with self._engine.begin() as db:
             db.execute(update(folders).where(folders.c.folder == folder).values(is_awake=False))
             db.execute(delete(sources_).where(sources_.c.folder == folder, sources_.c.scope != CONVERSATION))
+
+    def trust_task(self, task_id: str, *, is_trusted: bool) -> None:
+        """Whether a task was made, and last changed, where only trusted words were."""
+        with self._engine.begin() as db:
+            if is_trusted:
+                db.execute(insert_or(tasks).values(task_id=task_id).on_conflict_do_nothing())
+            else:
+                db.execute(delete(tasks).where(tasks.c.task_id == task_id))
+
+    def is_task_trusted(self, task_id: str) -> bool:
+        with self._engine.begin() as db:
+            return db.execute(select(tasks.c.task_id).where(tasks.c.task_id == task_id)).first() is not None
 
     # --- files ---
 

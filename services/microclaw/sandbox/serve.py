@@ -111,6 +111,7 @@ async def serve(service: Service) -> None:
     finally:
         await by_hand.close()
         await pool.close()
+        await memory.close()
         await doors.stop()
         engine.dispose()
 

@@ -54,6 +54,12 @@ memory_files = Table(
     Column("is_behind", Boolean, nullable=False),
 )
 
+#: Tasks that agents made (and last changed) where only trusted words were.
+memory_tasks = Table(
+    "sandbox_memory_tasks", metadata,
+    Column("task_id", String(200), primary_key=True),
+)
+
 #: Every change: those that lines still come from, those that wait for the owner, and lately what became of the others.
 memory_changes = Table(
     "sandbox_memory_changes", metadata,

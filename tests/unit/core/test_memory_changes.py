@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +14,7 @@ from microclaw.core.kinds import MessageReceived, PromptMessage, Quote, RunGrant
 from microclaw.core.memory_changes import (
     SHOWN_CHARS_MAX,
     SOURCES_MAX,
+    WAYS_IN,
     Source,
     difference,
     hosts_of,
@@ -27,9 +31,10 @@ TEXTS = st.lists(st.sampled_from([b"a\n", b"b\n", b"c\n", b"\n", b"d"]), max_siz
 
 
 def received(**more: object) -> MessageReceived:
-    return MessageReceived(
-        chat="telegram:1", platform_id="1", sender="1", sender_name="A", text="x", sent_ms=1, **more,  # type: ignore[arg-type]
-    )
+    facts = {
+        "chat": "telegram:1", "platform_id": "1", "sender": "1", "sender_name": "A", "text": "x", "sent_ms": 1,
+    }
+    return MessageReceived(**(facts | more))  # type: ignore[arg-type]
 
 
 def test_ac60_trusted_is_the_own_word_of_somebody_who_was_let_in_and_nothing_else() -> None:
@@ -40,6 +45,7 @@ def test_ac60_trusted_is_the_own_word_of_somebody_who_was_let_in_and_nothing_els
     for untrusted, role in (
         (received(), None), (received(is_forwarded=True), Role.OWNER), (received(from_bot=True), Role.OWNER),
         (received(is_sender_proven=False), Role.OWNER), (received(is_own_reply=True), Role.OWNER),
+        (received(chat="email:a"), Role.OWNER),
         (quoting, Role.OWNER), (received(attachments=(file,)), Role.OWNER),
     ):
         assert not is_trusted(untrusted, role, is_quote_known=False)
@@ -59,6 +65,7 @@ def test_ac60_a_run_brings_its_senders_its_chat_or_its_task() -> None:
     assert Source("unknown:A") in sources_of(grant(messages=(old,))), "an older router said nothing"
     task = ScheduledTask(task_id="t", prompt="x", due_ms=1)
     assert sources_of(grant(task=task)) == (Source("task:t"),)
+    assert sources_of(grant(task=task), is_task_trusted=True) == (Source("task:t", True),)
 
 
 def test_hosts_are_those_that_this_groups_workers_were_let_to() -> None:
@@ -113,3 +120,10 @@ def test_ac60_a_question_is_bound_to_all_of_the_content_even_where_it_is_cut() -
 def test_long_files_are_compared_in_no_time() -> None:
     shown = difference(b"x\n" * 60_000, b"y\n" * 60_000)
     assert shown.startswith("all of it is replaced by:")
+
+
+def test_ac60_every_way_out_that_egress_writes_down_is_known_as_a_way_in_for_words() -> None:
+    egress = Path(__file__).parents[3] / "services/microclaw/egress"
+    named = set(re.findall(r'"(egress\.[a-z]+)"', "".join(file.read_text() for file in egress.glob("*.py"))))
+    # The end of a tunnel, a worker that asks too fast, names of a notice and of a socket.
+    assert named - {"egress.cut", "egress.flood", "egress.notice", "egress.sock"} == set(WAYS_IN)

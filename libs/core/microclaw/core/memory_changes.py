@@ -34,7 +34,7 @@ SHOWN_SOURCES_CHARS = 1000
 #: Lines on both sides, multiplied, up to which a difference is worked out by the order of its lines.
 COMPARED_MAX = 1_000_000
 #: Ways out, in the audit log, by which words come in.
-_WAYS_IN = ("egress.page", "egress.connect", "egress.http", "egress.websocket")
+WAYS_IN = ("egress.page", "egress.connect", "egress.http", "egress.websocket")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -50,13 +50,13 @@ def source(name: str, *, is_trusted: bool = False) -> Source:
     return Source(" ".join(name.split())[:SOURCE_CHARS_MAX] or "unknown", is_trusted)
 
 
-def sources_of(grant: RunGranted) -> tuple[Source, ...]:
-    """What a run brings before a word of the model's: whose messages, or which task."""
+def sources_of(grant: RunGranted, *, is_task_trusted: bool = False) -> tuple[Source, ...]:
+    """What a run brings before a word of the model's: whose messages, or which task. `is_task_trusted`: it was made
+    where only trusted words were."""
     if grant.task is not None:
-        # Who had a task made is not known; the heartbeat is the house's own.
         if grant.task.is_heartbeat:
             return (source("heartbeat", is_trusted=True),)
-        return (source(f"task:{grant.task.task_id}"),)
+        return (source(f"task:{grant.task.task_id}", is_trusted=is_task_trusted),)
     found = {source(f"chat:{grant.chat}", is_trusted=True)}
     found |= {
         source(message.sender or f"unknown:{message.sender_name}", is_trusted=message.is_trusted)
@@ -71,7 +71,7 @@ def hosts_of(entries: Iterable[Entry], group: str) -> dict[str, tuple[str, ...]]
     found: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         worker, _, of_group = entry.actor.partition("@")
-        if of_group == group and entry.action in _WAYS_IN and entry.outcome == "allow":
+        if of_group == group and entry.action in WAYS_IN and entry.outcome == "allow":
             found[worker.removeprefix("worker:")].add(entry.subject.rpartition(":")[0] or entry.subject)
     return {worker: tuple(sorted(hosts)) for worker, hosts in found.items()}
 

@@ -112,10 +112,10 @@ def is_word(received: MessageReceived) -> bool:
 
 
 def is_trusted(received: MessageReceived, role: Role | None, *, is_quote_known: bool) -> bool:
-    """Whether all of a message is the own word of somebody whom the owner trusts: nothing passed on, no file, and what
-    it quotes was said by one of them or by us (`is_quote_known`)."""
+    """Whether all of a message is the own word of somebody whom the owner trusts: nothing passed on, no file, no mail
+    (where what is new and what is old is a guess), and what it quotes is such a word too (`is_quote_known`)."""
     return (
-        role is not None and received.is_sender_proven
+        role is not None and received.is_sender_proven and channel_of(received.chat) != "email"
         and not (received.is_own_reply or received.is_forwarded or received.from_bot or received.attachments)
         and (received.quote is None or is_quote_known)
     )
