@@ -11,6 +11,13 @@ from tests.mesh.harness import SERVICES, Mesh
 from microclaw.bus.supervisor import Supervisor
 
 
+async def test_with_a_mistake_in_the_configuration_it_stays_up_and_says_what_is_wrong(mesh: Mesh) -> None:
+    with mesh.home.config.open("a") as file:
+        file.write("\n[queue]\nmax_concurrent = 0\n")
+    said = await mesh.answer("console:main", "/restart")
+    assert said.startswith("I don't restart: ") and "max_concurrent" in said
+
+
 @pytest.mark.parametrize("killed", ["router", "broker"])
 async def test_the_owner_restarts_everything_and_is_told_once_that_it_is_back(mesh: Mesh, killed: str) -> None:
     supervisor = Supervisor(mesh.home.supervisor_socket)

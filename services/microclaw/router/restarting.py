@@ -30,16 +30,19 @@ class Restarting:
     """Looks after the restart that is under way, if there is one.
 
     :param clock_ms: Unix milliseconds.
+    :param check: raises MicroclawError if the services would not start again, as by a mistake in the configuration.
     """
 
     def __init__(
-        self, engine: Engine, outbox: Outbox, bus: Bus, supervisor: Supervisor, clock_ms: Callable[[], int]
+        self, engine: Engine, outbox: Outbox, bus: Bus, supervisor: Supervisor, clock_ms: Callable[[], int], *,
+        check: Callable[[], object],
     ) -> None:
         self._engine = engine
         self._outbox = outbox
         self._bus = bus
         self._supervisor = supervisor
         self._clock_ms = clock_ms
+        self._check = check
         self._wanted = asyncio.Event()
         #: When this life told which service to end.
         self._told_s: dict[str, float] = {}
@@ -51,8 +54,9 @@ class Restarting:
                 return "I am restarting already."
         try:
             await asyncio.to_thread(self._supervisor.pid)
+            await asyncio.to_thread(self._check)
         except MicroclawError as error:
-            return f"I can't restart myself from here: {error}"
+            return f"I don't restart: {error}"
         return ""
 
     def want(self, db: Connection, cause: bytes, chat: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 
 from microclaw.bus.api import Subscription
 from microclaw.bus.service import Service, now_ms
@@ -25,6 +26,7 @@ from microclaw.core.requests import (
     RegisterGroup,
     SearchMessages,
 )
+from microclaw.core.settings import load
 from microclaw.router import commands, tables
 from microclaw.router.awaiting import Awaiting
 from microclaw.router.deliveries import Deliveries
@@ -69,7 +71,10 @@ async def serve(service: Service) -> None:
         per_chat_per_min=settings.senders.per_chat_per_min,
     )
     senders = Senders(list_path(settings.senders.allowlist, service.home), service.trouble)
-    restarting = Restarting(engine, outbox, service.bus, Supervisor(service.home.supervisor_socket), now_ms)
+    restarting = Restarting(
+        engine, outbox, service.bus, Supervisor(service.home.supervisor_socket), now_ms,
+        check=lambda: load(service.home.config, os.environ),
+    )
     inbound = Inbound(
         engine, outbox, service.bus, registry, settings.assistant.name, now_ms, senders, people=people, door=door,
         paces=paces, model=settings.model, restarting=restarting,

@@ -232,7 +232,12 @@ class Memory:
             return {name: file.content for name, file in self.ledger.files(folder).items() if file.content is not None}
 
         now = datetime.fromtimestamp(self._clock_ms() / 1000, self._zone)
-        return told(content(SHARED_FOLDER), content(group), is_main=is_main, now=now)
+        text = told(content(SHARED_FOLDER), content(group), is_main=is_main, now=now)
+        held = {change.name for folder in ((group, SHARED_FOLDER) if is_main else (group,))
+                for change in self.ledger.held(folder)}
+        # Its names alone, so that the agent does not write it again at every turn.
+        waits = f"# Waiting for the owner's yes\nYour changes of {', '.join(sorted(held))}: don't make them again."
+        return "\n\n".join(filter(None, (text, waits if held else "")))
 
     async def _settle(self, folder: str, group: str = "", run_id: str = "", *, is_main: bool = False) -> None:
         """Have the folder's files and the ledger say the same. Its lock is held. `group`: whose agent writes there, if

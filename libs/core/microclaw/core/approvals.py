@@ -49,7 +49,8 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     kind: Kind
     #: The folder of the group whose agent wants it, by the host's own knowledge.
     group: str
-    #: `host:port`, or a chat's address; for a command, why it needs a yes; a memory file as `folder/name`.
+    #: `host:port`, or a chat's address; for a command, why it needs a yes; a memory file as `folder/name` (of days' notes
+    #: their folder).
     target: str
     #: The text of the message; prompt and schedule of the task; the command; what a memory file would lose and gain;
     #: "" for a host.
@@ -150,9 +151,11 @@ def question(action: Action, code: str) -> str:
     says = _SAYS[action.kind].format(target=action.target)
     # Fenced, line by line: what an agent wrote must not look like the house's own words.
     detail = "".join(f"\n> {line}" for line in _visible(action.detail).split("\n")) if action.detail else ""
+    always = f"\n(always: every later change of {action.target} by this group)" if action.kind == "memory" else ""
     return (
         f"Group {action.group} {says}.{detail}\n"
         f"Allow it? /approve {shown_code(code)} once — /approve {shown_code(code)} always — /deny {shown_code(code)}"
+        f"{always}"
     )
 
 

@@ -16,6 +16,7 @@ from difflib import SequenceMatcher
 from microclaw.core.approvals import Action
 from microclaw.core.audit import Entry
 from microclaw.core.kinds import RunGranted
+from microclaw.core.memory_files import DAYS_FOLDER
 
 #: Somebody changed the file while no agent of the group lived.
 HAND = "hand"
@@ -144,6 +145,10 @@ def question_of(
         shown = f"{shown[:SHOWN_CHARS_MAX]}\n[cut here; all of it: microclaw memory show --held {number}]"
     words = ", ".join(sources)
     words = words if len(words) <= SHOWN_SOURCES_CHARS else words[:SHOWN_SOURCES_CHARS] + "…"
+    folder, _, name = where.partition("/")
+    if name.startswith(f"{DAYS_FOLDER}/"):
+        # An `always` holds for the notes of all days: they are another file each day.
+        where, shown = f"{folder}/{DAYS_FOLDER}", f"{name.removeprefix(f'{DAYS_FOLDER}/')}:\n{shown}"
     detail = f"{shown}\n(words of: {words}; content {digest(new).hex()[:16] or 'none'})"
     return Action(kind="memory", group=group, target=where, detail=detail)
 
