@@ -49,8 +49,8 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     kind: Kind
     #: The folder of the group whose agent wants it, by the host's own knowledge.
     group: str
-    #: `host:port`, or a chat's address; for a command, why it needs a yes; a memory file as `folder/name` (of days' notes
-    #: their folder).
+    #: `host:port`, or a chat's address; for a command, why it needs a yes; a memory file as `folder/name` (for days'
+    #: notes, their folder).
     target: str
     #: The text of the message; prompt and schedule of the task; the command; what a memory file would lose and gain;
     #: "" for a host.
