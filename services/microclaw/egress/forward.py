@@ -98,14 +98,15 @@ class Forward:
             target = request.target.decode("ascii", "replace")
             lent = self._lent(owner, goal, _head(request))
             checked = await self._proxy.check(owner, goal.host, goal.port, target, "bash")
-            return await self._carry_out(owner, wire, request, goal, checked, lent)
+            with self._proxy.place():
+                return await self._carry_out(owner, wire, request, goal, checked, lent)
         except Refused as refused:
             return await self._deny(owner, wire, request, refused)
 
     async def inside(
         self, owner: Owner, wire: Wire, request: h11.Request, host: str, port: int, passage: Passage,
     ) -> bool:
-        """The same for a request in a tunnel to `host:port`, and nowhere else. `passage` is the tunnel's.
+        """The same for a request in a tunnel to `host:port`, and nowhere else. `passage` and place are the tunnel's.
 
         :raises Closed: :raises BadMessage:
         """
@@ -131,19 +132,18 @@ class Forward:
             raise Refused(goal.where, checked)
         if asks_for_upgrade(request.headers) and not checked.websocket:
             raise Refused(goal.where, websocket_refused(goal.host, goal.port, owner.group))
-        with self._proxy.place():
-            body = await _whole_body(wire, request)
-            if body is not None and found_in(body):
-                if not goal.tls:
-                    raise Refused(
-                        goal.where, f"its body holds a credential, and goes unencrypted: send it to "
-                        f"{REVERSE}{goal.host}/… at this door"
-                    )
-                lent = self._lent(owner, goal, [*_head(request), body])
-            await self._proxy.record(owner, _action(request), goal.where, "allow", request.method.decode())
-            for name in lent.names:
-                await self._proxy.record(owner, "secret.use", f"{name} at {goal.where}", "allow", "")
-            return await self._send(owner, wire, request, goal, checked.addresses, lent, body)
+        body = await _whole_body(wire, request)
+        if body is not None and found_in(body):
+            if not goal.tls:
+                raise Refused(
+                    goal.where, f"its body holds a credential, and goes unencrypted: send it to "
+                    f"{REVERSE}{goal.host}/… at this door"
+                )
+            lent = self._lent(owner, goal, [*_head(request), body])
+        await self._proxy.record(owner, _action(request), goal.where, "allow", request.method.decode())
+        for name in lent.names:
+            await self._proxy.record(owner, "secret.use", f"{name} at {goal.where}", "allow", "")
+        return await self._send(owner, wire, request, goal, checked.addresses, lent, body)
 
     def _look(self, request: h11.Request, goal: _Goal) -> None:
         """:raises Refused: what can be said of the request by itself."""
