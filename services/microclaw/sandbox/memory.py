@@ -132,10 +132,8 @@ class Memory:
     async def made_task(self, grant: RunGranted, task_id: str) -> None:
         """A turn has made or changed this task: it brings the words that were told there to where it runs."""
         async with self._held(grant.group):
-            told = self.ledger.told(grant.group)
-            is_trusted = all(each.is_trusted for each in told) and await self._look_outside(grant.group)
-            told = self.ledger.told(grant.group)
-        self.ledger.trust_task(task_id, is_trusted=is_trusted and all(each.is_trusted for each in told))
+            _, is_trusted = await self._whose(grant.group, is_awake=True)
+        self.ledger.trust_task(task_id, is_trusted=is_trusted)
 
     def for_turn(self, group: str, *, is_main: bool) -> str:
         """What a turn is told of memory that changes nothing (a summary)."""
@@ -267,8 +265,7 @@ class Memory:
                 if is_trusted or not self._ask:
                     self.ledger.take(folder, name, content, by, run_id)
                 else:
-                    self.ledger.hold(folder, name, content, by, run_id)
-                    await self._put_right(folder, name)
+                    self.ledger.hold(folder, name, content, by, run_id)  # and put back, in the next look
             log.info("memory changed", extra={
                 "group": folder, "files": sorted(changed), "run_id": run_id, "held": not is_trusted and self._ask,
             })
@@ -290,17 +287,16 @@ class Memory:
         """The sources of a change that was just found, and whether all are trusted."""
         if not is_awake:
             return [HAND], True
-        told, reached = self.ledger.told(folder), True
-        if all(each.is_trusted for each in told):
-            reached = await self._look_outside(folder)
-            told = self.ledger.told(folder)
-        return [each.name for each in told] or [HAND], reached and all(each.is_trusted for each in told)
+        if all(each.is_trusted for each in self.ledger.told(folder)):
+            await self._look_outside(folder)
+        told = self.ledger.told(folder)
+        return [each.name for each in told] or [HAND], all(each.is_trusted for each in told)
 
-    async def _look_outside(self, folder: str, scope: str = CONVERSATION) -> bool:
-        """Note what the group's agents reached since the last look. False: nobody can say, which is noted too."""
+    async def _look_outside(self, folder: str, scope: str = CONVERSATION) -> None:
+        """Note what the group's agents reached since the last look, or that nobody can say."""
         known = self.ledger.folder(folder)
         if known is None:
-            return True
+            return
         number = known.audit_number
         try:
             while True:
@@ -317,10 +313,9 @@ class Memory:
         except BusError as error:
             log.warning("nobody says what the agent reached", extra={"group": folder, "why": str(error)})
             self.ledger.note(folder, scope, (source(WEB_UNKNOWN),))
-            return False
+            return
         if number != known.audit_number:
             self.ledger.looked(folder, number)
-        return True
 
     async def _put_right(self, folder: str, name: str, gone: Sequence[bytes] = ()) -> None:
         """Write the ledger's content. `gone`: a turn writes there at this moment; take out only these lines."""

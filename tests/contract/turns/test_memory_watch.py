@@ -394,6 +394,17 @@ async def test_ac60_a_yes_to_what_has_changed_since_is_asked_anew(house: House) 
     assert house.read("fam/SOUL.md") == "eve's\n"
 
 
+async def test_ac60_what_is_allowed_by_its_number_must_not_have_changed_since_either(house: House) -> None:
+    async with house.turn(STRANGER, group="fam"):
+        house.write("fam/SOUL.md", "eve's\n")
+    await house.end_worker("fam")
+    house.write("fam/SOUL.md", "the owner's own\n")
+    (change,) = house.ledger.held()
+    assert "changed since" in await house.memory.allow(change.number)
+    assert house.read("fam/SOUL.md") == "the owner's own\n"
+    assert await house.memory.allow(change.number) == "" and house.read("fam/SOUL.md") == "eve's\n"
+
+
 async def test_a_question_that_nobody_answered_stays_in_the_list_and_can_be_allowed(house: House) -> None:
     async with house.turn(STRANGER, group="fam"):
         house.write("fam/SOUL.md", "eve's\n")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from tests.fakes.agent_host import AgentHost, setup
 from tests.fakes.llm_server import Asked, FakeLLM, Reply
 
+from microclaw.agent.conversation import Said
+from microclaw.agent.transcript import Transcript
 from microclaw.agent.workspace import Workspace
 from microclaw.core.worker import ToolCall, Turn, TurnDone
 
@@ -98,6 +101,17 @@ async def test_pain38_killed_after_it_was_told_it_is_not_told_again(workspace: W
     file.write_text("".join(f"{line}\n" for line in file.read_text().splitlines() if '"what":"done"' not in line))
     assert (await talk.turn()).text == "I have not done it."
     assert talk.told.count("No tool call of this turn did that") == 1
+
+
+def test_what_a_model_was_told_of_its_answer_stays_when_the_file_is_made_shorter(tmp_path: Path) -> None:
+    transcript = Transcript(tmp_path / "group.jsonl")
+    log = transcript.begin("r1", "remind me", NOW_MS, is_task=False)
+    transcript.said(log, Said(text=CLAIM))
+    transcript.doubted(log, "you did not")
+    transcript.keep_only([log])
+    transcript.close()
+    (step,) = Transcript(tmp_path / "group.jsonl").turns["r1"].steps
+    assert step.doubt == "you did not"
 
 
 async def test_the_built_in_skills_are_believed(workspace: Workspace) -> None:

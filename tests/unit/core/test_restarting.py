@@ -73,6 +73,12 @@ def test_what_stands_still_stays_so_and_what_was_given_up_is_started() -> None:
     assert world.processes["telegram"].state == "STOPPED"
 
 
+def test_the_bus_waits_until_the_others_are_up_again() -> None:
+    processes = [Process("broker"), Process("router"), Process("queue", "STARTING", 1003)]
+    step = next_step(processes, {}, asked_ms=ASKED_MS, now_ms=1_004_000, steady_s=1.0)
+    assert step == Step()
+
+
 def test_what_does_not_end_is_killed() -> None:
     world = Supervised()
     world.deaf = {"sandbox"}
