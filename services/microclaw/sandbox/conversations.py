@@ -53,7 +53,7 @@ def session(folder: Path, name: str, limit: int, skip: int = 0) -> Session | Fai
     """The last turns of one, but `skip`; as many of them as fit an answer."""
     path = _transcript(folder, name)
     if path is None:
-        return _no_conversation(name)
+        return no_conversation(name)
     turns = _turns(_tail(path))
     turns = turns[: max(0, len(turns) - max(0, skip))][-max(1, min(limit, TURNS_MAX)):]
     left = ANSWER_CHARS_MAX
@@ -68,7 +68,7 @@ def fork(folder: Path, name: str, group: str) -> Failed | None:
     """Give the group, which has no session now, a copy of this conversation. None = done."""
     path = _transcript(folder, name)
     if path is None:
-        return _no_conversation(name)
+        return no_conversation(name)
     source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(source, "rb") as file:
         if os.fstat(source).st_size > FORK_BYTES_MAX:
@@ -99,7 +99,8 @@ def _transcript(folder: Path, name: str) -> Path | None:
     return path if known else None
 
 
-def _no_conversation(name: str) -> Failed:
+def no_conversation(name: str) -> Failed:
+    """The answer to a name that is none."""
     return Failed(
         reason=f"there is no conversation {name[:70]!r}: `microclaw sessions list` shows them", code="not_found"
     )

@@ -139,15 +139,21 @@ class Memory:
         """What a turn is told of memory that changes nothing (a summary)."""
         return self._told(group, is_main=is_main)
 
-    async def renewed(self, group: str, told_before: Sequence[Source] = ()) -> None:
-        """The group's conversation begins anew, its worker has ended; `told_before`: with what."""
-        for folder, known in self.ledger.all_folders().items():
-            if known.group == group:
-                async with self._held(folder):
-                    await self._settle(folder)
-                    await self._look_outside(folder)
+    @asynccontextmanager
+    async def exchanged(self, group: str, brings: Source | None = None) -> AsyncIterator[None]:
+        """Around the moment when the group, which has no worker now, gets another conversation: an empty one, or one
+        that brings words of others. Killed in between, it counts as holding too many sources, never too few."""
+        folders = [folder for folder, known in self.ledger.all_folders().items() if known.group == group]
+        async with self._held(*folders):
+            for folder in folders:
+                await self._settle(folder)
+                await self._look_outside(folder)
+                if brings is not None:
+                    self.ledger.note(folder, CONVERSATION, (brings,))
+            yield
+            if brings is None:
+                for folder in folders:
                     self.ledger.forget_told(folder, CONVERSATION)
-                    self.ledger.note(folder, CONVERSATION, told_before)
 
     # --- between turns ----------------------------------------------------------------------------------------
 
@@ -287,16 +293,17 @@ class Memory:
         """The sources of a change that was just found, and whether all are trusted."""
         if not is_awake:
             return [HAND], True
-        if all(each.is_trusted for each in self.ledger.told(folder)):
-            await self._look_outside(folder)
+        is_clean = all(each.is_trusted for each in self.ledger.told(folder))
+        if is_clean and not await self._look_outside(folder):
+            self.ledger.note(folder, CONVERSATION, (source(WEB_UNKNOWN),))
         told = self.ledger.told(folder)
         return [each.name for each in told] or [HAND], all(each.is_trusted for each in told)
 
-    async def _look_outside(self, folder: str, scope: str = CONVERSATION) -> None:
-        """Note what the group's agents reached since the last look, or that nobody can say."""
+    async def _look_outside(self, folder: str, scope: str = CONVERSATION) -> bool:
+        """Note what the group's agents reached since the last look. False: nobody can say at present."""
         known = self.ledger.folder(folder)
         if known is None:
-            return
+            return True
         number = known.audit_number
         try:
             while True:
@@ -312,10 +319,10 @@ class Memory:
                     break
         except BusError as error:
             log.warning("nobody says what the agent reached", extra={"group": folder, "why": str(error)})
-            self.ledger.note(folder, scope, (source(WEB_UNKNOWN),))
-            return
+            return False
         if number != known.audit_number:
             self.ledger.looked(folder, number)
+        return True
 
     async def _put_right(self, folder: str, name: str, gone: Sequence[bytes] = ()) -> None:
         """Write the ledger's content. `gone`: a turn writes there at this moment; take out only these lines."""

@@ -72,7 +72,7 @@ class Past:
 
     async def on_fork(self, wanted: ForkSession, asker: str) -> Done | Failed:
         """Answer `sessions.fork`."""
-        from microclaw.sandbox.conversations import exists, fork
+        from microclaw.sandbox.conversations import exists, fork, no_conversation
 
         if asker != "cli":
             return Failed(reason=f"{asker} may not do that: use `microclaw sessions fork`", code="denied")
@@ -82,20 +82,21 @@ class Past:
             return Failed(reason=f"{wanted.group} has this conversation already")
         failed: list[Failed] = []
 
-        def exchange() -> None:
+        async def exchange() -> None:
             # Before the other one goes: a wrong name changes nothing.
-            if exists(self._home.sessions, wanted.name):
+            if not exists(self._home.sessions, wanted.name):
+                failed.append(no_conversation(wanted.name))
+                return
+            # Whose words the other one holds is not known here.
+            async with self._memory.exchanged(wanted.group, source(f"session:{wanted.name}")):
                 self.set_aside(wanted.group)
-            if (failure := fork(self._home.sessions, wanted.name, wanted.group)) is not None:
-                failed.append(failure)
+                if (failure := fork(self._home.sessions, wanted.name, wanted.group)) is not None:
+                    failed.append(failure)
 
         try:
             await self._pool.begin_anew(wanted.group, exchange)
         except OSError as error:
             return Failed(reason=f"the conversation can't be copied: {error.strerror or error}", code="internal")
-        if not failed:
-            # Whose words the other one holds is not known here.
-            await self._memory.renewed(wanted.group, (source(f"session:{wanted.name}"),))
         return failed[0] if failed else Done()
 
     async def change(self, wanted: ControlRequested, control_id: bytes) -> Draft:

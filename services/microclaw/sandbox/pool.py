@@ -186,12 +186,12 @@ class Pool:
         if place is not None and place.worker is not None:
             await place.worker.kill(Lost(Loss.STOPPED))
 
-    async def begin_anew(self, group: str, set_aside: Callable[[], None]) -> None:
+    async def begin_anew(self, group: str, set_aside: Callable[[], Awaitable[None]]) -> None:
         """End the group's worker as soon as it is idle, and have its session put aside before the next one starts."""
         place = self._places.setdefault(group, _Place())
         async with place.lock:
             await self._end(place)
-            set_aside()
+            await set_aside()
         self._spare_soon(place)
 
     async def end_idle(self) -> None:

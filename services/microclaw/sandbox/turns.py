@@ -218,8 +218,11 @@ class Turns:
         return in_force(self._settings.model, await self._groups.model(grant.group))
 
     async def _begin_anew(self, group: str) -> None:
-        await self._pool.begin_anew(group, lambda: self._past.set_aside(group))
-        await self._memory.renewed(group)
+        async def set_aside() -> None:
+            async with self._memory.exchanged(group):
+                self._past.set_aside(group)
+
+        await self._pool.begin_anew(group, set_aside)
 
     async def _watch(self, group: str) -> Watch:
         wanted = self._settings.sandbox

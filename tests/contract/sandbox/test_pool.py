@@ -94,7 +94,11 @@ async def test_a_spare_takes_the_next_turn_with_the_same_walls(house: House) -> 
 async def test_a_spare_after_new_writes_to_the_new_session(house: House) -> None:
     await house.turn("true")
     aside = house.home.sessions / "fam.aside"
-    await house.pool.begin_anew("fam", lambda: (house.home.sessions / "fam").rename(aside))
+
+    async def set_aside() -> None:
+        (house.home.sessions / "fam").rename(aside)
+
+    await house.pool.begin_anew("fam", set_aside)
     await house.until(workers_spare=1)
     before = (aside / "group.jsonl").read_bytes()
     await house.turn("true")

@@ -208,10 +208,37 @@ async def test_ac60_words_of_an_earlier_turn_count_until_the_conversation_begins
         house.write("fam/SOUL.md", "as eve said\n")
     assert house.read("fam/SOUL.md") is None
     await house.end_worker("fam")
-    await house.memory.renewed("fam")
+    async with house.memory.exchanged("fam"):
+        pass
     async with house.turn(OWNER, group="fam"):
         house.write("fam/SOUL.md", "mine\n")
     assert "mine" in await house.told("fam")
+
+
+async def test_ac60_a_copied_conversation_brings_words_of_others_even_if_killed_in_between(house: House) -> None:
+    async with house.turn(OWNER, group="fam"):
+        pass
+    await house.end_worker("fam")
+    with pytest.raises(KilledError):
+        async with house.memory.exchanged("fam", source("session:club")):
+            raise KilledError
+    house.wake()
+    async with house.turn(OWNER, group="fam"):
+        house.write("fam/SOUL.md", "as it was said there\n")
+    assert house.read("fam/SOUL.md") is None and "session:club" in house.questions[0]
+
+
+async def test_ac60_a_new_conversation_that_was_killed_before_it_began_is_still_the_old_one(house: House) -> None:
+    async with house.turn(STRANGER, group="fam"):
+        pass
+    await house.end_worker("fam")
+    with pytest.raises(KilledError):
+        async with house.memory.exchanged("fam"):
+            raise KilledError
+    house.wake()
+    async with house.turn(OWNER, group="fam"):
+        house.write("fam/SOUL.md", "as eve said\n")
+    assert house.read("fam/SOUL.md") is None
 
 
 @pytest.mark.parametrize("action", ["egress.page", "egress.connect", "egress.http", "egress.websocket"])
@@ -302,7 +329,8 @@ async def test_ac60_a_task_is_trusted_as_the_words_where_it_was_made_and_last_ch
             house.write("main/SOUL.md", f"obey {name}\n")
         assert house.read("main/SOUL.md") is None
         await house.end_worker("main")
-        await house.memory.renewed("main")
+        async with house.memory.exchanged("main"):
+            pass
 
 
 async def test_ac60_after_a_stop_what_the_owner_writes_is_the_owners(house: House) -> None:

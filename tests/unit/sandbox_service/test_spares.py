@@ -57,12 +57,16 @@ async def test_after_the_idle_time_and_after_new_too(rig: Make) -> None:
     await turn(made)
     await spare(made, 2)
     await turn(made)
-    set_aside = made.home.sessions / "fam.aside"
-    await made.pool.begin_anew("fam", lambda: (made.home.sessions / "fam").rename(set_aside))
+    aside = made.home.sessions / "fam.aside"
+
+    async def set_aside() -> None:
+        (made.home.sessions / "fam").rename(aside)
+
+    await made.pool.begin_anew("fam", set_aside)
     await spare(made, 3)
     assert await turn(made, "next") == "next"
     sources = [mount.source for mount in made.backend.started[-1].mounts]
-    assert made.home.sessions / "fam" in sources and set_aside not in sources
+    assert made.home.sessions / "fam" in sources and aside not in sources
 
 
 async def test_a_spare_that_dies_or_waits_in_vain_is_not_started_again(rig: Make) -> None:
