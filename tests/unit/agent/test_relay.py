@@ -7,11 +7,13 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from microclaw.agent import trust
+from microclaw.agent.check import run_check
 from microclaw.agent.relay import Relay, proxy_environment
 from microclaw.agent.tools.schemas import Bash
 from microclaw.agent.tools.shell import bash
@@ -75,6 +77,18 @@ async def test_a_refusal_passes_as_it_is_and_its_reason_is_told_after_the_progra
         assert await bash(Bash(command=f"{SHELL}; {SHELL}"), within) == f"HTTP/1.1 403\nHTTP/1.1 403\n{told}"
         assert await bash(Bash(command="echo fine"), within) == "fine", "an earlier refusal is not told again"
         assert made.refused == 4
+
+
+async def test_a_tasks_check_has_the_way_out_that_programs_have(workspace: Workspace) -> None:
+    async def refusing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(REFUSED)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_unix_server(refusing, workspace.egress_socket), relay(workspace) as made:
+        script = f'[ "$({SHELL})" = "HTTP/1.1 403" ] && echo \'{{"wakeAgent": true}}\''
+        assert (await run_check(script, replace(workspace, relay=made))).wake
 
 
 async def test_while_egress_is_away_the_program_is_told_so(workspace: Workspace) -> None:

@@ -25,7 +25,10 @@ async def run_check(script: str, workspace: Workspace, timeout_s: float = CHECK_
     if why := why_destructive(script):
         raise CheckError(f"it is not run: {why}")
     try:
-        ran = await run_program([shutil.which("bash") or "/bin/sh", "-c", script], workspace.group, timeout_s)
+        ran = await run_program(
+            [shutil.which("bash") or "/bin/sh", "-c", script], workspace.group, timeout_s,
+            await workspace.program_environment(),
+        )
     except ToolError as error:
         raise CheckError(str(error)) from error
     if ran.timed_out:

@@ -58,6 +58,10 @@ class Workspace:
         group = self.group.resolve()
         return str(path.relative_to(group)) if path.is_relative_to(group) else str(path)
 
+    async def program_environment(self) -> dict[str, str] | None:
+        """The environment of a program that runs in here, with its way to the door if there is one; None = as ours."""
+        return await self.relay.environment(os.environ) if self.relay else None
+
     def _inside(self, name: str, roots: tuple[Path, ...]) -> Path:
         if "\0" in name:
             raise ToolError("a path can't hold a NUL character")

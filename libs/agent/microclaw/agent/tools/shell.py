@@ -120,7 +120,7 @@ async def bash(args: Bash, workspace: Workspace) -> str:
     """The tool."""
     shell = shutil.which("bash") or "/bin/sh"
     relay = workspace.relay
-    env = await relay.environment(os.environ) if relay else None
+    env = await workspace.program_environment()
     refused = relay.refused if relay else 0
     ran = await run_program([shell, "-c", args.command], workspace.group, args.timeout_s, env)
     # Many programs say "403" and keep the reason to themselves.
