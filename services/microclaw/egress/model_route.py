@@ -13,6 +13,7 @@ import h11
 from microclaw.core.model_route import Server, calls_of, error_body, passed, request_headers, target_for
 from microclaw.core.model_usage import Usage, UsageMeter, estimated
 from microclaw.core.scrub import Scrubber, StreamScrubber
+from microclaw.egress.answer_end import AnswerEnd
 from microclaw.egress.audit_log import AuditLog
 from microclaw.egress.budgets import BudgetKeeper
 from microclaw.egress.connection import refuse
@@ -43,6 +44,7 @@ class _Call:
     sent_bytes: int = 0
     answer_bytes: int = 0
     streamed: bool = False
+    told: bool = False
 
 
 class ModelRoute:
@@ -72,29 +74,32 @@ class ModelRoute:
         call = _Call(target.partition("?")[0][:200])
         path = target_for(server, request.method.decode(), target)
         scrubber = self._secrets.scrubber
+        failure: tuple[int, str] | None = None
         try:
             problem = self._problem(server, request, path, scrubber, owner.group)
             if problem is not None or path is None:
-                status, reason = problem or (403, "not a model call")
-                call.outcome, call.detail = ("deny" if status in (402, 403) else "failed"), reason
-                await _fail(wire, server, status, reason)
-                return False
-            async with asyncio.timeout(CALL_S_MAX):
-                await self._exchange(server, wire, request, path, scrubber, call)
+                failure = status, call.detail = problem or (403, "not a model call")
+                call.outcome = "deny" if status in (402, 403) else "failed"
+            else:
+                async with asyncio.timeout(CALL_S_MAX):
+                    await self._exchange(owner, server, wire, request, path, scrubber, call)
         except Unreachable as error:
             call.detail = str(error)
-            await _fail(wire, server, 502, f"the model's server is not reachable: {scrubber.masked_text(str(error))}")
+            failure = 502, f"the model's server is not reachable: {scrubber.masked_text(str(error))}"
         except TimeoutError:
             call.detail = f"no answer within {self._answer_s:g} s, or none that ended within {CALL_S_MAX:g} s"
-            await _fail(wire, server, 504, f"the model's server gave {call.detail}: try again, or another model")
+            failure = 504, f"the model's server gave {call.detail}: try again, or another model"
         except BadMessage as bad:
             call.detail = bad.reason
-            await _fail(wire, server, bad.status, scrubber.masked_text(bad.reason))
+            failure = bad.status, scrubber.masked_text(bad.reason)
         except Closed as closed:
             call.outcome, call.detail = "cut", scrubber.masked_text(str(closed))
             raise
         finally:
+            # Before the worker hears of it: see `answer_end`.
             await self._tell(owner, server, call)
+        if failure is not None:
+            await _fail(wire, server, *failure)
         return False
 
     def _problem(
@@ -120,7 +125,8 @@ class ModelRoute:
         return None
 
     async def _exchange(
-        self, server: Server, wire: Wire, request: h11.Request, path: str, scrubber: Scrubber, call: _Call,
+        self, owner: Owner, server: Server, wire: Wire, request: h11.Request, path: str, scrubber: Scrubber,
+        call: _Call,
     ) -> None:
         key = self._secrets.value(self._key_name) or ""
         headers = request_headers(server, request.headers, key)
@@ -138,7 +144,11 @@ class ModelRoute:
             call.outcome = str(head.status_code)
             if any(key == b"content-encoding" and value.lower() != b"identity" for key, value in head.headers):
                 raise BadMessage(502, "the model's server compressed its answer though it was asked not to")
-            await self._pass_answer(wire, outside, head, scrubber, call)
+            end = await self._pass_answer(wire, outside, head, scrubber, call)
+            await self._tell(owner, server, call)
+            if end:
+                await wire.send(h11.Data(data=end))
+            await wire.send(h11.EndOfMessage())
 
     async def _send_body(self, wire: Wire, outside: Wire, scrubber: Scrubber, call: _Call) -> None:
         """A secret that a person once typed into a chat is masked: it is in the history of every later call."""
@@ -175,23 +185,29 @@ class ModelRoute:
 
     async def _pass_answer(
         self, wire: Wire, outside: Wire, head: h11.Response, scrubber: Scrubber, call: _Call,
-    ) -> None:
+    ) -> bytes:
+        """The answer but for its end, which is returned."""
         headers = [(key, scrubber.masked(value)) for key, value in passed(head.headers)]
         kind = next((value for key, value in headers if key == b"content-type"), b"").decode("ascii", "replace")
         await wire.send(h11.Response(status_code=head.status_code, headers=headers))
         meter = UsageMeter(kind)
         call.streamed = kind.startswith("text/event-stream")
         masked = StreamScrubber(scrubber)
+        end = AnswerEnd(streamed=call.streamed)
+
+        async def on_its_way(out: bytes) -> None:
+            meter.feed(out)
+            if passed_on := end.feed(out):
+                await wire.send(h11.Data(data=passed_on))
+
         try:
             async for piece in outside.body(ANSWER_BYTES_MAX):
                 call.answer_bytes += len(piece)
                 if out := masked.feed(piece):
-                    meter.feed(out)
-                    await wire.send(h11.Data(data=out))
+                    await on_its_way(out)
             if out := masked.finish():
-                meter.feed(out)
-                await wire.send(h11.Data(data=out))
-            await wire.send(h11.EndOfMessage())
+                await on_its_way(out)
+            return end.rest()
         except BadMessage as bad:
             # Too late for an error of ours: cut, so that the worker's SDK sees an unfinished answer.
             raise Closed(f"the answer broke off: {bad.reason}") from bad
@@ -202,6 +218,10 @@ class ModelRoute:
                 call.detail = "a secret in the answer was masked"
 
     async def _tell(self, owner: Owner, server: Server, call: _Call) -> None:
+        """Meter and audit it, once."""
+        if call.told:
+            return
+        call.told = True
         spent = call.usage
         if spent is None and call.outcome == "cut" and call.sent_bytes:
             spent = Usage()

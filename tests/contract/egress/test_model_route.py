@@ -77,14 +77,20 @@ async def test_an_event_stream_passes_event_by_event_and_is_metered(home, upstre
         reader, writer = await connect(await egress.doors.open("w1", "home", now_ms=1))
         writer.write(post("/llm/v1/messages", b"{}"))
         got = b""
-        for event in SSE:
+        for event in SSE[:-1]:
             # The next event is sent only after this one arrived whole: nothing is held back or collected.
             async with asyncio.timeout(5):
                 while event not in got:
                     got += await reader.read(4096)
             go_on.set()
-        await asyncio.wait_for(reader.read(), 5)
-        await until(lambda: bool(egress.meter.rows()))
+        # But for the last one, at which a client goes on: it comes when the call is written down.
+        await until(lambda: not go_on.is_set())
+        assert b"message_stop" in SSE[-1] and not egress.meter.rows()
+        go_on.set()
+        async with asyncio.timeout(5):
+            while SSE[-1] not in got:
+                got += await reader.read(4096)
+        assert [entry.outcome for entry in egress.audit.tail(9) if entry.action == "model.call"] == ["200"]
         (row,) = egress.meter.rows()
         assert (row.group, row.model, row.calls, row.unknown_calls) == ("home", "claude-x", 1, 0)
         assert (row.input_tokens, row.output_tokens) == (19, 7)
@@ -189,7 +195,8 @@ async def test_only_model_calls_get_the_key(home, upstream):
 async def test_an_answer_cut_in_the_middle_does_not_seem_whole(home, upstream):
     async def server(reader, writer):
         await read_request(reader)
-        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        # The second piece: the last one is kept back, as it might be the end.
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n5\r\nagain\r\n")
         await writer.drain()
 
     port = await upstream(server)
