@@ -144,6 +144,20 @@ class World:
         self.disk.write(self.group)
 
 
+def test_what_was_buried_while_it_waited_and_is_revived_is_given_once() -> None:
+    group = Group(1, "g", floor=0, kinds=(">",), sessions="", ack_wait_s=10, max_deliver=9, backoff_ms=(100,))
+    group.subscribers.append(one := Subscriber(b"x", 1, 5))
+    group.look([Message(1, 1, 1, None)], {1}, None, 0.0, 0)
+    assert [given.offsets for given in group.give(0.0, 9)] == [[1]]
+    group.nack(1, 100, "later", 0.0, 0)
+    group.term(1, "never")
+    group.revive(1, 1)
+    group.wake(1.0, 1_000)
+    assert [given.offsets for given in group.give(1.0, 9)] == [[1]]
+    group.ack([1])
+    assert (one.in_flight, group.loaded, group.give(2.0, 9)) == (0, 0, [])
+
+
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32), sessions=st.integers(1, 60), steps=st.integers(0, 200))
 def test_every_message_is_settled_once_in_order_whatever_happens(seed: int, sessions: int, steps: int) -> None:

@@ -232,9 +232,10 @@ class Group:
         """The next so many that are ready, to one consumer."""
         leases, pending, parked, attempts = self.leases, self._pending, self._parked, self._attempts
         next_ready = self._ready.popleft
-        offsets = [next_ready() for _ in range(number)]
+        # Each once: what was buried while it waited for later, and revived, comes twice.
+        offsets = list(dict.fromkeys([next_ready() for _ in range(number)]))
         # Of most messages there is nothing to remember before they are settled.
-        counts = [1] * number
+        counts = [1] * len(offsets)
         if attempts or not leases.keys().isdisjoint(offsets) or not all(map(pending.__contains__, offsets)):
             looked, offsets, counts = offsets, [], []
             for offset in looked:
