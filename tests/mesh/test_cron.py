@@ -55,3 +55,26 @@ async def test_a_task_is_added_edited_rested_run_shown_and_removed(mesh: Mesh) -
     await cron(mesh, "rm", task)
     assert await listed(mesh) == []
     assert "no task" in await cron(mesh, "runs", task, fails=2)
+
+
+async def test_a_run_without_a_sandbox_is_shown_as_it_is_and_gone_with_its_task() -> None:
+    async with Mesh('[sandbox]\nbackend = "docker"\n', {"DOCKER_HOST": "unix:///nowhere/docker.sock"}) as mesh:
+        await cron(mesh, "add", "Reminder: water", "--at", "2020-01-01T08:00")
+        (row,) = await listed(mesh)
+        assert (row["status"], row["schedule"]) == ("active", "once")
+
+        async def waits() -> bool:
+            return "waiting" in await cron(mesh, "runs", row["id"])
+
+        await until(waits)
+        log = await cron(mesh, "runs", row["id"])
+        assert "sandbox backend" in log and "error" not in log
+        status = mesh.cli("status").stdout
+        assert "runs that wait" in status and "docker" in status and "failed runs" not in status
+        await cron(mesh, "rm", row["id"])
+
+        async def gone() -> bool:
+            found = json.loads((await asyncio.to_thread(mesh.cli, "status", "--json")).stdout)
+            return (found["waiting_runs"], found["failed_runs"]) == ([], [])
+
+        await until(gone)

@@ -13,6 +13,7 @@ from microclaw.bus.supervisor import Process, Supervisor
 from microclaw.cli.context import Context, duration
 from microclaw.cli.readiness import NOT_ON_BUS, wanted
 from microclaw.core.alarms import AGE_S_MAX, Alarm, read_alarms
+from microclaw.core.lanes import LaneState
 from microclaw.core.people_requests import Deliveries, DeliveriesAsked, DeliveryRow
 from microclaw.core.requests import Failed, RunRow, Runs, RunsAsked, ServiceStatus, StatusAsked
 
@@ -40,6 +41,8 @@ class Seen:
     answers: dict[str, ServiceStatus]
     failed: tuple[RunRow, ...]
     alarms: list[Alarm]
+    #: What waits after it could not be run, and is tried again by itself.
+    waiting: tuple[RunRow, ...] = ()
     #: Replies of the last day that did not arrive, or may not have.
     undelivered: tuple[DeliveryRow, ...] = ()
 
@@ -81,25 +84,26 @@ async def look(context: Context) -> Seen:
     processes = wanted(context, Supervisor(context.home.supervisor_socket).processes())
     answers: dict[str, ServiceStatus] = {}
     failed: tuple[RunRow, ...] = ()
+    waiting: tuple[RunRow, ...] = ()
     undelivered: tuple[DeliveryRow, ...] = ()
     if any(process.name == "broker" and process.state == "RUNNING" for process in processes):
-        answers, failed, undelivered = await _ask_all(context, processes)
+        answers, (failed, waiting), undelivered = await _ask_all(context, processes)
     now_s = time.time()
     since_ms = int(now_s - AGE_S_MAX) * 1000
     undelivered = tuple(row for row in undelivered if row.done_ms >= since_ms)
-    return Seen(now_s, processes, answers, failed, read_alarms(context.home, since_ms), undelivered)
+    return Seen(now_s, processes, answers, failed, read_alarms(context.home, since_ms), waiting, undelivered)
 
 
 async def _ask_all(
     context: Context, processes: list[Process]
-) -> tuple[dict[str, ServiceStatus], tuple[RunRow, ...], tuple[DeliveryRow, ...]]:
+) -> tuple[dict[str, ServiceStatus], tuple[tuple[RunRow, ...], tuple[RunRow, ...]], tuple[DeliveryRow, ...]]:
     from microclaw.bus.client import connect
     from microclaw.bus.errors import BusError
 
     try:
         bus = await connect(context.home.bus, "cli", timeout_s=ANSWER_TIMEOUT_S)
     except BusError:
-        return {}, (), ()
+        return {}, ((), ()), ()
 
     async def status_of(name: str) -> ServiceStatus | None:
         try:
@@ -111,12 +115,12 @@ async def _ask_all(
             return None
         return answer if isinstance(answer, ServiceStatus) else None
 
-    async def failed_runs() -> tuple[RunRow, ...]:
+    async def failed_and_waiting() -> tuple[tuple[RunRow, ...], tuple[RunRow, ...]]:
         try:
             runs = await bus.request("queue", RunsAsked(), Runs, timeout_s=ANSWER_TIMEOUT_S)
         except (BusError, msgspec.ValidationError):
-            return ()
-        return runs.failed
+            return (), ()
+        return runs.failed, tuple(row for row in runs.waiting if row.state == LaneState.BACKING_OFF)
 
     async def undelivered() -> tuple[DeliveryRow, ...]:
         try:
@@ -126,12 +130,12 @@ async def _ask_all(
 
     names = [process.name for process in processes if process.name not in NOT_ON_BUS and process.pid]
     try:
-        failed, late, found = await asyncio.gather(
-            failed_runs(), undelivered(), asyncio.gather(*map(status_of, names))
+        runs, late, found = await asyncio.gather(
+            failed_and_waiting(), undelivered(), asyncio.gather(*map(status_of, names))
         )
     finally:
         await bus.close()
-    return {name: answer for name, answer in zip(names, found, strict=True) if answer}, failed, late
+    return {name: answer for name, answer in zip(names, found, strict=True) if answer}, runs, late
 
 
 def as_json(seen: Seen) -> dict[str, object]:
@@ -146,6 +150,7 @@ def as_json(seen: Seen) -> dict[str, object]:
             }
             for process in seen.processes
         ],
+        "waiting_runs": [msgspec.to_builtins(row) for row in seen.waiting],
         "failed_runs": [msgspec.to_builtins(row) for row in seen.failed],
         "undelivered": [msgspec.to_builtins(row) for row in seen.undelivered],
         "alarms": [msgspec.to_builtins(alarm) for alarm in seen.alarms],
@@ -183,6 +188,10 @@ def show(context: Context, seen: Seen, *, deep: bool) -> None:
 
 
 def _show_news(context: Context, seen: Seen) -> None:
+    if seen.waiting:
+        print(context.paint("runs that wait", "bold"))
+        for row in seen.waiting[:SHOWN_MAX]:
+            print(f"  {row.group}  for {duration(seen.now_s - row.since_ms / 1000)}: {row.error or 'no reason given'}")
     if seen.failed:
         print(context.paint("failed runs", "bold"))
         for row in seen.failed[:SHOWN_MAX]:

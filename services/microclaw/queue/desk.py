@@ -15,6 +15,8 @@ from microclaw.bus.service import Poison
 from microclaw.core.dispatch import (
     Command,
     Dispatch,
+    Doomed,
+    Dropped,
     Ended,
     Event,
     Finished,
@@ -27,10 +29,11 @@ from microclaw.core.dispatch import (
     Resume,
     TaskDue,
     Wanted,
+    Withdrawn,
 )
 from microclaw.core.groups import is_folder
 from microclaw.core.ids import derived_id, id_from_text, id_text, id_time, new_id
-from microclaw.core.kinds import RunFinished
+from microclaw.core.kinds import RunFinished, TaskWithdrawn
 from microclaw.core.lanes import Fire, Item, LaneState
 from microclaw.core.requests import RunRow
 from microclaw.core.tasks import task_run_id
@@ -127,6 +130,19 @@ class Desk:
         with self._transaction() as db:
             if not self.outbox.seen(db, envelope.message_id):
                 self.outbox.put(db, envelope.message_id, self._take(db, event), now_ms=self._wall())
+
+    def withdrawn(self, envelope: Envelope) -> None:
+        """A `task.withdrawn`. Seen before, or nothing of the task waits: nothing happens.
+
+        :raises Poison: it names no group.
+        """
+        task = envelope.read(TaskWithdrawn)
+        if not is_folder(task.group):
+            raise Poison(f"{task.group!r} is no group's folder")
+        with self._transaction() as db:
+            if not self.outbox.seen(db, envelope.message_id):
+                drafts = self._take(db, Withdrawn(task.group, task.task_id))
+                self.outbox.put(db, envelope.message_id, drafts, now_ms=self._wall())
 
     # --- events of time -----------------------------------------------------------------------------------------
 
@@ -236,8 +252,13 @@ class Desk:
                 self._log.info("late end counts", extra={"run_id": command.run_id, "messages": len(command.items)})
             case Notice():
                 if command.waits:
-                    self._trouble(f"runs of {command.run.group} wait: {command.error}")
+                    self._log.warning("runs wait", extra={"group": command.run.group, "error": command.error})
                 return [notice_draft(command, now), *self._tell_owner(command, now)]
+            case Dropped():
+                store.drop_item(db, command.fire.number)
+                return [_withdrawn_end(command, now)]
+            case Doomed():
+                store.doom_item(db, command.fire.number)
             case Ignored():
                 if fire is not None:
                     store.drop_item(db, fire.number)
@@ -255,7 +276,8 @@ class Desk:
             messages=() if run.fire else tuple(contents), task=contents[0] if run.fire else NOTHING,
             expires_ms=now + START_S_MAX * 1000,
         )
-        return Draft(f"group:{run.group}", payload, message_id=_derived(run.run_id, "run.granted"), ts_ms=now)
+        # Named at random: a task's run may be granted more than once.
+        return Draft(f"group:{run.group}", payload, message_id=new_id(now), ts_ms=now)
 
     def _tell_owner(self, notice: Notice, now: int) -> list[Draft]:
         self._owner_told = {
@@ -290,6 +312,13 @@ class Desk:
 
 def _derived(run_id: str, what: str) -> bytes:
     return derived_id(id_time(id_from_text(run_id)), what, run_id)
+
+
+def _withdrawn_end(dropped: Dropped, now: int) -> Draft:
+    """Whoever waits for the end of this fire (the scheduler's log) hears of it from us."""
+    run_id = task_run_id(*dropped.fire.key)
+    report = RunFinished(run_id=run_id, attempt=1, group=dropped.group, ok=True, skipped=True, withdrawn=True)
+    return Draft(f"group:{dropped.group}", report, message_id=_derived(run_id, "withdrawn"), ts_ms=now)
 
 
 class _Transaction:

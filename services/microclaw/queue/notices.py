@@ -24,12 +24,17 @@ NEEDS_OWNER = (
     "Nothing is lost: write again when it is, and I take it up."
 )
 WAITS = "Sorry, I cannot answer right now. Nothing is lost: I answer as soon as I can, you need not write again."
+TASK_WAITS = (
+    "Sorry, a scheduled task cannot run right now, and I cannot answer either. "
+    "Nothing is lost: it runs, and I answer, as soon as I can."
+)
 OWNER_HINT = " (`microclaw status` shows more.)"
 
 
 def notice_text(notice: Notice) -> str:
     """The one line for the chat."""
-    text = WAITS if notice.waits else AFTER_RETRIES if notice.again else NEEDS_OWNER
+    waits = TASK_WAITS if notice.run.fire else WAITS
+    text = waits if notice.waits else AFTER_RETRIES if notice.again else NEEDS_OWNER
     if not notice.run.is_main:
         return text
     cause = " ".join(notice.error.split())[:CAUSE_CHARS_MAX]
@@ -37,12 +42,12 @@ def notice_text(notice: Notice) -> str:
 
 
 def notice_draft(notice: Notice, now_ms: int) -> Draft:
-    """The reply that carries it; the same run's notice is the same message."""
+    """The reply that carries it; the same grant's notice is the same message."""
     run = notice.run
     return Draft(
         run.chat,
         ReplyRequested(chat=run.chat, text=notice_text(notice), origin="notice", run_id=run.run_id),
-        message_id=derived_id(id_time(id_from_text(run.run_id)), "notice", run.run_id),
+        message_id=derived_id(id_time(id_from_text(run.run_id)), "notice", run.run_id, run.granted_ms),
         ts_ms=now_ms,
     )
 
@@ -54,9 +59,11 @@ def owner_draft(notice: Notice, owner_chat: str, now_ms: int) -> Draft | None:
     if run.is_main or not owner_chat or owner_chat == run.chat:
         return None
     cause = " ".join(notice.error.split())[:CAUSE_CHARS_MAX]
-    what = "I cannot answer yet" if notice.waits else "I could not answer"
+    waits = "A scheduled task waits" if run.fire else "I cannot answer yet"
+    what = waits if notice.waits else "I could not answer"
     text = f"{what} in {run.group} ({run.chat})" + (f". The cause: {cause}" if cause else ".") + OWNER_HINT
     return Draft(
         owner_chat, ReplyRequested(chat=owner_chat, text=text, origin="notice", run_id=run.run_id),
-        message_id=derived_id(id_time(id_from_text(run.run_id)), "owner notice", run.run_id), ts_ms=now_ms,
+        message_id=derived_id(id_time(id_from_text(run.run_id)), "owner notice", run.run_id, run.granted_ms),
+        ts_ms=now_ms,
     )

@@ -38,12 +38,15 @@ class Queue:
         self._unsent = False
 
     async def on_delivery(self, delivery: Delivery) -> Sequence[Draft]:
-        """One stream for both kinds: of a group, what was first is handled first."""
+        """One stream for all kinds: of a group, what was first is handled first."""
         envelope = delivery.envelope
-        if envelope.kind == "run.requested":
-            self._desk.requested(envelope)
-        else:
-            self._desk.finished(envelope)
+        match envelope.kind:
+            case "run.requested":
+                self._desk.requested(envelope)
+            case "task.withdrawn":
+                self._desk.withdrawn(envelope)
+            case _:
+                self._desk.finished(envelope)
         self._show()
         return await self._desk.outbox.with_ack(self._service.bus, envelope.message_id)
 
@@ -131,7 +134,8 @@ async def serve(service: Service) -> None:
     queue = Queue(service, desk)
     await queue.start()
     service.consume(
-        Subscription("queue", ("run.requested", "run.finished")), queue.on_delivery, settled=desk.outbox.settled,
+        Subscription("queue", ("run.requested", "task.withdrawn", "run.finished")), queue.on_delivery,
+        settled=desk.outbox.settled,
     )
     service.answer(RunsAsked, queue.on_runs)
     service.spawn(queue.find_owner(), "find owner")

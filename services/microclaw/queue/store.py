@@ -24,11 +24,17 @@ RUNNING = "running"
 _ADD_ITEM = insert(items)
 _DROP_ITEM = delete(items).where(items.c.number == bindparam("known"))
 _TAKE_ITEM = update(items).where(items.c.number == bindparam("known"))
+_DOOM_ITEM = update(items).where(items.c.number == bindparam("known")).values(withdrawn=True)
 _PAYLOADS = (
     select(items.c.payload).where(items.c.run_id == bindparam("run_id"), items.c.in_run).order_by(items.c.number)
 )
 _KNOWN_RUN = select(runs.c.run_id).where(runs.c.run_id == bindparam("run_id"))
-_ADD_RUN = insert(runs)
+_ADD_RUN = upsert(runs)
+#: A task's run has one name in all its tries.
+_BEGIN_RUN = _ADD_RUN.on_conflict_do_update(
+    index_elements=[runs.c.run_id],
+    set_={name: _ADD_RUN.excluded[name] for name in ("attempt", "state", "lost", "granted_ms", "ended_ms", "error")},
+)
 _RENEW_RUN = update(runs).where(runs.c.run_id == bindparam("known"))
 _ADD_LANE = upsert(lanes)
 _KEEP_LANE = _ADD_LANE.on_conflict_do_update(
@@ -49,11 +55,11 @@ def load_lanes(engine: Engine, now_ms: int) -> list[Lane]:
             )
         carried: dict[str, list[Item | Fire]] = {}
         facts = (items.c.number, items.c.folder, items.c.chat, items.c.is_main, items.c.task_id, items.c.due_ms,
-                 items.c.run_id, items.c.in_run, func.length(items.c.payload).label("size_bytes"))
+                 items.c.run_id, items.c.in_run, items.c.withdrawn, func.length(items.c.payload).label("size_bytes"))
         for row in db.execute(select(*facts).order_by(items.c.number)):
             lane = found.setdefault(row.folder, Lane(row.folder))
             thing = (
-                Fire(row.number, row.chat, row.task_id, row.due_ms, row.is_main) if row.task_id
+                Fire(row.number, row.chat, row.task_id, row.due_ms, row.is_main, row.withdrawn) if row.task_id
                 else Item(row.number, row.chat, row.is_main, row.size_bytes, row.run_id)
             )
             if row.in_run:
@@ -69,6 +75,9 @@ def load_lanes(engine: Engine, now_ms: int) -> list[Lane]:
                 row.run_id, row.folder, row.chat, row.is_main, row.attempt, row.granted_ms,
                 tuple(thing for thing in things if isinstance(thing, Item)), fires[0] if fires else None,
             )
+    for lane in found.values():
+        # Not kept: fires that are not in line and have a pause before them rest until it is over.
+        lane.fires_rest = bool(lane.fires) and lane.ticket is None and lane.retry_ms is not None
     return list(found.values())
 
 
@@ -88,6 +97,11 @@ def add_item(db: Connection, folder: str, thing: Item | Fire, payload: bytes, no
     })
 
 
+def doom_item(db: Connection, number: int) -> None:
+    """Keep that a fire under way was withdrawn."""
+    db.execute(_DOOM_ITEM, {"known": number})
+
+
 def drop_item(db: Connection, number: int) -> None:
     """Forget a message or a fire."""
     _drop(db, [number])
@@ -100,7 +114,7 @@ def knows_run(db: Connection, run_id: str) -> bool:
 
 def start_run(db: Connection, run: Run, now_ms: int) -> list[msgspec.Raw]:
     """Keep that it was granted, and give what it carries, in order."""
-    db.execute(_ADD_RUN, {
+    db.execute(_BEGIN_RUN, {
         "run_id": run.run_id, "folder": run.group, "chat": run.chat, "is_main": run.is_main,
         "task_id": run.fire.task_id if run.fire else "", "attempt": run.attempt, "state": RUNNING, "lost": False,
         "granted_ms": now_ms, "ended_ms": None, "error": "",
@@ -117,7 +131,8 @@ def end_run(db: Connection, ended: Ended, now_ms: int) -> None:
         "error": ended.error[:ERROR_CHARS_MAX],
     })
     numbers = _numbers(run)
-    if run.fire is not None or ended.outcome in (Outcome.DONE, Outcome.CUT):
+    waits = ended.outcome is Outcome.RETRYING or (ended.outcome is Outcome.FAILED and run.fire is None)
+    if not waits:
         _drop(db, numbers)
     elif numbers:
         db.execute(_TAKE_ITEM, [{"known": number, "in_run": False} for number in numbers])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, String, Table, Text, false
 
 from microclaw.store.outbox import outbox_tables
 from microclaw.store.schema import new_metadata
@@ -25,6 +25,8 @@ items = Table(
     Column("run_id", String(40), nullable=False, index=True),
     #: That run is under way.
     Column("in_run", Boolean, nullable=False),
+    #: Its task does not want it any more; it is a fire that is under way.
+    Column("withdrawn", Boolean, nullable=False, server_default=false()),
     Column("at_ms", BigInteger, nullable=False),
 )
 

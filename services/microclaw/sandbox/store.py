@@ -21,6 +21,11 @@ class Notes:
         with self._engine.begin() as db:
             _note(db, run_id, now_ms)
 
+    def not_begun(self, run_id: str) -> None:
+        """This run found nothing to run in: its next grant is one of its own, that may expire."""
+        with self._engine.begin() as db:
+            db.execute(delete(runs).where(runs.c.run_id == run_id, runs.c.visible_ms.is_(None)))
+
     def visible(self, run_id: str, now_ms: int) -> None:
         """Something of this run is about to be said in a chat: from now on it is never tried again."""
         with self._engine.begin() as db:

@@ -105,6 +105,8 @@ class Turns:
             self._stopped.discard(grant.run_id)
         told = await self._past.told(grant, grant_id, self._compacted.pop(grant.run_id, ""))
         finished = end.finished
+        if finished.waiting:
+            self._notes.not_begun(grant.run_id)
         log.info("run ended", extra={
             "run_id": grant.run_id, "group": grant.group, "attempt": grant.attempt, "count": delivery.count,
             "ok": finished.ok, "error": finished.error, "visible": finished.visible, "reply_chars": len(end.reply),
@@ -171,8 +173,9 @@ class Turns:
                     continue
                 return self._failed(grant, str(self._said(loss.lost)), retryable=True)
             except EngineMissing as error:
-                # Of a task's run nothing waits: the next due time comes anyway.
-                return self._failed(grant, str(error), retryable=False, waiting=grant.task is None)
+                # What is in the chat already is never begun anew: it waits for nothing.
+                visible = self._notes.is_visible(grant.run_id)
+                return failed(grant, str(error), retryable=False, visible=visible, waiting=not visible)
             except SpecRefused as error:
                 return self._failed(grant, str(error), retryable=False)
             except (SandboxError, OSError) as error:
@@ -234,9 +237,8 @@ class Turns:
             hard_s = min(hard_timeout_s(own_ms / 1000, wanted.idle_timeout_s), longest_s)
         return Watch(time.monotonic(), hard_s - GRACE_S, longest_s)
 
-    def _failed(self, grant: RunGranted, error: str, *, retryable: bool, waiting: bool = False) -> End:
-        visible = self._notes.is_visible(grant.run_id)
-        return failed(grant, error, retryable=retryable, visible=visible, waiting=waiting)
+    def _failed(self, grant: RunGranted, error: str, *, retryable: bool) -> End:
+        return failed(grant, error, retryable=retryable, visible=self._notes.is_visible(grant.run_id))
 
     def _said(self, lost: Lost) -> Lost:
         details = {
@@ -255,7 +257,8 @@ class Turns:
 
 
 def drafts_of(grant: RunGranted, grant_id: bytes, end: End) -> list[Draft]:
-    """What a run's end publishes: always under the same ids, whoever comes to it how often."""
+    """What the end of a grant publishes: always under the same ids, whoever comes to it how often. (A task's run may be
+    granted again, under the same name.)"""
     ts_ms = id_time(grant_id)
     drafts = []
     if end.reply:
@@ -264,6 +267,7 @@ def drafts_of(grant: RunGranted, grant_id: bytes, end: End) -> list[Draft]:
             grant.chat, reply, message_id=derived_id(ts_ms, grant.run_id, "reply"), ts_ms=ts_ms,
         ))
     drafts.append(Draft(
-        f"group:{grant.group}", end.finished, message_id=derived_id(ts_ms, grant.run_id, "finished"), ts_ms=ts_ms,
+        f"group:{grant.group}", end.finished, message_id=derived_id(ts_ms, grant.run_id, "finished", grant_id),
+        ts_ms=ts_ms,
     ))
     return drafts

@@ -27,6 +27,8 @@ from microclaw.core.requests import (
 from microclaw.core.schedule import VALUE_CHARS_MAX, first_run, zone_named
 from microclaw.core.tasks import PROMPT_CHARS_MAX, SCRIPT_CHARS_MAX, TASKS_MAX, Task
 from microclaw.scheduler import store
+from microclaw.scheduler.firing import withdrawal
+from microclaw.store.outbox import Outbox
 
 #: A command's id, at most; and at least 1.
 COMMAND_ID_CHARS_MAX = 200
@@ -37,10 +39,15 @@ Answer = TaskAnswer | Failed
 
 
 class Commands:
-    """The scheduler's answers. `owner_zone` is the IANA name of the zone that is meant where none is said."""
+    """The scheduler's answers.
 
-    def __init__(self, engine: Engine, *, wall: Callable[[], int], owner_zone: str) -> None:
+    :param outbox: takes what a change causes.
+    :param owner_zone: the IANA name of the zone that is meant where none is said.
+    """
+
+    def __init__(self, engine: Engine, outbox: Outbox, *, wall: Callable[[], int], owner_zone: str) -> None:
         self._engine = engine
+        self._outbox = outbox
         self._wall = wall
         self._owner_zone = owner_zone
 
@@ -134,6 +141,9 @@ class Commands:
                 reason="the heartbeat is the configuration's: `microclaw config set heartbeat.every_min 0` ends it",
                 code="denied",
             )
+        if command.action in ("cancel", "pause") and task.open_run:
+            draft = withdrawal(task, self._wall())
+            self._outbox.add(db, draft.message_id or b"", [draft], now_ms=self._wall())
         if command.action == "cancel":
             store.drop_task(db, task.id)
             return TaskAnswer(task=row_of(task))

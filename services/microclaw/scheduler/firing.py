@@ -19,9 +19,9 @@ from microclaw.core import tasks
 from microclaw.core.groups import is_folder
 from microclaw.core.heartbeat import ALWAYS, ActiveHours
 from microclaw.core.heartbeat import TASK_ID as HEARTBEAT_ID
-from microclaw.core.ids import derived_id, id_from_text, id_time
-from microclaw.core.kinds import ReplyRequested, RunFinished, RunRequested, ScheduledTask
-from microclaw.core.schedule import Plan, Schedule, ScheduleError, first_run, plan, zone_named
+from microclaw.core.ids import derived_id, id_from_text, id_time, new_id
+from microclaw.core.kinds import ReplyRequested, RunFinished, RunRequested, ScheduledTask, TaskWithdrawn
+from microclaw.core.schedule import Plan, Schedule, ScheduleError, first_run, is_missed, plan, zone_named
 from microclaw.core.tasks import GROUP_NOT_FOUND, Task
 from microclaw.scheduler import store
 from microclaw.scheduler.tables import inbox, outbox
@@ -86,6 +86,8 @@ class Firing:
             if store.answer_to(db, command_id) is not None:
                 return task
             if task.open_run and now < task.open_until_ms:
+                if task.open_waits:
+                    return f"a run of task {task_id} waits already, for something to run in: see `microclaw status`"
                 return f"task {task_id} is running: wait for its end, or stop it with /stop"
             if not store.claim(db, task_id, now, now):
                 return f"task {task_id} has just been fired"
@@ -134,10 +136,31 @@ class Firing:
     def finished(self, envelope: Envelope) -> bool:
         """A `run.finished`. Returns whether it was one of ours whose end was not known yet."""
         report = envelope.read(RunFinished)
+        if report.waiting or report.withdrawn:
+            self._not_run(report, envelope.message_id)
+            return report.withdrawn
         return self._end(
             report.run_id, ok=report.ok, result=report.result, error=report.error, visible=report.visible,
             skipped=report.skipped, cause=envelope.message_id,
         )
+
+    def _not_run(self, report: RunFinished, cause: bytes) -> None:
+        """A fire found nothing to run in and waits, or it was withdrawn. (A cancelled task's is not known any more.)"""
+        now = self._wall()
+        with self._engine.begin() as db:
+            found = store.open_fire(db, report.run_id)
+            task = store.task_of(db, found[0]) if found else None
+            if found is None or task is None:
+                return
+            if report.withdrawn:
+                why = tasks.PAUSED_RESULT if task.status == tasks.Status.PAUSED else tasks.MISSED_RESULT
+                store.end_fire(db, report.run_id, tasks.log_status(True, skipped=True), why, now)
+                store.keep_task(db, tasks.withdrawn(task, report.run_id, now))
+                return
+            store.keep_waiting(db, report.run_id, report.error[:tasks.RESULT_CHARS_MAX])
+            store.keep_task(db, tasks.waits(task, now))
+            if is_missed(task.schedule, found[1], now, task.catch_up):
+                self.outbox.add(db, cause, [withdrawal(task, now)], now_ms=now)
 
     def give_up(self) -> int:
         """End the fires that nobody told the end of. Returns how many."""
@@ -189,6 +212,12 @@ class Firing:
             if sooner < task.next_run_ms:
                 with self._engine.begin() as db:
                     store.keep_task(db, replace(task, next_run_ms=sooner))
+
+
+def withdrawal(task: Task, now: int) -> Draft:
+    """Take back what was requested for the task and has not begun."""
+    payload = TaskWithdrawn(group=task.group, task_id=task.id)
+    return Draft(f"group:{task.group}", payload, message_id=new_id(now), ts_ms=now)
 
 
 def _request(task: Task, due_ms: int, now: int) -> Draft:

@@ -22,7 +22,10 @@ from microclaw.core.requests import (
     Group,
     Groups,
     GroupsAsked,
+    Runs,
+    RunsAsked,
     TaskAnswer,
+    TaskRuns,
     TaskRunsAsked,
     Tasks,
     TasksAsked,
@@ -30,6 +33,7 @@ from microclaw.core.requests import (
 from microclaw.scheduler.commands import COMMAND_ID_CHARS_MAX, Commands, row_of
 from microclaw.scheduler.firing import Firing
 from microclaw.scheduler.heartbeat import keep_heartbeat
+from microclaw.scheduler.store import FIRED, WAITING
 from microclaw.scheduler.zone import owner_zone
 from microclaw.store.engine import open_store
 from microclaw.store.heads import HEADS
@@ -42,6 +46,9 @@ SET_BACK_MS = 60_000
 RESEND_S = 5.0
 #: How long the router may take to say which groups there are, before tasks fire without knowing.
 GROUPS_S = 1.0
+#: How long the queue may take to say what runs, and how many that can be.
+QUEUE_S = 1.0
+RUNNING_MAX = 500
 #: Until the router knows a main group, it is asked so often.
 GROUPS_AGAIN_S = 2.0
 #: How often old rows are deleted, and fires without an end given up.
@@ -73,6 +80,7 @@ class Scheduler:
     async def on_change(self, command: ChangeTask, _asker: str) -> msgspec.Struct:
         answer = self._commands.change(command)
         self._changed.set()
+        self._unsent.set()
         return answer
 
     async def on_fire(self, command: FireTask, _asker: str) -> msgspec.Struct:
@@ -85,7 +93,15 @@ class Scheduler:
         return TaskAnswer(task=row_of(task))
 
     async def on_runs(self, question: TaskRunsAsked, _asker: str) -> msgspec.Struct:
-        return self._commands.runs(question)
+        answer = self._commands.runs(question)
+        if isinstance(answer, Failed) or not any(row.status == WAITING for row in answer.runs):
+            return answer
+        # Whether what waited runs by now the queue knows.
+        running = await self._running()
+        return TaskRuns(runs=tuple(
+            msgspec.structs.replace(row, status=FIRED, result="") if row.run_id in running else row
+            for row in answer.runs
+        ))
 
     async def on_tasks(self, question: TasksAsked, _asker: str) -> Tasks:
         return self._commands.list(question)
@@ -142,6 +158,16 @@ class Scheduler:
                 self._changed.set()
             await asyncio.sleep(TIDY_S if main or not every_min else GROUPS_AGAIN_S)
 
+    async def _running(self) -> frozenset[str]:
+        """Runs that are under way, none if the queue does not answer."""
+        try:
+            answer = await self._service.bus.request(
+                "queue", RunsAsked(limit=RUNNING_MAX), Runs | Failed, timeout_s=QUEUE_S,  # type: ignore[arg-type]
+            )
+        except (BusTimeout, NoResponder):
+            return frozenset()
+        return frozenset(row.run_id for row in answer.running) if isinstance(answer, Runs) else frozenset()
+
     async def _registered(self) -> frozenset[str] | None:
         """The registered groups' folders, as the router says now; None = it does not answer. What it said before is no
         reason to pause a task: the group may have been registered since."""
@@ -172,7 +198,7 @@ async def serve(service: Service) -> None:
         engine, wall=now_ms, trouble=service.trouble, log=service.log,
         heartbeat_hours=active_hours(service.settings.heartbeat.active_hours),
     )
-    scheduler = Scheduler(service, firing, Commands(engine, wall=now_ms, owner_zone=zone))
+    scheduler = Scheduler(service, firing, Commands(engine, firing.outbox, wall=now_ms, owner_zone=zone))
     service.spawn(scheduler.send(), "send fires")
     service.consume(
         Subscription("scheduler", ("run.finished",)), scheduler.on_finished, settled=firing.outbox.settled,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Engine, Row, and_, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from microclaw.core.tasks import Status, Task, task_run_id
@@ -17,12 +17,14 @@ FIRES_KEPT_MS = 90 * 24 * 3600 * 1000
 COMMANDS_KEPT_MS = 7 * 24 * 3600 * 1000
 
 FIRED = "fired"
+#: It found nothing to run in, and waits.
+WAITING = "waiting"
 
 _FIELDS = tuple(field.name for field in fields(Task))
 
 # Built once: making a statement costs more than running it.
 _OPEN_FIRE = select(fires.c.task_id, fires.c.due_ms).where(
-    fires.c.run_id == bindparam("run_id"), fires.c.status == FIRED
+    fires.c.run_id == bindparam("run_id"), fires.c.status.in_((FIRED, WAITING))
 )
 _TASK = select(tasks).where(tasks.c.id == bindparam("task_id"))
 _KEEP_TASK = update(tasks).where(tasks.c.id == bindparam("known"))
@@ -117,6 +119,11 @@ def end_fire(db: Connection, run_id: str, status: str, result: str, now_ms: int)
     db.execute(_END_FIRE, {"known": run_id, "status": status, "result": result, "ended_ms": now_ms})
 
 
+def keep_waiting(db: Connection, run_id: str, why: str) -> None:
+    """This fire found nothing to run in, and waits."""
+    db.execute(_END_FIRE, {"known": run_id, "status": WAITING, "result": why})
+
+
 def log_of(engine: Engine, task_id: str, limit: int = 50) -> list[Row[Any]]:
     """The runs of a task, the newest first."""
     query = select(fires).where(fires.c.task_id == task_id).order_by(fires.c.due_ms.desc()).limit(limit)
@@ -142,4 +149,5 @@ def trim(engine: Engine, now_ms: int) -> None:
 
 def _is_free(now_ms: int) -> Any:
     """`not core.tasks.is_held`, in SQL."""
-    return or_(tasks.c.open_run == "", tasks.c.open_until_ms <= now_ms, tasks.c.catch_up == "all")
+    makes_up_all = and_(tasks.c.catch_up == "all", tasks.c.open_waits.is_(False))
+    return or_(tasks.c.open_run == "", tasks.c.open_until_ms <= now_ms, makes_up_all)

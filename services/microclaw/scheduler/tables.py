@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, LargeBinary, String, Table, Text, text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, LargeBinary, String, Table, Text, false, text
 
 from microclaw.store.outbox import outbox_tables
 from microclaw.store.schema import new_metadata
@@ -31,6 +31,7 @@ tasks = Table(
     Column("created_ms", BigInteger, nullable=False),
     Column("open_run", String(40), nullable=False),
     Column("open_until_ms", BigInteger, nullable=False),
+    Column("open_waits", Boolean, nullable=False, server_default=false()),
     Index(None, "status", "next_run_ms", "id"),
 )
 
@@ -42,7 +43,7 @@ fires = Table(
     Column("run_id", String(40), nullable=False, unique=True),
     Column("fired_ms", BigInteger, nullable=False),
     Column("ended_ms", BigInteger, nullable=True, index=True),
-    #: `fired`, then `success`, `error` or `skipped`.
+    #: `fired`, perhaps `waiting`, then `success`, `error` or `skipped`.
     Column("status", String(20), nullable=False),
     Column("result", Text, nullable=False),
 )

@@ -11,7 +11,15 @@ from sqlalchemy import Engine
 from microclaw.bus.api import Draft
 from microclaw.bus.envelope import VERSION, Envelope
 from microclaw.core.ids import new_id
-from microclaw.core.kinds import PromptMessage, ReplyRequested, RunFinished, RunGranted, RunRequested, ScheduledTask
+from microclaw.core.kinds import (
+    PromptMessage,
+    ReplyRequested,
+    RunFinished,
+    RunGranted,
+    RunRequested,
+    ScheduledTask,
+    TaskWithdrawn,
+)
 from microclaw.queue.desk import Desk
 from microclaw.queue.tables import metadata
 from microclaw.store.engine import engine_for
@@ -36,6 +44,10 @@ def requested(group: str, *texts: str, is_main: bool = False) -> Envelope:
 def task_due(group: str, task_id: str, due_ms: int = 7) -> Envelope:
     task = ScheduledTask(task_id=task_id, prompt="water the plants", due_ms=due_ms)
     return envelope(RunRequested(group=group, chat=f"console:{group}", task=task), f"group:{group}")
+
+
+def withdrawn(group: str, task_id: str) -> Envelope:
+    return envelope(TaskWithdrawn(group=group, task_id=task_id), f"group:{group}")
 
 
 class Play:
@@ -82,6 +94,8 @@ class Play:
         """Handle a delivery as the service does, and publish what it causes."""
         if given.kind == "run.requested":
             self.desk.requested(given)
+        elif given.kind == "task.withdrawn":
+            self.desk.withdrawn(given)
         else:
             self.desk.finished(given)
         return self.publish(self.desk.outbox.pending(given.message_id))

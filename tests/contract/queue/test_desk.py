@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import text
-from tests.contract.queue.desk_play import Play, envelope, requested, task_due, texts
+from tests.contract.queue.desk_play import Play, envelope, requested, task_due, texts, withdrawn
 
 from microclaw.bus.envelope import Envelope
 from microclaw.bus.errors import EnvelopeError
@@ -113,9 +113,61 @@ def test_what_waits_for_a_sandbox_is_told_once_over_restarts_and_answered_when_t
     assert (here.chat, owner.chat) == ("console:fam", "console:main")
     assert "need not write again" in here.text and "no Docker" not in here.text
     assert "no Docker" in owner.text and "yet" in owner.text
-    assert play.troubles == ["runs of fam wait: no Docker"]
+    assert play.troubles == [], "`status` shows what waits as long as it does"
     assert play.ends(grant) == []
     assert play.desk.waiting(10) == ()
+
+
+def test_a_task_waits_for_a_sandbox_over_restarts_as_one_run_and_is_told_once(play: Play) -> None:
+    play.desk.owner_chat = "console:main"
+    [grant] = play.take(task_due("fam", "t1"))
+    began = play.now
+    looks = []
+    for _ in range(8):
+        looks.append(play.now - began)
+        told = play.ends(grant, ok=False, retryable=False, waiting=True, error="no Docker")
+        assert not any(isinstance(each, RunGranted) for each in told)
+        [row] = play.desk.waiting(10)
+        assert (row.group, row.state, row.error) == ("fam", "backing off", "no Docker")
+        play.start()
+        play.desk.owner_chat = "console:main"
+        assert play.take(task_due("fam", "t1")) == [], "the fire is one"
+        [again] = _until_grant(play)
+        assert (again.run_id, again.attempt, again.task) == (grant.run_id, 1, grant.task)
+    assert looks == [0, 5_000, 15_000, 35_000, 75_000, 155_000, 235_000, 315_000]
+    [here, owner] = play.notices()
+    assert "scheduled task" in here.text and "no Docker" not in here.text
+    assert "no Docker" in owner.text and "waits" in owner.text
+    assert play.desk.failed(10) == ()
+    assert play.ends(grant) == []
+    assert (play.desk.waiting(10), play.desk.running(10), play.desk.failed(10)) == ((), (), ())
+    play.start()
+    assert play.until(400_000) == []
+
+
+def test_a_task_that_waits_no_longer_when_it_is_withdrawn_ends_in_its_log(play: Play) -> None:
+    [grant] = play.take(task_due("fam", "t1"))
+    play.ends(grant, ok=False, waiting=True)
+    [again] = play.take(task_due("fam", "t2"))
+    play.ends(again, ok=False, waiting=True)
+    play.start()
+    word = withdrawn("fam", "t1")
+    [end] = play.take(word)
+    assert isinstance(end, RunFinished)
+    assert (end.run_id, end.ok, end.withdrawn) == (grant.run_id, True, True)
+    assert play.take(word) == []
+    [other] = play.until(5_000)
+    assert other.task.task_id == "t2"
+
+
+def test_a_task_withdrawn_in_the_middle_of_a_look_for_a_sandbox_does_not_wait_after_a_restart(play: Play) -> None:
+    [grant] = play.take(task_due("fam", "t1"))
+    assert play.take(withdrawn("fam", "t1")) == [], "what runs may end"
+    play.start()
+    [end] = play.ends(grant, ok=False, waiting=True)
+    assert isinstance(end, RunFinished) and end.withdrawn
+    assert (play.desk.waiting(10), play.desk.failed(10)) == ((), ())
+    assert play.until(400_000) == []
 
 
 def test_what_fails_for_good_in_a_group_is_told_there_and_to_the_owner_with_the_cause_once_an_hour(play: Play) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, delete, event, select
 
 from microclaw.bus.envelope import VERSION, Envelope
 from microclaw.core.ids import new_id
-from microclaw.core.kinds import ReplyRequested, RunFinished, RunRequested
+from microclaw.core.kinds import ReplyRequested, RunFinished, RunRequested, TaskWithdrawn
 from microclaw.core.requests import ChangeTask, CreateTask, Failed, TaskAnswer, TaskRow, TasksAsked
 from microclaw.core.tasks import task_run_id
 from microclaw.scheduler import store
@@ -45,14 +45,14 @@ class Clockwork:
         # The process is killed here, never the machine: waiting for the disk would only make tests slow.
         event.listen(self.engine, "connect", lambda raw, _record: raw.execute("PRAGMA synchronous=OFF"))
         self.firing = Firing(self.engine, wall=lambda: self.now, trouble=self.troubles.append)
-        self.commands = Commands(self.engine, wall=lambda: self.now, owner_zone=self.zone)
+        self.commands = Commands(self.engine, self.firing.outbox, wall=lambda: self.now, owner_zone=self.zone)
         self.publish()
 
     def publish(self) -> None:
         for draft in self.firing.outbox.pending():
             assert draft.message_id is not None
             assert isinstance(draft.payload, bytes)
-            payload = msgspec.msgpack.decode(draft.payload, type=RunRequested | ReplyRequested)
+            payload = msgspec.msgpack.decode(draft.payload, type=RunRequested | ReplyRequested | TaskWithdrawn)
             known = self.published.setdefault(draft.message_id, payload)
             assert known == payload, "the same id must be the same message"
         assert self.engine is not None
@@ -66,6 +66,10 @@ class Clockwork:
     @property
     def notices(self) -> list[str]:
         return [payload.text for payload in self.published.values() if isinstance(payload, ReplyRequested)]
+
+    @property
+    def withdrawn(self) -> list[str]:
+        return [payload.task_id for payload in self.published.values() if isinstance(payload, TaskWithdrawn)]
 
     def fired(self) -> list[tuple[str, int]]:
         return [(request.task.task_id, request.task.due_ms) for request in self.requests if request.task]

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from tests.contract.scheduler.clockwork import Clockwork
+from tests.contract.scheduler.clockwork import Clockwork, Killed
 
 from microclaw.core.requests import Failed, TaskAnswer
+from microclaw.core.schedule import CATCH_UP_FIRES_MAX, MISSED_AFTER_MS
 from microclaw.core.tasks import OPEN_MS_MAX
 
 DAY_MS = 24 * 3600 * 1000
@@ -53,6 +54,94 @@ def test_a_task_still_running_is_not_fired_again_and_then_catches_up_once(clock:
     assert clock.ends(row.id, due)
     assert clock.tick() == 1
     assert clock.fired() == [(row.id, due), (row.id, due + 5 * 60_000)]
+
+
+@pytest.mark.parametrize("catch_up", ["latest", "all"])
+def test_while_there_is_nothing_to_run_in_one_fire_waits_and_none_piles_up(clock: Clockwork, catch_up: str) -> None:
+    row = clock.create("interval", "60000", catch_up=catch_up)
+    due = clock.now = row.next_run_ms or 0
+    clock.tick()
+    for _ in range(10 * 60):
+        assert not clock.ends(row.id, due, ok=False, waiting=True, error="no Docker")
+        clock.now += 60_000
+        assert clock.tick() == 0
+        assert clock.firing.give_up() == 0, "it is no run without an end, however long it waits"
+    assert clock.log(row.id) == [(due, "waiting", "no Docker")]
+    assert "waits" in str(clock.firing.fire_now("f1", row.id, None))
+    assert (clock.notices, clock.troubles) == ([], [])
+    clock.start()
+    assert clock.ends(row.id, due, result="done")
+    assert clock.log(row.id) == [(due, "success", "done")]
+    assert clock.tick() == (1 if catch_up == "latest" else CATCH_UP_FIRES_MAX)
+    assert clock.row(row.id).last_result == "done"
+
+
+def test_a_once_that_waits_is_not_completed_before_it_ran(clock: Clockwork) -> None:
+    row = clock.create("once", "2020-01-01T00:00:00Z")
+    clock.tick()
+    [(_, due)] = clock.fired()
+    clock.ends(row.id, due, ok=False, waiting=True, error="no Docker")
+    assert clock.row(row.id).status == "active"
+    clock.ends(row.id, due)
+    assert clock.row(row.id).status == "completed"
+
+
+def test_a_task_that_makes_no_time_up_waits_for_a_minute_only(clock: Clockwork) -> None:
+    row = clock.create("interval", "600000", catch_up="skip")
+    due = clock.now = row.next_run_ms or 0
+    clock.tick()
+    clock.now += MISSED_AFTER_MS - 1
+    clock.ends(row.id, due, ok=False, waiting=True, error="no Docker")
+    assert clock.withdrawn == []
+    clock.now += 1
+    clock.ends(row.id, due, ok=False, waiting=True, error="no Docker")
+    assert clock.withdrawn == [row.id]
+    assert clock.ends(row.id, due, withdrawn=True, skipped=True)
+    assert clock.log(row.id) == [(due, "skipped", "nothing to run it in at its time")]
+    clock.now = due + 600_000
+    assert clock.tick() == 1
+
+
+def test_a_task_cancelled_while_it_waits_is_withdrawn(clock: Clockwork) -> None:
+    row = clock.create("interval", "60000")
+    due = clock.now = row.next_run_ms or 0
+    clock.change(row.id, "pause")
+    clock.change(row.id, "resume")
+    clock.publish()
+    assert clock.withdrawn == [], "nothing of it was under way"
+    due = clock.now = clock.row(row.id).next_run_ms or 0
+    clock.tick()
+    clock.ends(row.id, due, ok=False, waiting=True)
+    with Killed(clock, before=True):
+        clock.change(row.id, "cancel")
+    clock.start()
+    assert clock.withdrawn == []
+    with Killed(clock, before=False):
+        clock.change(row.id, "cancel")
+    clock.start()
+    assert clock.withdrawn == [row.id]
+    assert clock.rows() == []
+    assert clock.ends(row.id, due, withdrawn=True, skipped=True)
+
+
+@pytest.mark.parametrize(("schedule", "value"), [("interval", "60000"), ("once", "2020-01-01T00:00:00Z")])
+def test_a_task_paused_while_it_waits_runs_when_it_is_resumed(clock: Clockwork, schedule: str, value: str) -> None:
+    row = clock.create(schedule, value)
+    clock.now = max(clock.now, row.next_run_ms or 0)
+    clock.tick()
+    [(_, due)] = clock.fired()
+    clock.ends(row.id, due, ok=False, waiting=True)
+    clock.change(row.id, "pause")
+    clock.publish()
+    assert clock.withdrawn == [row.id]
+    assert clock.ends(row.id, due, withdrawn=True, skipped=True)
+    assert clock.log(row.id) == [(due, "skipped", "paused before it began")]
+    assert clock.tick() == 0
+    assert (clock.row(row.id).status, clock.row(row.id).last_result) == ("paused", "")
+    clock.change(row.id, "resume")
+    clock.now += 60_000
+    assert clock.tick() == 1
+    assert clock.notices == []
 
 
 def test_pain19_a_run_that_nobody_ends_does_not_stop_a_task_for_ever(clock: Clockwork) -> None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from tests.contract.processes import DEADLINE_S, Installation, ask, installation, until
 
-from microclaw.bus.api import Bus, Draft, Subscription
+from microclaw.bus.api import Bus, Delivery, Draft, Subscription
 from microclaw.core.ids import derived_id
 from microclaw.core.kinds import ReplyRequested, RunFinished, RunGranted, RunRequested
 from microclaw.core.requests import (
@@ -127,6 +127,43 @@ async def test_pain20_a_result_that_comes_while_the_scheduler_is_dead_is_not_los
         assert (runs.running, runs.waiting) == ((), ())
         log = await ask(cli, "scheduler", TaskRunsAsked(task_id=grant.task.task_id), TaskRuns)
         assert [(run.status, run.result) for run in log.runs] == [("success", "42 found")]
+
+
+async def test_a_run_that_waits_for_a_sandbox_is_told_as_it_is_and_not_run_once_its_task_is_cancelled() -> None:
+    async with installation("broker", "router", "queue", "scheduler") as made:
+        cli, sandbox = await made.connect("cli"), await made.connect("sandbox")
+        await create(cli, "c1", "once", "2020-01-01T00:00:00Z")
+        grants = sandbox.subscribe(Subscription("sandbox", ("run.granted",)))
+
+        async def not_run(delivery: Delivery) -> RunGranted:
+            grant = delivery.envelope.read(RunGranted)
+            assert grant.task is not None
+            end = RunFinished(
+                run_id=grant.run_id, attempt=1, group=grant.group, ok=False, waiting=True, error="no Docker"
+            )
+            await sandbox.ack(delivery, Draft(f"group:{grant.group}", end))
+            return grant
+
+        async def log(status: str) -> bool:
+            answer = await ask(cli, "scheduler", TaskRunsAsked(task_id=task_id), TaskRuns)
+            return [run.status for run in answer.runs] == [status]
+
+        first = await not_run(await asyncio.wait_for(anext(grants), DEADLINE_S))
+        assert first.task is not None
+        task_id = first.task.task_id
+        await until(lambda: log("waiting"))
+        again = await asyncio.wait_for(anext(grants), DEADLINE_S)
+        assert again.envelope.read(RunGranted).run_id == first.run_id
+        assert await log("fired"), "it runs"
+        await not_run(again)
+        await until(lambda: log("waiting"))
+        await ask(cli, "scheduler", ChangeTask(command_id="c2", task_id=task_id, action="cancel"), TaskAnswer)
+
+        async def nothing_waits() -> bool:
+            runs = await ask(cli, "queue", RunsAsked(), Runs)
+            return (runs.running, runs.waiting, runs.failed) == ((), (), ())
+
+        await until(nothing_waits)
 
 
 async def test_pain19_a_task_whose_run_died_with_everything_runs_again_when_it_is_due_next() -> None:

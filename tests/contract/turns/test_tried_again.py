@@ -10,6 +10,7 @@ from tests.contract.house import House, house
 
 from microclaw.core.dispatch import RETRY_MS
 from microclaw.core.kinds import MessageReceived, PromptMessage, RunGranted
+from microclaw.core.tasks import task_run_id
 from microclaw.core.turns import cause_of
 
 TASK = {"prompt": "stretch", "schedule_type": "once", "schedule_value": "2030-01-01T09:00:00Z"}
@@ -44,6 +45,37 @@ async def test_without_a_sandbox_a_message_waits_and_is_answered_when_there_is_o
         assert [reply.text for reply in made.replies()] == ["here I am"]
         assert len(made.notices()) == 1
         assert made.ends[-1].ok and made.queue.desk.waiting(10) == ()
+
+
+async def test_without_a_sandbox_a_task_waits_and_runs_once_when_there_is_one() -> None:
+    async with house([[("done", {"text": "stretch!"})]], backend_error="no engine here: install one") as made:
+        await made.register("test:fam", "fam", requires_trigger=False)
+        row = made.clock.create("interval", "60000", chat="test:fam")
+        made.clock.now = row.next_run_ms or 0
+        made.fire()
+        for number in range(4):
+            end = await made.run_next()
+            assert end.waiting and not end.ok and made.grants == []
+            made.pass_time(RETRY_MS[number])
+        assert len(made.notices()) == 1 and made.replies() == []
+        made.backend_error = ""
+        await made.run_all()
+        assert [reply.text for reply in made.replies()] == ["stretch!"]
+        assert {end.run_id for end in made.ends} == {task_run_id(row.id, row.next_run_ms or 0)}
+        assert made.ends[-1].ok and made.queue.desk.waiting(10) == ()
+
+
+async def test_a_task_that_said_something_before_its_engine_went_does_not_begin_anew() -> None:
+    async with house([[("send", "hello"), ("exit", 1)]] * 9) as made:
+        await made.register("test:fam", "fam", requires_trigger=False)
+        row = made.clock.create("interval", "60000", chat="test:fam")
+        made.clock.now = row.next_run_ms or 0
+        made.fire()
+        running = await made.begin_next()
+        made.backend_error = "no engine here: install one"
+        end = await running
+        assert (end.ok, end.visible, end.waiting) == (False, True, False)
+        assert made.queue.desk.waiting(10) == () and made.grants == []
 
 
 @pytest.mark.parametrize("end", [DOWN, ("exit", 1)])

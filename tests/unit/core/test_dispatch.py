@@ -14,7 +14,9 @@ from microclaw.core.dispatch import (
     RETRY_MS,
     Command,
     Dispatch,
+    Doomed,
     Drain,
+    Dropped,
     Ended,
     Event,
     Finished,
@@ -28,6 +30,7 @@ from microclaw.core.dispatch import (
     Resume,
     TaskDue,
     Wanted,
+    Withdrawn,
 )
 from microclaw.core.lanes import FIRES_IN_A_ROW_MAX, RUN_MESSAGES_MAX, Fire, Item, LaneState, Run
 
@@ -457,6 +460,96 @@ def test_after_a_wait_the_retries_of_what_was_tried_are_all_there() -> None:
     assert [notice.waits for notice in desk.notices] == [True, False]
 
 
+def test_a_fire_that_found_nothing_to_run_in_waits_as_the_same_run_and_is_told_once() -> None:
+    desk = Desk()
+    desk.task("a", "t1")
+    for _ in range(40):
+        ended = desk.fails("a", retryable=False, waiting=True)[0]
+        assert ended == Ended(desk.runs["a"], Outcome.RETRYING, "boom")
+        assert desk.dispatch.state("a") is LaneState.BACKING_OFF
+        assert isinstance(desk.task("a", "t1")[0], Ignored), "the fire is one"
+        desk.until(desk.dispatch.next_retry_ms() or 0)
+    assert desk.start_times[:7] == [0, 5_000, 15_000, 35_000, 75_000, 155_000, 235_000]
+    assert [notice.waits for notice in desk.notices] == [True]
+    assert {(run.run_id, run.attempt) for run in [desk.runs["a"]]} == {("task ('t1', 0)", 1)}
+    desk.ends("a")
+    assert (desk.dispatch.state("a"), desk.dispatch.next_retry_ms()) == (LaneState.IDLE, None)
+    assert set(desk.started) == {"T:t1"}
+
+
+def test_a_fire_that_waits_comes_before_newer_ones_and_none_of_them_is_lost() -> None:
+    desk = Desk()
+    desk.task("a", "t1")
+    desk.fails("a", waiting=True)
+    desk.now = 1_000
+    desk.task("a", "t2")
+    assert desk.started == ["T:t1", "T:t1"]
+    desk.fails("a", waiting=True)
+    assert desk.dispatch.next_retry_ms() == 5_000, "a look between changes no pause"
+    desk.until(5_000)
+    desk.ends("a")
+    desk.ends("a")
+    assert desk.started[2:] == ["T:t1", "T:t2"]
+
+
+def test_messages_and_fires_that_wait_wake_each_other() -> None:
+    desk = Desk()
+    desk.message("a")
+    desk.fails("a", waiting=True)
+    desk.task("a", "t1")
+    desk.fails("a", waiting=True)
+    desk.task("a", "t2")
+    desk.ends("a")
+    desk.ends("a")
+    assert desk.started == ["M:a", "T:t1", "T:t1", "T:t2", "M:a"], "all at 0 s: something runs again"
+    desk.ends("a")
+    desk.task("a", "t3")
+    desk.fails("a", waiting=True)
+    desk.message("a")
+    desk.ends("a")
+    desk.ends("a")
+    assert desk.started[5:] == ["T:t3", "M:a", "T:t3"]
+    assert desk.dispatch.state("a") is LaneState.IDLE
+
+
+def test_what_a_fires_wait_ends_with_does_not_try_messages_that_were_given_up() -> None:
+    desk = Desk()
+    desk.message("a")
+    desk.fails("a", retryable=False)
+    desk.task("a", "t1")
+    desk.fails("a", waiting=True)
+    desk.until(5_000)
+    desk.ends("a")
+    assert desk.started == ["M:a", "T:t1", "T:t1"]
+    assert desk.dispatch.state("a") is LaneState.KEPT
+
+
+def test_a_fire_that_said_something_before_there_was_nothing_to_run_in_is_over() -> None:
+    desk = Desk()
+    desk.task("a", "t1")
+    assert desk.fails("a", visible=True, waiting=True) == [Ended(desk.runs["a"], Outcome.FAILED, "boom")]
+    assert desk.dispatch.state("a") is LaneState.IDLE
+
+
+def test_a_withdrawn_fire_waits_no_longer_and_one_under_way_may_end() -> None:
+    desk = Desk()
+    desk.task("a", "t1")
+    desk.fails("a", waiting=True)
+    [dropped] = desk.handle(Withdrawn("a", "t1"))
+    assert isinstance(dropped, Dropped) and dropped.fire.task_id == "t1"
+    assert (desk.dispatch.state("a"), desk.dispatch.next_retry_ms()) == (LaneState.IDLE, None)
+    desk.task("a", "t2")
+    assert [type(command) for command in desk.handle(Withdrawn("a", "t2"))] == [Doomed]
+    ended, gone = desk.fails("a", waiting=True)
+    assert isinstance(ended, Ended) and ended.outcome is Outcome.WITHDRAWN and isinstance(gone, Dropped)
+    desk.task("a", "t3")
+    desk.handle(Withdrawn("a", "t3"))
+    [ended] = desk.ends("a")
+    assert isinstance(ended, Ended) and ended.outcome is Outcome.DONE, "what runs may end"
+    assert isinstance(desk.handle(Withdrawn("a", "t3"))[0], Ignored)
+    assert desk.dispatch.state("a") is LaneState.IDLE
+
+
 # --- lost runs and fencing ----------------------------------------------------------------------------------------
 
 
@@ -522,7 +615,9 @@ class Storm:
         self.sent: dict[str, list[int]] = {name: [] for name in self.names}
         self.done: dict[str, list[int]] = {name: [] for name in self.names}
         self.fired: Counter[str] = Counter()
+        #: Of each task, fires that came to their end.
         self.ran: Counter[str] = Counter()
+        self.withdrawn: set[str] = set()
         #: For each group in line: how often every other group started since.
         self.overtaken: dict[str, Counter[str]] = {}
 
@@ -537,6 +632,11 @@ class Storm:
                     self.started(run)
                 case Ended(run=run, outcome=Outcome.DONE | Outcome.CUT) if run.fire is None:
                     self.done[run.group] += [item.number for item in run.items]
+                case Ended(run=run, outcome=Outcome.DONE | Outcome.FAILED) if run.fire is not None:
+                    self.ran[run.fire.task_id] += 1
+                case Dropped(fire=fire):
+                    assert fire.task_id in self.withdrawn
+                    self.ran[fire.task_id] += 1
                 case LateDone(items=items):
                     self.done[items[0].chat.removeprefix("chat:")] += [item.number for item in items]
         running, line = self.running, self.desk.dispatch.line
@@ -544,6 +644,8 @@ class Storm:
         assert len(line) == len(set(line))
         assert not set(line) & set(running)
         assert not line or self.desk.dispatch.draining or len(running) == self.places
+        for name in self.overtaken.keys() - set(line):
+            del self.overtaken[name]
         for name in line:
             self.overtaken.setdefault(name, Counter())
 
@@ -552,8 +654,7 @@ class Storm:
         for counts in self.overtaken.values():
             counts[run.group] += 1
             assert counts[run.group] <= 1, "a group overtook another one twice"
-        if run.fire:
-            self.ran[run.fire.task_id] += 1
+        assert run.fire is None or run.fire.task_id not in self.withdrawn, "it runs though it was withdrawn"
 
     def write(self, name: str) -> None:
         before = self.desk.numbers
@@ -572,6 +673,10 @@ class Storm:
         for _ in range(2):
             self.watch(self.desk.ends(group, **how))
 
+    def withdraw(self, task: str) -> None:
+        self.withdrawn.add(task)
+        self.watch(self.desk.handle(Withdrawn(task.split()[0], task)))
+
     def step(self) -> None:
         self.desk.now += self.rng.randrange(0, 4_000)
         for retry in self.desk.dispatch.retries_due(self.desk.now):
@@ -580,9 +685,12 @@ class Storm:
         if choice < 0.4:
             self.write(name)
         elif choice < 0.5:
-            self.fired[f"t{self.desk.now}"] = 1
-            self.watch(self.desk.task(name, f"t{self.desk.now}"))
-        elif choice < 0.53:
+            task = f"{name} {self.desk.numbers}"
+            self.fired[task] = 1
+            self.watch(self.desk.task(name, task))
+        elif choice < 0.53 and self.fired:
+            self.withdraw(self.rng.choice(sorted(self.fired)))
+        elif choice < 0.55:
             self.watch(self.desk.handle(Drain()))
         elif choice < 0.6:
             self.watch(self.desk.handle(Resume()))
@@ -605,7 +713,7 @@ class Storm:
 @given(seed=st.integers(0, 2**32), groups=st.integers(1, 8), places=st.integers(1, 4), steps=st.integers(1, 120))
 def test_whatever_happens_nothing_is_lost_doubled_or_starved(seed: int, groups: int, places: int, steps: int) -> None:
     """At most one run of a group, never over the bound; each message in exactly one successful run, in order; a group
-    in line starts before any other group starts twice."""
+    in line starts before any other group starts twice; each fire comes to one end."""
     storm = Storm(seed, groups, places)
     for _ in range(steps):
         storm.step()

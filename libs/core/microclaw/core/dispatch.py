@@ -11,8 +11,9 @@ The rules:
 - a run of messages takes all that the group has, up to `RUN_BYTES_MAX` (the rest is the next run's);
 - a failed run's messages go back in front and are tried again after 5·2ⁿ s, five times; then the chat gets a notice and
   the messages are kept for the next message, when counting starts anew. A success resets the count;
-- a run that found nothing to run in was no try: its messages wait, are tried again at most every 80 s for as long as it
-  takes, and the chat is told once (a task's run is over: its next time comes);
+- a run that found nothing to run in was no try: what it carried waits, is tried again at most every 80 s for as long as
+  it takes, and the chat is told once. A fire stays the same run in all its tries; what was seen to run in that time
+  wakes all that waits; a task that was cancelled or paused meanwhile withdraws what has not begun;
 - a message that comes during back-off starts a run at once, besides the retries: neither their count nor their time
   changes by its failure;
 - what can't get better by itself (a bad key, a folder that can't be shown) is told at once and kept;
@@ -52,6 +53,8 @@ class Outcome(StrEnum):
     CUT = "cut"
     #: It failed for good: messages are kept for the next message, a task is over.
     FAILED = "failed"
+    #: Its task did not want it any more, and it found nothing to run in.
+    WITHDRAWN = "withdrawn"
 
 
 class IllegalTransition(Exception):
@@ -80,6 +83,14 @@ class TaskDue:
 
     group: str
     fire: Fire
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A task does not want what it has asked for, as far as that has not begun."""
+
+    group: str
+    task_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +133,7 @@ class Resume:
     """We started (again): those in line may run."""
 
 
-Event = Wanted | TaskDue | Finished | RetryDue | LeaseOver | Drain | Resume
+Event = Wanted | TaskDue | Withdrawn | Finished | RetryDue | LeaseOver | Drain | Resume
 
 
 # --- commands ----------------------------------------------------------------------------------------------
@@ -137,7 +148,8 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """This run is over. Its messages are done (`DONE`, `CUT`) or the group's again (`RETRYING`, `FAILED`)."""
+    """This run is over. Its messages are done (`DONE`, `CUT`) or the group's again (`RETRYING`, `FAILED`), its fire is
+    done unless it is `RETRYING`."""
 
     run: Run
     outcome: Outcome
@@ -156,13 +168,28 @@ class LateDone:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Tell the chat that its messages were not answered. `again` False: trying again does not help by itself; `waits`:
-    they are answered as soon as there is something to run in."""
+    """Tell the chat that its messages were not answered, or its task did not run. `again` False: trying again does not
+    help by itself; `waits`: it is done as soon as there is something to run in."""
 
     run: Run
     error: str
     again: bool
     waits: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """This fire will not run: it was withdrawn before it began."""
+
+    group: str
+    fire: Fire
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """This fire is under way and was withdrawn: it must not wait any more."""
+
+    fire: Fire
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +199,7 @@ class Ignored:
     why: str
 
 
-Command = Grant | Ended | LateDone | Notice | Ignored
+Command = Grant | Ended | LateDone | Notice | Dropped | Doomed | Ignored
 
 
 # --- the machine -------------------------------------------------------------------------------------------
@@ -239,6 +266,8 @@ class Dispatch:
                 commands = self._wanted(event)
             case TaskDue():
                 commands = self._task_due(event)
+            case Withdrawn():
+                commands = self._withdrawn(event)
             case Finished():
                 commands = self._finished(event, now_ms)
             case LeaseOver():
@@ -269,8 +298,19 @@ class Dispatch:
         if event.fire.key in known:
             return [Ignored(f"task {event.fire.task_id} already has this run")]
         lane.fires.append(event.fire)
+        # A reason to look whether there is something to run in; if not, they rest again.
+        lane.fires_rest = False
         self._stand_in_line(lane)
         return []
+
+    def _withdrawn(self, event: Withdrawn) -> list[Command]:
+        lane = self._lane(event.group)
+        commands: list[Command] = [Dropped(event.group, fire) for fire in lane.withdraw(event.task_id)]
+        if lane.run is not None and lane.run.fire is not None and lane.run.fire.task_id == event.task_id:
+            fire = replace(lane.run.fire, is_withdrawn=True)
+            lane.run = replace(lane.run, fire=fire)
+            commands.append(Doomed(fire))
+        return commands or [Ignored(f"no run of task {event.task_id} waits")]
 
     def _finished(self, event: Finished, now_ms: int) -> list[Command]:
         lane = self._lane(event.group)
@@ -286,19 +326,30 @@ class Dispatch:
             if done:
                 lane.items = [item for item in lane.items if item.last_run != event.run_id]
                 lane.settle()
+                self._stand_in_line(lane)
                 return [LateDone(event.run_id, done)]
         return [Ignored(f"run {event.run_id} is not the one that {lane.group} has now")]
 
     def _succeeded(self, lane: Lane) -> list[Command]:
         run = self._take_run(lane)
+        lane.fires_rest = False
         if run.fire is None:
             lane.settle()
+        else:
+            lane.wake()
         self._stand_in_line(lane)
         return [Ended(run, Outcome.DONE)]
 
     def _failed(self, lane: Lane, event: Finished, now_ms: int, *, lost: bool = False) -> list[Command]:
         run = self._take_run(lane)
+        if event.waiting and not event.visible:
+            commands = self._put_off(lane, run, event, now_ms)
+            self._stand_in_line(lane)
+            return commands
+        lane.fires_rest = False
         if run.fire is not None:
+            if not lost:
+                lane.wake()
             self._stand_in_line(lane)
             return [Ended(run, Outcome.FAILED, event.error, lost)]
         lane.error = event.error
@@ -306,17 +357,18 @@ class Dispatch:
             lane.settle()
             self._stand_in_line(lane)
             return [Ended(run, Outcome.CUT, event.error, lost)]
-        lane.items[:0] = [replace(item, last_run=run.run_id) for item in run.items]
-        if event.waiting:
-            commands = self._put_off(lane, run, event, now_ms)
-        else:
-            lane.tries += 1
-            lane.waits = 0
-            commands = self._give_back(lane, run, event, now_ms, lost)
+        lane.take_back(run)
+        lane.tries += 1
+        lane.waits = 0
+        commands = self._give_back(lane, run, event, now_ms, lost)
         self._stand_in_line(lane)
         return commands
 
     def _put_off(self, lane: Lane, run: Run, event: Finished, now_ms: int) -> list[Command]:
+        if run.fire is not None and run.fire.is_withdrawn:
+            return [Ended(run, Outcome.WITHDRAWN, event.error), Dropped(lane.group, run.fire)]
+        lane.error = event.error
+        lane.take_back(run)
         commands: list[Command] = [Ended(run, Outcome.RETRYING, event.error)]
         # As with retries, a run that a new message started meanwhile changes nothing.
         if lane.retry_ms is None or lane.retry_ms <= now_ms:
@@ -352,10 +404,11 @@ class Dispatch:
         if lane.retry_ms is None or lane.retry_ms > now_ms:
             raise IllegalTransition(event.group, "RetryDue", f"a retry due by {now_ms}", f"{lane.retry_ms}")
         lane.retry_ms = None
+        lane.fires_rest = False
         # While a run of the messages is under way it *is* the retry: its failure counts and sets the next pause.
-        if lane.items and (lane.run is None or lane.run.fire is not None):
+        if lane.has_live_messages and (lane.run is None or lane.run.fire is not None):
             lane.wanted = True
-            self._stand_in_line(lane)
+        self._stand_in_line(lane)
         return []
 
     # --- inside --------------------------------------------------------------------------------------------

@@ -109,10 +109,21 @@ class RunRequested(Payload, frozen=True, kw_only=True, tag="run.requested"):
     task: ScheduledTask | None = None
 
 
+class TaskWithdrawn(Payload, frozen=True, kw_only=True, tag="task.withdrawn"):
+    """A task was cancelled or paused: what it asked for and has not begun is not to run. Session: `group:<folder>`.
+
+    Source: scheduler. Each of its fires that is dropped so ends by a `run.finished` of the queue (`withdrawn`).
+    """
+
+    group: str
+    task_id: str
+
+
 class RunGranted(Payload, frozen=True, kw_only=True, tag="run.granted"):
     """The queue lets a group's agent run. Session: `group:<folder>`.
 
     `run_id` stays the same when the same grant is delivered again, so whatever the run causes has the same ids.
+    A task's run has one `run_id` in all its grants: it is granted again if it found nothing to run in.
     """
 
     run_id: str
@@ -141,12 +152,14 @@ class RunFinished(Payload, frozen=True, kw_only=True, tag="run.finished"):
     retryable: bool = True
     #: Something of this run has already reached the chat: it is never tried again.
     visible: bool = False
-    #: There was nothing to run it in: nothing was tried, and its messages wait for that.
+    #: There was nothing to run it in: nothing was tried, and what it carries waits for that. It is no task's end.
     waiting: bool = False
     #: What was said, for the task log (cut to `core.tasks.RESULT_CHARS_MAX`).
     result: str = ""
     #: It was a task with nothing to do: no model was asked; `result` says who found that.
     skipped: bool = False
+    #: It was a task that was withdrawn before it began; the queue says so.
+    withdrawn: bool = False
 
 
 class ReplyRequested(Payload, frozen=True, kw_only=True, tag="reply.requested"):
@@ -234,7 +247,7 @@ KINDS: dict[str, type[Payload]] = {
     str(kind.__struct_config__.tag): kind
     for kind in (
         ControlRequested,
-        MessageReceived, RunRequested, RunGranted, RunFinished, ReplyRequested, ReplyDelivered, PresenceChanged,
-        AuditEntry, ApprovalAnswered, ServiceAlarm,
+        MessageReceived, RunRequested, TaskWithdrawn, RunGranted, RunFinished, ReplyRequested, ReplyDelivered,
+        PresenceChanged, AuditEntry, ApprovalAnswered, ServiceAlarm,
     )
 }

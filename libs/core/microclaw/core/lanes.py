@@ -11,7 +11,7 @@ The queue's machine (`core.dispatch`) decides which lane runs when; what the nex
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 #: Messages in one run, at most.
@@ -57,6 +57,8 @@ class Fire:
     task_id: str
     due_ms: int
     is_main: bool = False
+    #: Its task does not want it any more: it may end what it has begun, and waits no longer.
+    is_withdrawn: bool = False
 
     @property
     def key(self) -> tuple[str, int]:
@@ -91,6 +93,8 @@ class Lane:
     items: list[Item] = field(default_factory=list)
     #: Waiting task fires, in order of arrival.
     fires: list[Fire] = field(default_factory=list)
+    #: The fires found nothing to run in: they wait for the end of the pause, or for another reason to look again.
+    fires_rest: bool = False
     run: Run | None = None
     #: The messages are to run as soon as there is a place.
     wanted: bool = False
@@ -113,7 +117,7 @@ class Lane:
 
     @property
     def has_work(self) -> bool:
-        return bool(self.fires) or self.has_wanted_messages
+        return self.has_wanted_fires or self.has_wanted_messages
 
     @property
     def state(self) -> LaneState:
@@ -121,9 +125,14 @@ class Lane:
             return LaneState.RUNNING
         if self.ticket is not None:
             return LaneState.WAITING
-        if self.items:
+        if self.items or self.fires:
             return LaneState.BACKING_OFF if self.retry_ms is not None else LaneState.KEPT
         return LaneState.IDLE
+
+    @property
+    def has_wanted_fires(self) -> bool:
+        """Fires wait for a place."""
+        return bool(self.fires) and not self.fires_rest
 
     @property
     def has_wanted_messages(self) -> bool:
@@ -140,7 +149,7 @@ class Lane:
     def begin(self, name: RunIds, now_ms: int, bytes_max: int) -> Run:
         """Its next run starts; there is work for one."""
         self.ticket = None
-        if self.fires and not (self.has_wanted_messages and self.fires_in_a_row >= FIRES_IN_A_ROW_MAX):
+        if self.has_wanted_fires and not (self.has_wanted_messages and self.fires_in_a_row >= FIRES_IN_A_ROW_MAX):
             self.fires_in_a_row = self.fires_in_a_row + 1 if self.has_wanted_messages else 0
             fire = self.fires.pop(0)
             self.run = Run(name(self.group, fire), self.group, fire.chat, fire.is_main, 1, now_ms, fire=fire)
@@ -153,12 +162,43 @@ class Lane:
             )
         return self.run
 
+    def take_back(self, run: Run) -> None:
+        """What this run carried waits again, in front; its fires rest."""
+        if run.fire is not None:
+            self.fires.insert(0, run.fire)
+            self.fires_rest = True
+        self.items[:0] = [replace(item, last_run=run.run_id) for item in run.items]
+
+    def wake(self) -> None:
+        """A fire has run: messages that found nothing to run in need not wait for the end of their pause."""
+        if self.waits:
+            self.waits = 0
+            self.retry_ms = None
+            self.wanted = self.has_live_messages
+        if not self.items:
+            self.error = ""
+
+    def withdraw(self, task_id: str) -> list[Fire]:
+        """Take the task's fires that have not begun out. Returns them."""
+        gone = [fire for fire in self.fires if fire.task_id == task_id]
+        self.fires = [fire for fire in self.fires if fire.task_id != task_id]
+        if not self.has_work:
+            self.ticket = None
+        if self.run is None and not self.fires and not self.items:
+            # Nothing waits any more: the next wait is another one.
+            self.waits = 0
+            self.retry_ms = None
+            self.fires_rest = False
+            self.error = ""
+        return gone
+
     def settle(self) -> None:
         """Messages were answered: counting starts anew; what else the group has may run."""
         self.tries = self.retries = self.waits = 0
         self.retry_ms = None
         self.error = ""
-        self.wanted = self._has_others
+        self.fires_rest = False
+        self.wanted = self.has_live_messages
         if not self.has_work:
             self.ticket = None
 
@@ -169,10 +209,11 @@ class Lane:
         if self.wanted and any(item.chat == chat and not item.last_run for item in self.items):
             return
         self.given_up.add(chat)
-        self.wanted = self._has_others
+        self.wanted = self.has_live_messages
 
     @property
-    def _has_others(self) -> bool:
+    def has_live_messages(self) -> bool:
+        """Messages of chats that were not given up."""
         return any(item.chat not in self.given_up for item in self.items)
 
     def _take(self, bytes_max: int) -> tuple[Item, ...]:

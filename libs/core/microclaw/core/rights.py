@@ -48,13 +48,14 @@ RIGHTS: Mapping[str, Rights] = {
         publish=("run.requested", "reply.requested", "approval.answered", "control.requested", AUDIT),
         read=("message.received", "reply.delivered"), ask=("queue", "scheduler", "egress"),
     ),
-    # It says the end of a run that was lost: the sandbox can't.
+    # It says the end of a run that was lost or never begun: the sandbox can't.
     "queue": Rights(
-        publish=("run.granted", "run.finished", "reply.requested", AUDIT), read=("run.requested", "run.finished"),
-        ask=("router",),
+        publish=("run.granted", "run.finished", "reply.requested", AUDIT),
+        read=("run.requested", "task.withdrawn", "run.finished"), ask=("router",),
     ),
     "scheduler": Rights(
-        publish=("run.requested", "reply.requested", AUDIT), read=("run.finished",), ask=("router",),
+        publish=("run.requested", "task.withdrawn", "reply.requested", AUDIT), read=("run.finished",),
+        ask=("router", "queue"),
     ),
     "sandbox": Rights(
         publish=("reply.requested", "run.finished", "presence.changed", AUDIT),

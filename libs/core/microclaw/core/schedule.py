@@ -156,9 +156,14 @@ def plan(schedule: str, value: str, zone: ZoneInfo, due_ms: int, now_ms: int, ca
     following = next_run(schedule, value, zone, due_ms, now_ms)
     if catch_up == CatchUp.SKIP:
         newest = _latest(schedule, value, zone, due_ms, now_ms, 1)[-1]
-        return Plan((newest,) if now_ms - newest < MISSED_AFTER_MS else (), following)
+        return Plan(() if is_missed(schedule, newest, now_ms, catch_up) else (newest,), following)
     keep = CATCH_UP_FIRES_MAX if catch_up == CatchUp.ALL else 1
     return Plan(_latest(schedule, value, zone, due_ms, now_ms, keep), following)
+
+
+def is_missed(schedule: str, due_ms: int, now_ms: int, catch_up: str) -> bool:
+    """Whether this due time passed too long ago for a task that makes none up."""
+    return schedule != Schedule.ONCE and catch_up == CatchUp.SKIP and now_ms - due_ms >= MISSED_AFTER_MS
 
 
 def _latest(schedule: str, value: str, zone: ZoneInfo, due_ms: int, now_ms: int, keep: int) -> tuple[int, ...]:

@@ -31,6 +31,9 @@ GROUP_NOT_FOUND = "Group not found"
 SILENT_RESULT = "Completed"
 #: And of one whose script found nothing to do.
 SKIPPED_RESULT = "skipped by check"
+#: Of one that had not begun when its task was paused, and of one that found nothing to run in at its time.
+PAUSED_RESULT = "paused before it began"
+MISSED_RESULT = "nothing to run it in at its time"
 
 #: Context of a task made by the host's own commands (and of one that names none we know), and by an agent's tool.
 HOST_CONTEXT = "isolated"
@@ -85,6 +88,8 @@ class Task:
     open_run: str = ""
     #: That fire is given up then.
     open_until_ms: int = 0
+    #: It, or an older one, waits for something to run in.
+    open_waits: bool = False
 
 
 def task_id_of(command_id: str) -> str:
@@ -142,8 +147,9 @@ def due(tasks: Iterable[Task], now_ms: int) -> list[Task]:
 
 
 def is_held(task: Task, now_ms: int) -> bool:
-    """Whether a due task waits for the end of its own last run: it never overtakes itself, save to make up all."""
-    return bool(task.open_run) and now_ms < task.open_until_ms and task.catch_up != "all"
+    """Whether a due task waits for the end of its own last run: it never overtakes itself, save to make up all. While
+    there is nothing to run in that makes none sooner: what falls due is made up then, and does not pile up."""
+    return bool(task.open_run) and now_ms < task.open_until_ms and (task.catch_up != "all" or task.open_waits)
 
 
 def fired(task: Task, fires: tuple[int, ...], next_run_ms: int | None, now_ms: int) -> Task:
@@ -152,6 +158,22 @@ def fired(task: Task, fires: tuple[int, ...], next_run_ms: int | None, now_ms: i
     if not fires:
         return moved if next_run_ms is not None else replace(moved, status=Status.COMPLETED)
     return replace(moved, open_run=task_run_id(task.id, fires[-1]), open_until_ms=now_ms + OPEN_MS_MAX)
+
+
+def waits(task: Task, now_ms: int) -> Task:
+    """The task after a run of it found nothing to run in: that is no end, however often it comes."""
+    return replace(task, open_until_ms=now_ms + OPEN_MS_MAX, open_waits=True)
+
+
+def withdrawn(task: Task, run_id: str, now_ms: int) -> Task:
+    """The task after a fire of it was withdrawn before it began. A `once` (that is paused) runs when it is resumed."""
+    from microclaw.core.schedule import Schedule
+
+    is_open = task.open_run == run_id
+    return replace(
+        task, next_run_ms=now_ms if task.schedule == Schedule.ONCE else task.next_run_ms, open_waits=False,
+        open_run="" if is_open else task.open_run, open_until_ms=0 if is_open else task.open_until_ms,
+    )
 
 
 # --- what is kept of a run -----------------------------------------------------------------------------------------
@@ -185,6 +207,7 @@ def ended(task: Task, run_id: str, *, ok: bool, result: str, error: str, now_ms:
         task, status=status_after_run(task.status, task.next_run_ms, None if ok else error),
         last_run_ms=now_ms, last_result=result_text(ok, result, error), last_ok=ok,
         open_run="" if is_open else task.open_run, open_until_ms=0 if is_open else task.open_until_ms,
+        open_waits=False,
     )
 
 

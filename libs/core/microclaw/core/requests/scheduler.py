@@ -92,7 +92,8 @@ class TaskRunRow(msgspec.Struct, frozen=True, kw_only=True):
     fired_ms: int
     #: None = it is under way.
     ended_ms: int | None
-    #: `fired`, then `success`, `error` or `skipped` (nothing to do: no model was asked).
+    #: `fired`, or `waiting` (there is nothing to run it in: `result` says why), then `success`, `error` or `skipped`
+    #: (no model was asked: there was nothing to do, or it was paused or missed before it began).
     status: str
     result: str
     run_id: str
