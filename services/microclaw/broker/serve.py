@@ -21,7 +21,7 @@ import zmq
 from microclaw.bus.calls import Client
 from microclaw.bus.curve import Authenticator, KeyRing
 from microclaw.bus.engine import Engine
-from microclaw.bus.wire import FRAME_BYTES_MAX, SILENCE_S, Op, decode_frame, encode_frame
+from microclaw.bus.wire import FRAME_BYTES_MAX, SILENCE_S, Op, decode_frame, frames
 from microclaw.core.errors import UsageError
 
 #: As plain numbers: an enum's `|` is a call into Python, for every frame.
@@ -125,14 +125,18 @@ class Server:
             if polled_at < now - POLL_EVERY_S or not self._drain():
                 polled_at = now
                 due = min(self._engine.next_due() or now + 60, expire_at, silence_at)
+                died = []
                 for fd, _ in self._poller.poll(math.ceil(max(0.0, due - now) * 1000)):
                     if self._authenticator is not None and fd is self._authenticator.socket:
                         self._authenticator.answer()
                     elif fd in self._pidfds:
-                        self._died(int(fd))
+                        died.append(self._pidfds[int(fd)])
                     elif fd == wake_read:
                         os.read(wake_read, 64)
                 self._drain()
+                # What they said before they died counts.
+                for routing in died:
+                    self._died(routing)
             self._send(self._engine.turn())
             self._engine.upkeep.tidy()
             now = time.monotonic()
@@ -180,7 +184,10 @@ class Server:
         try:
             for operation in decode_frame(frame):
                 if operation and operation[0] == _HELLO:
-                    # It gave us up (it was stopped for a while, say) and starts over on the connection that it has.
+                    # It gave us up (it was stopped for a while, say) and starts over on the connection that it has. Who
+                    # it is was asked when it came: it stays that.
+                    if operation[2] != client.name:
+                        raise ValueError("it says another name than before")
                     self._engine.gone(client.routing, clean=False)
                     again = self._engine.hello(client.routing, operation, client.pid)
                     if again is None:
@@ -248,8 +255,7 @@ class Server:
 
     # --- ends -------------------------------------------------------------------------------------------------------
 
-    def _died(self, fd: int) -> None:
-        routing = self._pidfds[fd]
+    def _died(self, routing: bytes) -> None:
         client = self._engine.clients.get(routing)
         if client is not None:
             log.info("a client died", extra={"client": client.name, "pid": client.pid})
@@ -284,10 +290,11 @@ class Server:
 
     @staticmethod
     def _say(socket: zmq.Socket[bytes], routing: bytes, operations: list[list[object]]) -> bool:
-        """Send one frame; False = it can't be had by whom it is for."""
+        """Send these; False = they can't be had by whom they are for."""
         try:
-            socket.send(routing, _NOBLOCK_MORE)
-            socket.send(encode_frame(operations), _NOBLOCK)
+            for _, frame in frames(operations):
+                socket.send(routing, _NOBLOCK_MORE)
+                socket.send(frame, _NOBLOCK)
         except zmq.Again:
             log.warning("a client does not read and is cut off")
             return False

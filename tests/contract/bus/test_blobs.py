@@ -12,7 +12,7 @@ import pytest
 from tests.broker_process import DEADLINE_S, BrokerProcess
 
 from microclaw.bus.api import Draft
-from microclaw.bus.blobs import GRACE_S, BlobStore, handle_of
+from microclaw.bus.blobs import GRACE_S, PART_BYTES_MAX, BlobStore, handle_of
 from microclaw.bus.errors import Refused
 from microclaw.core.kinds import ReplyRequested
 
@@ -34,6 +34,14 @@ async def test_a_large_body_travels_by_its_handle(connect) -> None:
     assert await other.get_blob(handle) == data
     assert await one.put_blob(data) == handle, "again is the same"
     assert await one.put_blob(b"") == handle_of(b"")
+
+
+async def test_many_large_bodies_are_had_at_once(connect) -> None:
+    """More than a frame may hold, asked for side by side."""
+    bus = await connect("one")
+    data = [blob(PART_BYTES_MAX, seed) for seed in range(20)]
+    handles = await asyncio.gather(*(bus.put_blob(one) for one in data))
+    assert await asyncio.wait_for(asyncio.gather(*map(bus.get_blob, handles)), DEADLINE_S) == data
 
 
 async def test_a_message_cannot_name_a_blob_that_is_not_there(connect) -> None:

@@ -22,6 +22,7 @@ from tests.engine_alone import envelope
 from microclaw.broker.serve import DESCRIPTORS_WANTED
 from microclaw.bus.api import Bus, Draft, Subscription
 from microclaw.bus.client import connect as connect_to
+from microclaw.bus.envelope import ENVELOPE_BYTES_MAX
 from microclaw.bus.errors import BusTimeout, EnvelopeTooBig, Refused
 from microclaw.bus.wire import FRAME_BYTES_MAX, PROTOCOL, Op, encode_frame
 from microclaw.core.ids import new_id
@@ -122,6 +123,23 @@ async def test_fault14_a_frame_over_the_limit_costs_its_sender_the_connection_on
     assert raw.receive() == [[Op.UNKNOWN]]
     raw.close()
     assert broker.process.poll() is None
+
+
+async def test_fault14_the_largest_messages_are_replayed_and_delivered_to_one_client_that_wants_all_at_once(
+    connect,
+) -> None:
+    writer, reader = await connect("alpha"), await connect("reader")
+    room = ENVELOPE_BYTES_MAX - len(envelope("alpha", "s", new_id(1), text="x" * 70_000)) + 70_000
+    largest = msgspec.msgpack.encode({"kind": "reply.requested", "chat": "s", "text": "x" * room})
+    for number in range(17):
+        await writer.publish(Draft(f"t{number}", ReplyRequested(chat="s", text="x" * 900_000)))
+        await writer.publish(Draft("s", largest))
+    streams = [reader.subscribe(Subscription(f"g{n}", ("reply.requested",))) for n in range(17)]
+    for stream in streams:
+        delivery = await asyncio.wait_for(anext(stream), DEADLINE_S)
+        assert delivery.count == 1, "no frame was so large that it cut the connection"
+    async with asyncio.timeout(DEADLINE_S):
+        assert [(await anext(page)).seq for page in [reader.replay("s", 0)] for _ in range(17)] == list(range(1, 18))
 
 
 async def test_fault14_an_oversized_envelope_in_a_frame_is_refused_by_the_broker_too(broker, connect) -> None:

@@ -14,9 +14,9 @@ from tests.broker_process import DEADLINE_S, OPEN_BUS, BrokerProcess
 from microclaw.bus import admin
 from microclaw.bus.api import Bus, Draft, Subscription
 from microclaw.bus.client import connect as connect_to
-from microclaw.bus.curve import KeyFileError
+from microclaw.bus.curve import KeyFileError, PeerKeys
 from microclaw.bus.errors import BusTimeout, Refused
-from microclaw.bus.wire import PROTOCOL, Op, encode_frame
+from microclaw.bus.wire import PROTOCOL, Op, decode_frame, encode_frame
 from microclaw.core.kinds import ReplyRequested
 from microclaw.core.requests import Done
 
@@ -88,6 +88,30 @@ async def test_ac31_a_key_is_good_for_its_own_name_only(connect, port, tmp_path)
     key = await key_for(owner, "desk", tmp_path)
     with pytest.raises(Refused, match="that of desk"):
         await connect_to(f"tcp://127.0.0.1:{port}", "cli", timeout_s=DEADLINE_S, key_file=key)
+
+
+async def test_ac31_a_peer_stays_who_its_key_says_when_it_greets_again(connect, port, tmp_path) -> None:
+    owner = await connect("cli")
+    keys = PeerKeys.load(await key_for(owner, "desk", tmp_path))
+    socket = zmq.Context.instance().socket(zmq.DEALER)
+    socket.setsockopt(zmq.LINGER, 0)
+    keys.put_on(socket)
+    socket.connect(f"tcp://127.0.0.1:{port}")
+
+    async def told(answer: Op) -> None:
+        assert await asyncio.to_thread(socket.poll, DEADLINE_S * 1000)
+        assert decode_frame(socket.recv())[0][0] == answer
+
+    try:
+        socket.send(encode_frame([[Op.HELLO, PROTOCOL, "desk", b"x"]]))
+        await told(Op.HELLO)
+        # The first of these ends the connection as it was, the second is looked at like any newcomer's.
+        for _ in range(2):
+            socket.send(encode_frame([[Op.HELLO, PROTOCOL, "cli", b"x"]]))
+        await told(Op.REFUSED)
+    finally:
+        socket.close()
+    assert (await owner.request("broker", admin.BusInfoAsked(), admin.BusInfo)).clients == ("cli",)
 
 
 async def test_ac10_a_removed_key_is_void_at_once_also_for_the_connection_that_is_open(connect, port, tmp_path) -> None:

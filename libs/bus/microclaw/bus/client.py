@@ -22,9 +22,9 @@ from microclaw.bus.curve import KeyFileError, PeerKeys
 from microclaw.bus.envelope import Envelope, encode_new, placed, placed_all
 from microclaw.bus.errors import BusTimeout, EpochMismatch, Gap, NoResponder, Refused
 from microclaw.bus.intake import CALL_MESSAGES_MAX
-from microclaw.bus.link import FRAME_BYTES_GOOD, Link
+from microclaw.bus.link import Link
 from microclaw.bus.stream import Acks, Stream, Token
-from microclaw.bus.wire import FRAME_BYTES_MAX, Op
+from microclaw.bus.wire import FRAME_BYTES_GOOD, FRAME_BYTES_MAX, Op
 from microclaw.core.ids import new_id
 from microclaw.core.requests import Failed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import itertools
 import zlib
@@ -113,8 +114,10 @@ class JournalReads:
                 if not rows and not bad:
                     raise Row(0, session, found[0][0], 0, b"").damage()
                 return rows + whole[:bad]
-            rows += whole
-            bytes_max -= sum([len(body) for _, body in whole])
+            ends = list(itertools.accumulate([len(body) for _, body in whole]))
+            # Of large ones a few are enough.
+            rows += whole if ends[-1] <= bytes_max else whole[:bisect.bisect_right(ends, bytes_max) + 1]
+            bytes_max -= ends[-1]
         return rows
 
     def groups(self) -> list[tuple[int, str, int, bytes]]:

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import zmq
@@ -24,8 +24,6 @@ from microclaw.bus.wire import PING_S, Op
 
 #: Without a word from the broker for so long, it is taken for gone (and said HELLO to again).
 BROKER_SILENCE_S = 2.0
-#: A frame is split when it is larger, unless it is one operation.
-FRAME_BYTES_GOOD = 2 << 20
 #: A socket that takes nothing now is tried again after this.
 TRY_AGAIN_S = 0.02
 #: A HELLO without an answer is said again after this: it may be lost with the connection that it was sent on.
@@ -120,7 +118,7 @@ class Link:
         if self.closed or not self._out or not self._greeted.done():
             return
         batch, self._out = self._out, []
-        for operations, frame in _frames(batch):
+        for operations, frame in wire.frames(batch):
             # After one that could not go nothing may overtake it.
             if self._out or not self._send(frame):
                 self._out += operations
@@ -209,14 +207,3 @@ class Link:
         self._loop.remove_reader(self._fd)
         self._socket.close()
         self._context.give_back()
-
-
-def _frames(operations: list[list[Any]]) -> Iterator[tuple[list[list[Any]], bytes]]:
-    """Frames of a good size, in order."""
-    frame = wire.encode_frame(operations)
-    if len(frame) <= FRAME_BYTES_GOOD or len(operations) == 1:
-        yield operations, frame
-        return
-    middle = len(operations) // 2
-    yield from _frames(operations[:middle])
-    yield from _frames(operations[middle:])

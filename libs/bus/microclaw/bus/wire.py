@@ -6,6 +6,7 @@ field by field, is docs/bus.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any
 
@@ -15,6 +16,8 @@ import msgspec
 PROTOCOL = 3
 #: Largest frame, bytes; libzmq drops a peer that sends a larger one.
 FRAME_BYTES_MAX = 16 << 20
+#: Either side splits a frame that would be larger, unless it is one operation.
+FRAME_BYTES_GOOD = 2 << 20
 #: A client says something at least so often.
 PING_S = 0.5
 #: A client silent for so long is gone; what it was given goes to others.
@@ -74,6 +77,17 @@ _decoder = msgspec.msgpack.Decoder(list[list[Any]])
 def encode_frame(operations: list[list[Any]]) -> bytes:
     """A frame of these operations."""
     return _encoder.encode(operations)
+
+
+def frames(operations: list[list[Any]]) -> Iterator[tuple[list[list[Any]], bytes]]:
+    """Frames of a good size, in order, each with the operations that are in it."""
+    frame = encode_frame(operations)
+    if len(frame) <= FRAME_BYTES_GOOD or len(operations) == 1:
+        yield operations, frame
+        return
+    middle = len(operations) // 2
+    yield from frames(operations[:middle])
+    yield from frames(operations[middle:])
 
 
 def decode_frame(frame: bytes) -> list[list[Any]]:
