@@ -253,7 +253,8 @@ class House:
         #: Grants that are not acknowledged yet, the oldest first, and how often each was given.
         self.grants: list[tuple[bytes, RunGranted]] = []
         self.given: dict[bytes, int] = {}
-        self._taken: set[bytes] = set()
+        #: When each was granted.
+        self._taken: dict[bytes, int] = {}
         self.wake()
 
     def wake(self) -> None:
@@ -311,14 +312,15 @@ class House:
     def _see_grants(self) -> None:
         for message_id, payload in self.queue.published.items():
             if isinstance(payload, RunGranted) and message_id not in self._taken:
-                self._taken.add(message_id)
+                self._taken[message_id] = self._now()
                 self.grants.append((message_id, payload))
 
     async def run_next(self) -> RunFinished:
         """The oldest grant, to its end."""
         message_id, grant = self.grants[0]
         self.given[message_id] = self.given.get(message_id, 0) + 1
-        delivery = Delivery(envelope_of(grant, f"group:{grant.group}", message_id), self.given[message_id], None)
+        envelope = envelope_of(grant, f"group:{grant.group}", message_id, self._taken[message_id])
+        delivery = Delivery(envelope, self.given[message_id], None)
         async with asyncio.timeout(DEADLINE_S):
             drafts = await self.turns.on_granted(delivery)
         await self.bus.publish(*drafts)

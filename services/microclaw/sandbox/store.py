@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from sqlalchemy import Connection, Engine, delete, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
 
-from microclaw.sandbox.tables import runs
+from microclaw.sandbox.tables import runs, stops
 
 #: How long a note is kept, in ms: longer than any redelivery can take.
 NOTES_KEPT_MS = 7 * 24 * 3600 * 1000
 
 
 class Notes:
-    """The one table."""
+    """Of runs, and of the owner's stops."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -42,6 +43,25 @@ class Notes:
         query = select(runs.c.run_id).where(runs.c.run_id == run_id, runs.c.visible_ms.is_not(None))
         with self._engine.begin() as db:
             return db.execute(query).first() is not None
+
+    def stop(self, group: str, at_ms: int) -> None:
+        """The owner stopped what was granted to the group up to this moment."""
+        row = upsert(stops).values(folder=group, stopped_ms=at_ms)
+        with self._engine.begin() as db:
+            db.execute(row.on_conflict_do_update(index_elements=[stops.c.folder], set_={"stopped_ms": at_ms}))
+
+    def is_stopped(self, group: str, granted_ms: int, now_ms: int) -> bool:
+        """Whether the owner's last stop means the run that was granted to the group at this moment. Grants of a group
+        come one after the other: a stop that does not mean this one means no later one, and is forgotten."""
+        with self._engine.begin() as db:
+            stopped_ms = db.execute(select(stops.c.stopped_ms).where(stops.c.folder == group)).scalar()
+            if stopped_ms is None:
+                return False
+            # A stop that is still to come was before the clock was set back.
+            if granted_ms <= stopped_ms <= now_ms:
+                return True
+            db.execute(delete(stops).where(stops.c.folder == group))
+            return False
 
     def forget(self, now_ms: int) -> None:
         """Drop the notes that nobody can ask for any more."""

@@ -1,5 +1,5 @@
-"""What the sandbox service keeps: of a run, whether it has begun and whether something of it can be seen; and what
-agents remember, line by line with its sources."""
+"""What the sandbox service keeps: of a run, whether it has begun and whether something of it can be seen; the owner's
+stops; and what agents remember, line by line with its sources."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ runs = Table(
     Column("noted_ms", BigInteger, nullable=False, index=True),
     #: When its first message to a chat was about to be published; NULL = none was.
     Column("visible_ms", BigInteger, nullable=True),
+)
+
+#: The owner's last `/stop` in a group, until a run comes that was granted later.
+stops = Table(
+    "sandbox_stops", metadata,
+    Column("folder", String(64), primary_key=True),
+    Column("stopped_ms", BigInteger, nullable=False),
 )
 
 #: Folders whose memory is kept watch over.

@@ -12,7 +12,7 @@ from microclaw.bus.service import Poison, Retry
 from microclaw.core.container import Container
 from microclaw.core.groups import is_folder
 from microclaw.core.home import Home
-from microclaw.core.ids import derived_id, id_from_text, id_time
+from microclaw.core.ids import derived_id, id_time
 from microclaw.core.kinds import ControlRequested, ReplyRequested, RunGranted
 from microclaw.core.model_choice import choices, in_force
 from microclaw.core.requests import Failed, Session, SessionAsked, Sessions, SessionsAsked
@@ -78,8 +78,8 @@ class Turns:
             pool, home, settings, self._groups, memory, timezone=timezone, clock_ms=clock_ms
         )
         self._presence = Presence(bus, clock_ms)
-        #: The run under way of each group, and those that the owner has stopped.
-        self._under_way: dict[str, str] = {}
+        #: The run under way of each group and when it was granted; and those under way that the owner has stopped.
+        self._under_way: dict[str, tuple[str, int]] = {}
         self._stopped: set[str] = set()
         #: Runs whose conversation was compacted, and where its text is.
         self._compacted: dict[str, str] = {}
@@ -94,11 +94,13 @@ class Turns:
         began_s = time.monotonic()
         noting = asyncio.get_running_loop().call_later(NOTE_AFTER_S, self._note, grant.run_id)
         try:
-            end = self._not_begun(grant, delivery.count)
+            end = self._not_begun(grant, delivery.envelope.ts_ms, delivery.count)
             if end is None:
-                self._under_way[grant.group] = grant.run_id
+                self._under_way[grant.group] = (grant.run_id, delivery.envelope.ts_ms)
                 async with self._presence.shown(grant) as writing:
                     end = await self._run(grant, grant_id, writing)
+                if not end.finished.ok and grant.run_id in self._stopped:
+                    end = _stopped(grant)
         finally:
             noting.cancel()
             self._under_way.pop(grant.group, None)
@@ -121,11 +123,7 @@ class Turns:
         if not is_folder(wanted.group):
             raise Poison(f"{wanted.group[:70]!r} is no group's folder")
         if wanted.action == "stop":
-            run_id = self._under_way.get(wanted.group)
-            # A stop that comes late must not hit what the owner wrote afterwards.
-            if run_id is not None and id_time(id_from_text(run_id)) <= id_time(delivery.envelope.message_id):
-                self._stopped.add(run_id)
-                await self._pool.stop(wanted.group)
+            await self._stop(wanted.group, id_time(delivery.envelope.message_id))
         elif wanted.action == "new":
             await self._begin_anew(wanted.group)
         else:
@@ -145,8 +143,22 @@ class Turns:
 
         return await asyncio.to_thread(session, self._home.sessions, question.name, question.limit, question.skip)
 
-    def _not_begun(self, grant: RunGranted, count: int) -> End | None:
+    async def _stop(self, group: str, said_ms: int) -> None:
+        """End what was granted to the group before the owner said so; not what they wrote afterwards."""
+        run_id, granted_ms = self._under_way.get(group, ("", 0))
+        if granted_ms > self._clock_ms():
+            # The clock was set back meanwhile: by it, the run under way is still to come.
+            said_ms = max(said_ms, granted_ms)
+        # On disk first: it means also what did not come here yet, or goes on in the next life of this service.
+        self._notes.stop(group, said_ms)
+        if run_id and granted_ms <= said_ms:
+            self._stopped.add(run_id)
+            await self._pool.stop(group)
+
+    def _not_begun(self, grant: RunGranted, granted_ms: int, count: int) -> End | None:
         """The end of a run that may not begin (any more)."""
+        if self._notes.is_stopped(grant.group, granted_ms, self._clock_ms()):
+            return _stopped(grant)
         if count > DELIVERIES_MAX:
             error = f"the sandbox service ended {count - 1} times in the middle of this run; look at its log"
             return failed(grant, error, retryable=True, visible=self._notes.is_visible(grant.run_id))
@@ -162,13 +174,10 @@ class Turns:
                 done = await self._turn(grant, grant_id, watch, writing)
             except WorkerLost as loss:
                 self._give_back_if_closing()
-                if grant.run_id in self._stopped:
-                    # As if it had said something: never tried again, and its messages are done.
-                    return failed(grant, str(Lost(Loss.STOPPED)), retryable=False, visible=True)
                 log.warning("worker lost", extra={
                     "run_id": grant.run_id, "group": grant.group, "how": loss.lost.how, "resumed": resumed,
                 })
-                if may_resume(loss.lost, resumed):
+                if may_resume(loss.lost, resumed) and grant.run_id not in self._stopped:
                     resumed += 1
                     continue
                 return self._failed(grant, str(self._said(loss.lost)), retryable=True)
@@ -191,6 +200,9 @@ class Turns:
     async def _turn(self, grant: RunGranted, grant_id: bytes, watch: Watch, writing: OnWriting) -> TurnDone:
         task = grant.task
         async with self._pool.lease(Tenant(grant.group, grant.chat, grant.is_main)) as worker:
+            if grant.run_id in self._stopped:
+                # While the worker was waited for.
+                raise WorkerLost(Lost(Loss.STOPPED))
             who = Caller(grant, grant_id, worker.worker_id)
 
             async def on_call(call: ToolCall) -> ToolReply:
@@ -254,6 +266,11 @@ class Turns:
 
     def _note(self, run_id: str) -> None:
         self._notes.begun(run_id, self._clock_ms())
+
+
+def _stopped(grant: RunGranted) -> End:
+    """The end by the owner's word: as if it had said something, so never tried again, and its messages are done."""
+    return failed(grant, str(Lost(Loss.STOPPED)), retryable=False, visible=True)
 
 
 def drafts_of(grant: RunGranted, grant_id: bytes, end: End) -> list[Draft]:

@@ -12,6 +12,7 @@ from tests.contract.house import house
 from tests.contract.processes import DEADLINE_S, installation
 from tests.contract.router.router_play import envelope_of
 from tests.contract.router.test_router import message, register, requests
+from tests.unit.sandbox_service.plain import PlainSandbox
 
 from microclaw.agent.conversation import Outcome
 from microclaw.agent.transcript import DoneLine, TurnLine
@@ -20,6 +21,7 @@ from microclaw.core.ids import new_id
 from microclaw.core.kinds import ControlRequested, MessageReceived, ReplyRequested, RunRequested
 from microclaw.core.lanes import LaneState
 from microclaw.core.prompt import format_messages
+from microclaw.sandbox.backend import RunSpec
 
 SLOW: list[tuple[str, Any]] = [("sleep", 60), ("done", {"text": "late"})]
 QUICK: list[tuple[str, Any]] = [("done", {"text": "ok"})]
@@ -111,6 +113,66 @@ async def test_a_stop_that_comes_late_hits_nothing_that_was_said_after_it() -> N
         running = await made.begin_next()
         await made.turns.on_control(word("stop", made.queue.now - 1))
         assert (await running).ok
+
+
+async def test_a_stop_that_overtakes_its_run_holds_for_it_and_for_no_other() -> None:
+    """Grants and the owner's words come by two ways: which is first is chance."""
+    async with house([QUICK]) as made:
+        await made.register("wa:fam", "fam", requires_trigger=False)
+        await made.hears(says(1, "delete it all"))
+        made.queue.now += 1
+        await made.turns.on_control(word("stop", made.queue.now))
+        end = await made.run_next()
+        assert (end.ok, end.error) == (False, "stopped by the owner")
+        assert made.prompts("fam") == [] and made.replies() == []
+        made.queue.now += 1
+        await made.hears(says(2, "or rather: what time is it?"))
+        assert (await made.run_next()).ok
+        assert "delete it all" not in made.prompts("fam")[-1]["prompt"]
+
+
+async def test_a_stop_holds_while_the_worker_is_still_waited_for() -> None:
+    async with house([QUICK]) as made:
+        await made.register("wa:fam", "fam", requires_trigger=False)
+        starting, go_on = asyncio.Event(), asyncio.Event()
+        start = made.backend.start
+
+        async def slowly(spec: RunSpec) -> PlainSandbox:
+            starting.set()
+            await go_on.wait()
+            return await start(spec)
+
+        made.backend.start = slowly  # type: ignore[method-assign]
+        await made.hears(says(1, "delete it all"))
+        running = asyncio.create_task(made.run_next())
+        async with asyncio.timeout(DEADLINE_S):
+            await starting.wait()
+            await made.turns.on_control(word("stop", made.queue.now + 1))
+            go_on.set()
+            assert (await running).error == "stopped by the owner"
+        assert made.prompts("fam") == []
+
+
+async def test_a_stop_outlives_the_service() -> None:
+    """Killed after the stop was taken and before the end of the run was told."""
+    async with house([SLOW, QUICK]) as made:
+        await made.register("wa:fam", "fam", requires_trigger=False)
+        await made.hears(says(1, "take your time"))
+        running = await made.begin_next()
+        made.queue.now += 1
+        made.notes.stop("fam", made.queue.now)
+        await made.kill(running)
+        assert (await made.run_next()).error == "stopped by the owner"
+        assert len(made.prompts("fam")) == 1
+
+
+async def test_a_stop_means_nothing_any_more_when_the_clock_is_set_back() -> None:
+    async with house([QUICK]) as made:
+        await made.register("wa:fam", "fam", requires_trigger=False)
+        await made.turns.on_control(word("stop", made.queue.now))
+        made.queue.now -= 3_600_000
+        await made.hears(says(1, "hello"))
+        assert (await made.run_next()).ok
 
 
 async def test_new_puts_the_session_aside_after_the_run_under_way() -> None:
