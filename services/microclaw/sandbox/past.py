@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from microclaw.bus.api import Draft
@@ -48,9 +49,13 @@ class Past:
         self._zone = ZoneInfo(timezone)
         self._clock_ms = clock_ms
 
-    def set_aside(self, group: str) -> None:
-        """Have the group's next worker begin without a memory of earlier turns. What there is stays beside it, and is
-        a page in the group's `conversations`. The group has no worker at this moment."""
+    def is_newer_there(self, group: str, at_ms: int) -> bool:
+        """Whether what was to be put aside under this name was, and the group has another conversation since."""
+        return self._aside(group, at_ms).is_dir() and (self._home.sessions / group).is_dir()
+
+    def set_aside(self, group: str, at_ms: int) -> None:
+        """Have the group's next worker begin without a memory of earlier turns. What there is stays beside it under
+        this time, and is a page in the group's `conversations`. The group has no worker at this moment."""
         folder = self._home.sessions / group
         if not folder.is_dir():
             return
@@ -68,7 +73,10 @@ class Past:
             log.warning("the conversation could not be written to a page", extra={
                 "group": group, "why": error.strerror or str(error),
             })
-        folder.rename(self._home.sessions / f"{group}.stale-{self._clock_ms()}")
+        folder.rename(self._aside(group, at_ms))
+
+    def _aside(self, group: str, at_ms: int) -> Path:
+        return self._home.sessions / f"{group}.stale-{at_ms}"
 
     async def on_fork(self, wanted: ForkSession, asker: str) -> Done | Failed:
         """Answer `sessions.fork`."""
@@ -89,7 +97,7 @@ class Past:
                 return
             # Whose words the other one holds is not known here.
             async with self._memory.exchanged(wanted.group, source(f"session:{wanted.name}")):
-                self.set_aside(wanted.group)
+                self.set_aside(wanted.group, self._clock_ms())
                 if (failure := fork(self._home.sessions, wanted.name, wanted.group)) is not None:
                     failed.append(failure)
 

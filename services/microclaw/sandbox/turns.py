@@ -125,7 +125,7 @@ class Turns:
         if wanted.action == "stop":
             await self._stop(wanted.group, id_time(delivery.envelope.message_id))
         elif wanted.action == "new":
-            await self._begin_anew(wanted.group)
+            await self._begin_anew(wanted.group, id_time(delivery.envelope.message_id))
         else:
             return [await self._past.change(wanted, delivery.envelope.message_id)]
         return []
@@ -191,7 +191,7 @@ class Turns:
                 self._give_back_if_closing()
                 return self._failed(grant, str(error), retryable=True)
             if done.error_code == "stale_session":
-                await self._begin_anew(grant.group)
+                await self._begin_anew(grant.group, self._clock_ms())
             if done.compacted:
                 self._compacted[grant.run_id] = done.compacted
             visible = not done.ok and self._notes.is_visible(grant.run_id)
@@ -232,10 +232,12 @@ class Turns:
             return ""
         return in_force(self._settings.model, await self._groups.model(grant.group))
 
-    async def _begin_anew(self, group: str) -> None:
+    async def _begin_anew(self, group: str, at_ms: int) -> None:
         async def set_aside() -> None:
+            if self._past.is_newer_there(group, at_ms):
+                return  # asked for again: what was said since stays
             async with self._memory.exchanged(group):
-                self._past.set_aside(group)
+                self._past.set_aside(group, at_ms)
 
         await self._pool.begin_anew(group, set_aside)
 

@@ -190,6 +190,24 @@ async def test_new_puts_the_session_aside_after_the_run_under_way() -> None:
         assert made.prompts("fam")[-1]["resumed"] is None
 
 
+async def test_new_delivered_again_leaves_what_was_said_since() -> None:
+    """Killed after it was done and before its acknowledgement."""
+    script = [[("session", name), ("done", {"text": "ok"})] for name in ("s1", "s2")]
+    async with house(script) as made:
+        await made.register("wa:fam", "fam", requires_trigger=False)
+        await made.hears(says(1, "hello"))
+        await made.run_next()
+        control = word("new", made.queue.now + 1)
+        await made.turns.on_control(control)
+        assert made.session("fam") is None
+        await made.hears(says(2, "hello again"))
+        await made.run_next()
+        await made.kill()
+        made.queue.now += 60_000
+        await made.turns.on_control(control)
+        assert made.session("fam") == "s2"
+
+
 async def test_compact_is_done_by_the_groups_worker_after_the_run_under_way_and_told_once() -> None:
     script = [[("sleep", 0.3), ("done", {"text": "ok"})], [("done", {"text": "summed up"})]]
     async with house(script) as made:
