@@ -189,6 +189,11 @@ class Worker:
             log.warning("the sandbox failed", extra=self._ids() | {"why": str(error)})
             await self._kill_sandbox()
             ended = Ended(code=-1)
+        except Exception:
+            # Whatever it was: without an end of the worker, its group would stand still for ever.
+            log.exception("reading the worker failed", extra=self._ids())
+            await self._kill_sandbox()
+            ended = Ended(code=-1)
         self.ended.set_result(ended)
         facts: dict[str, object] = {
             "code": ended.code, "out_of_memory": ended.out_of_memory, "output_cut": ended.output_cut,

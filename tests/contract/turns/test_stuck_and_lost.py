@@ -10,6 +10,7 @@ from tests.contract.house import House, house
 from microclaw.core.dispatch import RETRY_MS
 from microclaw.core.kinds import MessageReceived
 from microclaw.core.tasks import SILENT_RESULT
+from microclaw.sandbox.worker import GARBLED_LINES_MAX
 
 CHAT = "test:fam"
 DONE = ("done", {"text": "here I am"})
@@ -74,3 +75,15 @@ async def test_pain20_a_background_runs_answer_is_in_its_chat_and_in_the_log() -
         task, _ = await background(made)
         assert [(reply.chat, reply.text) for reply in made.replies()] == [(CHAT, "here I am")]
         assert [(status, result) for _, status, result in made.clock.log(task)] == [("success", "here I am")]
+
+
+async def test_a_line_nested_without_end_is_garbled_and_nothing_stands_still() -> None:
+    """msgspec gives up on it with an error of its own."""
+    deep = '{"type":"tool_call","run_id":"r","call_id":"c","name":"n","args":{"a":' + "[" * 5_000 + "\n"
+    async with house([[("raw", deep * GARBLED_LINES_MAX), ("sleep", 600)], [DONE]]) as made:
+        await made.register(CHAT, "fam", requires_trigger=False)
+        await says(made, "are you there?")
+        end = await made.run_next()
+        assert not end.ok and "make no sense" in end.error
+        await says(made, "hello?", 2)
+        assert (await made.run_next()).ok

@@ -67,6 +67,17 @@ def test_what_is_on_a_page_already_is_not_put_on_another(
     assert [turn.run_id for turn in to_archive(tmp_path, "fam")] == left
 
 
+def test_a_line_nested_without_end_is_passed_over(tmp_path: Path) -> None:
+    """An agent can write what it likes into its own conversation: `/new` and the owner's look at it go on."""
+    deep = '{"what":"model","run_id":"r1","said":{"calls":[{"call_id":"c","name":"n","args":{"a":' + "[" * 5_000
+    with write(tmp_path, "fam", 2).open("a") as file:
+        file.write(f"{deep}\n")
+    assert [turn.run_id for turn in to_archive(tmp_path, "fam")] == ["r0", "r1"]
+    transcript = Transcript(tmp_path / "fam" / TRANSCRIPT)
+    assert list(transcript.turns) == ["r0", "r1"]
+    transcript.close()
+
+
 async def test_the_owner_forks_a_conversation_and_nobody_else() -> None:
     async with house() as made:
         past = Past(

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from microclaw.agent.conversation import Outcome, Result, Said, Step, TurnLog
+from microclaw.core.worker import decode_deep
 
 #: The end of a turn that never ended and was left behind: it can't go on, for what it did is forgotten.
 LEFT_BEHIND = "the turn was interrupted and later ones have pushed it out of the session; ask again"
@@ -76,7 +77,7 @@ _decoder: msgspec.json.Decoder[AnyLine] = msgspec.json.Decoder(AnyLine)
 
 def decode_line(raw: bytes) -> AnyLine:
     """One line of a session's file. Raises msgspec.DecodeError, msgspec.ValidationError."""
-    return _decoder.decode(raw)
+    return decode_deep(_decoder, raw)
 
 
 class Transcript:

@@ -12,9 +12,11 @@ writable), `/workspace/global` (shared memory, writable for the main group alone
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
+
+T = TypeVar("T")
 
 #: A longer line is cut off and the worker is ended.
 LINE_BYTES_MAX = 1 << 20
@@ -164,9 +166,18 @@ def encode_line(line: HostLine | WorkerLine) -> bytes:
 
 def decode_host_line(raw: bytes) -> HostToWorker:
     """Raises msgspec.ValidationError or msgspec.DecodeError."""
-    return _host_decoder.decode(raw)
+    return decode_deep(_host_decoder, raw)
 
 
 def decode_worker_line(raw: bytes) -> WorkerToHost:
     """Raises msgspec.ValidationError or msgspec.DecodeError."""
-    return _worker_decoder.decode(raw)
+    return decode_deep(_worker_decoder, raw)
+
+
+def decode_deep(decoder: msgspec.json.Decoder[T], raw: bytes) -> T:
+    """What somebody wrote whom we don't trust. Raises msgspec.DecodeError, also where msgspec gives up in another way:
+    arrays in arrays, deeper than it follows."""
+    try:
+        return decoder.decode(raw)
+    except RecursionError as error:
+        raise msgspec.DecodeError("nested too deep") from error
