@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Engine, delete, insert, select
+from sqlalchemy import Connection, Engine, insert, select
 
 from microclaw.router.tables import commands
+from microclaw.store.old_rows import delete_old
 
-#: How long an answer is kept, ms: longer than anybody repeats a request.
+#: How long an answer is kept, ms; the newest are whatever their age.
 KEPT_MS = 7 * 24 * 3600 * 1000
 #: Longest `command_id`.
 COMMAND_ID_CHARS_MAX = 200
@@ -38,4 +39,4 @@ def remember(db: Connection, command_id: str, answer: msgspec.Struct, *, now_ms:
 def forget(engine: Engine, *, now_ms: int) -> None:
     """Drop answers that nobody will ask for again."""
     with engine.begin() as db:
-        db.execute(delete(commands).where(commands.c.done_ms < now_ms - KEPT_MS))
+        delete_old(db, commands, commands.c.done_ms, now_ms - KEPT_MS)

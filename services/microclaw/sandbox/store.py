@@ -6,8 +6,9 @@ from sqlalchemy import Connection, Engine, delete, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from microclaw.sandbox.tables import runs, stops
+from microclaw.store.old_rows import delete_old
 
-#: How long a note is kept, in ms: longer than any redelivery can take.
+#: How long a note is kept, in ms; the newest are whatever their age.
 NOTES_KEPT_MS = 7 * 24 * 3600 * 1000
 
 
@@ -66,7 +67,7 @@ class Notes:
     def forget(self, now_ms: int) -> None:
         """Drop the notes that nobody can ask for any more."""
         with self._engine.begin() as db:
-            db.execute(delete(runs).where(runs.c.noted_ms < now_ms - NOTES_KEPT_MS))
+            delete_old(db, runs, runs.c.noted_ms, now_ms - NOTES_KEPT_MS)
 
 
 def _is_noted(db: Connection, run_id: str) -> bool:

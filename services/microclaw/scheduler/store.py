@@ -10,10 +10,11 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from microclaw.core.tasks import Status, Task, task_run_id
 from microclaw.scheduler.tables import commands, fires, tasks
+from microclaw.store.old_rows import delete_old
 
 #: How long the log keeps an ended run.
 FIRES_KEPT_MS = 90 * 24 * 3600 * 1000
-#: How long the answer to a command is remembered.
+#: How long the answer to a command is remembered; the newest are whatever their age.
 COMMANDS_KEPT_MS = 7 * 24 * 3600 * 1000
 
 FIRED = "fired"
@@ -144,7 +145,7 @@ def trim(engine: Engine, now_ms: int) -> None:
     """Forget old runs and old answers."""
     with engine.begin() as db:
         db.execute(delete(fires).where(fires.c.ended_ms < now_ms - FIRES_KEPT_MS))
-        db.execute(delete(commands).where(commands.c.at_ms < now_ms - COMMANDS_KEPT_MS))
+        delete_old(db, commands, commands.c.at_ms, now_ms - COMMANDS_KEPT_MS)
 
 
 def _is_free(now_ms: int) -> Any:

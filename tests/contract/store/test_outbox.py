@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
 from sqlalchemy import Engine
-from tests.contract.processes import Installation, installation, until
+from tests.contract.processes import DEADLINE_S, Installation, installation, until
 
 from microclaw.bus.api import Bus, Draft
 from microclaw.core.ids import derived_id
@@ -146,7 +147,47 @@ async def test_drafts_of_a_failed_transaction_never_go_out(engine: Engine, box: 
     assert numbers(await box.with_ack(bus, CAUSE)) == [draft(2).message_id]
 
 
-async def test_an_inbox_row_is_forgotten_after_a_week(engine: Engine, box: Outbox) -> None:
+async def test_rows_that_could_not_be_deleted_are_a_little_later(
+    engine: Engine, box: Outbox, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full for a while, or a copy of the database is made."""
+    monkeypatch.setattr(outbox_module, "SETTLE_AGAIN_S", 0.05)
+    with engine.begin() as db:
+        box.put(db, CAUSE, [draft(1)], now_ms=1)
+        db.exec_driver_sql("CREATE TRIGGER full BEFORE DELETE ON box_outbox BEGIN SELECT RAISE(ABORT, 'full'); END")
+    failed = asyncio.Event()
+    monkeypatch.setattr(outbox_module.log, "warning", lambda *_a, **_k: failed.set())
+    assert await box.flush(bus) == []
+    await asyncio.wait_for(failed.wait(), DEADLINE_S)
+    assert box.pending() == []
+    with engine.begin() as db:
+        db.exec_driver_sql("DROP TRIGGER full")
+    await until(lambda: rows(engine) == 0)
+    with engine.begin() as db:
+        box.put(db, OTHER, [draft(2)], now_ms=1)
+    assert await box.flush(bus) == []
+    await until(lambda: rows(engine) == 0)
+
+
+def rows(engine: Engine) -> int:
+    with engine.begin() as db:
+        return int(db.exec_driver_sql("SELECT count(*) FROM box_outbox").scalar_one())
+
+
+async def test_the_newest_inbox_rows_are_remembered_however_long_the_machine_was_off(
+    engine: Engine, box: Outbox
+) -> None:
+    """A power cut between a commit and its acknowledgement, and a month until somebody is home again."""
+    with engine.begin() as db:
+        box.put(db, CAUSE, [], now_ms=1_000)
+    box.forget(now_ms=4 * outbox_module.SEEN_KEPT_MS)
+    assert seen(engine, box, CAUSE)
+
+
+async def test_an_inbox_row_is_forgotten_after_a_week(
+    engine: Engine, box: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("microclaw.store.old_rows.SPARED_ROWS", 0)
     with engine.begin() as db:
         box.put(db, CAUSE, [], now_ms=1_000)
         box.put(db, OTHER, [], now_ms=2_000)

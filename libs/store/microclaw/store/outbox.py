@@ -22,6 +22,7 @@ Every service that uses it has its own two tables, made by `outbox_tables`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
@@ -40,18 +41,25 @@ from sqlalchemy import (
     insert,
     select,
 )
+from sqlalchemy.exc import DatabaseError
 
 from microclaw.bus.api import Bus, Draft
 from microclaw.bus.errors import BusError, EnvelopeError, Refused
 from microclaw.core.ids import new_id
+from microclaw.store.old_rows import delete_old
 
-#: How long the id of a handled delivery is remembered, in ms: longer than any redelivery can take.
+log = logging.getLogger("microclaw.store")
+
+#: How long the id of a handled delivery is remembered, in ms, and the newest of them whatever their age: a machine may
+#: have been off for longer in the middle of one.
 SEEN_KEPT_MS = 7 * 24 * 3600 * 1000
 #: Drafts that are published in one go, at most, and their payloads' bytes: well below a frame of the bus.
 PART_COUNT = 100
 PART_BYTES = 4 << 20
 #: Settled rows are deleted together, this much later, so that a message costs one commit and not two.
 SETTLE_PAUSE_S = 0.5
+#: What can't be deleted (a full disk) is tried again after this.
+SETTLE_AGAIN_S = 10.0
 #: Causes whose drafts are remembered between commit and acknowledgement; more are only there if many commits failed.
 FRESH_COUNT_MAX = 1_000
 #: Refusals that trying again can heal; all others are for ever.
@@ -206,9 +214,9 @@ class Outbox:
             trouble(f"the broker takes nothing at present: {refused}")
 
     def forget(self, *, now_ms: int) -> None:
-        """Drop inbox rows older than any redelivery."""
+        """Drop inbox rows that no redelivery can need."""
         with self._engine.begin() as db:
-            db.execute(delete(self._inbox).where(self._inbox.c.seen_ms < now_ms - SEEN_KEPT_MS))
+            delete_old(db, self._inbox, self._inbox.c.seen_ms, now_ms - SEEN_KEPT_MS)
 
     async def _one_by_one(self, bus: Bus, drafts: Sequence[Draft]) -> list[BusError]:
         refusals: list[BusError] = []
@@ -223,10 +231,16 @@ class Outbox:
 
     def _delete_settled(self) -> None:
         ids = list(self._settled)
-        with self._engine.begin() as db:
-            for start in range(0, len(ids), PART_COUNT):
-                part = ids[start:start + PART_COUNT]
-                db.execute(delete(self._outbox).where(self._outbox.c.message_id.in_(part)))
+        try:
+            with self._engine.begin() as db:
+                for start in range(0, len(ids), PART_COUNT):
+                    part = ids[start:start + PART_COUNT]
+                    db.execute(delete(self._outbox).where(self._outbox.c.message_id.in_(part)))
+        except DatabaseError as error:
+            # Nobody waits for it: until it is done, they are passed over.
+            log.warning("what is published can't be deleted", extra={"rows": len(ids), "why": str(error.orig)})
+            asyncio.get_running_loop().call_later(SETTLE_AGAIN_S, self._delete_settled)
+            return
         self._settled.difference_update(ids)
 
 
