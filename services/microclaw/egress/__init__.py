@@ -8,7 +8,8 @@
 - `forward.py` + `credentials.py` (`GET http://…`, `/to/host/…`: requests that egress reads, lent credentials put in),
   in which a `websocket.py` may begin;
 - `proxy.py` + `dial.py`: what the allow-list lets through, to addresses that were checked;
-- `secret_store.py`, `bindings.py`, `audit_log.py`, `metering.py`, `rule_store.py`: what it keeps.
+- `secret_store.py`, `bindings.py`, `audit_log.py`, `metering.py`, `rule_store.py`: what it keeps, in `database.py` (one
+  thread that waits for the disk) but for the secrets.
 
 Decisions are pure functions in `microclaw.core`: `egress_rules`, `pages`, `client_hello`, `model_route`, `model_usage`,
 `scrub`, `sentinels`, `websocket`, `audit`.

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from microclaw.core import approvals as core
 from microclaw.core.approvals import Action, Asked, Refused
+from microclaw.core.egress_rules import Rule, parse_rule
 from microclaw.core.requests import ApprovalRow, ApprovalRuling
 from microclaw.core.settings import Approvals
 from microclaw.egress.audit_log import AuditLog
+from microclaw.egress.database import Database
 from microclaw.egress.notices import Notices
 from microclaw.egress.rule_store import RuleStore
 from microclaw.egress.tables import approvals as table
@@ -25,13 +27,14 @@ DETAIL_CHARS_MAX = 8000
 
 
 class ApprovalDesk:
-    """All approvals. Everything but the audit entries is synchronous: two doings at one moment can't use one yes."""
+    """All approvals. Each asking and each answer is one transaction, one after the other in the database's thread: two
+    doings at one moment can't use one yes."""
 
     def __init__(
-        self, engine: Engine, settings: Approvals, rules: RuleStore, notices: Notices, audit: AuditLog, *,
+        self, db: Database, settings: Approvals, rules: RuleStore, notices: Notices, audit: AuditLog, *,
         clock_ms: Callable[[], int], random: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        self._engine = engine
+        self._db = db
         self._life_ms = settings.expires_min * 60_000
         self._rules = rules
         self._notices = notices
@@ -46,7 +49,7 @@ class ApprovalDesk:
                 f"it needs the owner's yes, and {len(action.detail)} characters are too many to ask about: "
                 f"at most {DETAIL_CHARS_MAX}"
             ))
-        ruling, code, deed = self._decide(action, use_id)
+        ruling, code, deed = await self._db.run(self._decide, action, use_id)
         if deed:
             outcome = "allow" if ruling.allowed else "ok"
             await self._audit.record(actor, f"approval.{deed}", _subject(action), outcome, _trace(code, action))
@@ -59,54 +62,39 @@ class ApprovalDesk:
         """
         known = core.read_code(code)
         mark = f"{by} ({cause.hex()})" if cause else by
-        with self._engine.begin() as db:
-            row = db.execute(select(table).where(table.c.code == (known or ""))).first()
-            now = self._clock_ms()
-            state = core.answered(_asked(row) if row else None, answer, now_ms=now)
-            refused, reason = False, ""
-            if row is not None and cause and row.answered_by == mark:
-                pass
-            elif row is None or isinstance(state, Refused):
-                refused, reason = True, state.reason if isinstance(state, Refused) else "there is no such code"
-            else:
-                db.execute(update(table).where(table.c.code == row.code).values(
-                    state=state, answered_ms=now, answered_by=mark, expires_ms=now + self._life_ms,
-                ))
-                self._notices.add(f"answered {row.code}", _confirmation(_action(row), answer), db)
-        if refused or row is None:
+        taken = await self._db.run(self._take, known or "", answer, mark, again=bool(cause))
+        if isinstance(taken, Refused):
             shown = known or code[: core.CODE_CHARS]
-            await self._audit.record(by, "approval.answer", shown, "failed", reason, cause=cause)
-            return reason
-        action = _action(row)
-        if answer == "always" and action.kind == "host":
-            self._rules.change(action.target, "allow", action.group, now_ms=now)
+            await self._audit.record(by, "approval.answer", shown, "failed", taken.reason, cause=cause)
+            return taken.reason
         await self._audit.record(
-            by, "approval.answer", _subject(action), "deny" if answer == "deny" else "allow",
-            f"{answer}; {_trace(row.code, action)}", cause=cause,
+            by, "approval.answer", _subject(taken), "deny" if answer == "deny" else "allow",
+            f"{answer}; {_trace(known or '', taken)}", cause=cause,
         )
         return ""
 
     async def revoke(self, code: str, by: str) -> str:
         """Take back an `always`. Returns "" or why not."""
-        with self._engine.begin() as db:
-            row = db.execute(select(table).where(table.c.code == (core.read_code(code) or ""))).first()
-            if row is None or row.state != "always":
-                return "no code that always holds: see `microclaw approvals list`"
-            db.execute(update(table).where(table.c.code == row.code).values(state="revoked"))
-        action = _action(row)
-        if action.kind == "host":
-            self._rules.change(action.target, "forget", action.group, now_ms=self._clock_ms())
-        await self._audit.record(by, "approval.revoke", _subject(action), "ok", _trace(row.code, action))
+        known = core.read_code(code) or ""
+        action = await self._db.run(self._take_back, known)
+        if action is None:
+            return "no code that always holds: see `microclaw approvals list`"
+        await self._audit.record(by, "approval.revoke", _subject(action), "ok", _trace(known, action))
         return ""
 
-    def rows(self, *, everything: bool = False) -> tuple[ApprovalRow, ...]:
+    async def rows(self, *, everything: bool = False) -> tuple[ApprovalRow, ...]:
         """What waits or always holds, newest first; `everything` = also what is over."""
+        return await self._db.run(self._rows, everything)
+
+    # --- in the database's thread -----------------------------------------------------------------------------
+
+    def _rows(self, everything: bool) -> tuple[ApprovalRow, ...]:
         now = self._clock_ms()
         query = select(table).order_by(table.c.asked_ms.desc(), table.c.code).limit(ROWS_MAX)
         if not everything:
             waits = table.c.state.in_(("pending", "once")) & (table.c.expires_ms > now)
             query = query.where(waits | (table.c.state == "always"))
-        with self._engine.begin() as db:
+        with self._db.begin() as db:
             return tuple(
                 ApprovalRow(
                     code=row.code, action=_action(row), asked_ms=row.asked_ms, expires_ms=row.expires_ms,
@@ -116,20 +104,51 @@ class ApprovalDesk:
                 for row in db.execute(query)
             )
 
-    # --- inside -----------------------------------------------------------------------------------------------
+    def _take(self, code: str, answer: core.Answer, mark: str, *, again: bool) -> Action | Refused:
+        """What was answered. `again`: an answer with this mark was the same one."""
+        with self._db.begin() as db:
+            row = db.execute(select(table).where(table.c.code == code)).first()
+            if row is not None and again and row.answered_by == mark:
+                return _action(row)
+            now = self._clock_ms()
+            state = core.answered(_asked(row) if row else None, answer, now_ms=now)
+            if row is None or isinstance(state, Refused):
+                return state if isinstance(state, Refused) else Refused("there is no such code")
+            action = _action(row)
+            db.execute(update(table).where(table.c.code == row.code).values(
+                state=state, answered_ms=now, answered_by=mark, expires_ms=now + self._life_ms,
+            ))
+            self._notices.put(db, f"answered {row.code}", _confirmation(action, answer))
+            if state == "always" and action.kind == "host":
+                self._rules.put(db, _rule(action), "allow", now)
+        self._rules.load()
+        return action
+
+    def _take_back(self, code: str) -> Action | None:
+        """What always held; None = nothing did."""
+        with self._db.begin() as db:
+            row = db.execute(select(table).where(table.c.code == code)).first()
+            if row is None or row.state != "always":
+                return None
+            action = _action(row)
+            db.execute(update(table).where(table.c.code == row.code).values(state="revoked"))
+            if action.kind == "host":
+                self._rules.put(db, _rule(action), "forget", self._clock_ms())
+        self._rules.load()
+        return action
 
     def _decide(self, action: Action, use_id: str) -> tuple[ApprovalRuling, str, str]:
         """(what is answered, the code, what was done: "ask", "use" or "" for the audit)."""
         now = self._clock_ms()
         digest = core.action_hash(action)
-        with self._engine.begin() as db:
+        with self._db.begin() as db:
             if action.kind in core.FOR_THE_TARGET and (always := self._always(db, action)):
                 return ApprovalRuling(allowed=True), always, "use"
             newest = select(table).where(table.c.hash == digest).order_by(table.c.asked_ms.desc(), table.c.code)
             row = db.execute(newest).first()
             if row is not None and row.state == "always" and action.kind == "host":
-                # For a host the rule says so, not this row: it was forgotten since.
-                row = None
+                # For a host the rule says so, not this row: it came just now, or was forgotten since.
+                row = row if self._rules.stands(db, _rule(action)) else None
             found = core.rule(_asked(row) if row else None, use_id, now_ms=now)
             if row is not None and found.use:
                 db.execute(update(table).where(table.c.code == row.code).values(state="used", used_by=use_id))
@@ -161,7 +180,7 @@ class ApprovalDesk:
             "detail": action.detail, "hash": digest, "state": "pending", "asked_ms": now,
             "expires_ms": now + self._life_ms, "answered_ms": None, "answered_by": "", "used_by": "",
         })
-        self._notices.add(f"approval {code}", core.question(action, code), db)
+        self._notices.put(db, f"approval {code}", core.question(action, code))
         return _waiting(code), code, "ask"
 
 
@@ -193,6 +212,11 @@ def _subject(action: Action) -> str:
 def _trace(code: str, action: Action) -> str:
     """What binds the audit's line to the action without repeating a text of a chat."""
     return f"code {code}, action {core.action_hash(action).hex()[:32]}"
+
+
+def _rule(action: Action) -> Rule:
+    """What an `always` for a host is."""
+    return parse_rule(action.target, group=action.group, origin="cli")
 
 
 def _asked(row: Row[tuple[object, ...]]) -> Asked:

@@ -1,7 +1,8 @@
 """The audit log on disk: chained rows in `egress.db`, and the chain's head in a file of its own.
 
-Entries that come in the same moment share one commit. The head file is written after the commit, so it may be behind
-by what a kill cut off, never ahead; a database that is behind the head file was cut, and the gap stays visible.
+Entries that come while others are written share the next commit. The head file is written after the commit, so it
+may be behind by what a kill cut off, never ahead; a database that is behind the head file was cut, and the gap stays
+visible.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Connection, insert, select
 
 from microclaw.core.audit import Entry, Fault, Head, Verifier, chained
 from microclaw.core.errors import UnhealthyError
+from microclaw.egress.database import Database
 from microclaw.egress.tables import audit
 
 #: Rows read at once where the whole log is gone through.
@@ -25,96 +29,122 @@ PAGE_ROWS = 1000
 
 log = logging.getLogger("microclaw.egress")
 
+#: What is written in the transaction of an entry. Whatever it raises fails all entries of that commit.
+Alongside = Callable[[Connection], None]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """An entry on its way to the disk."""
+
+    entry: Entry
+    also: Alongside | None
+    written: bool = False
+    #: Why it was not.
+    error: Exception | None = None
+
 
 class AuditLog:
-    """The log. One process, one event loop."""
+    """The log. One process, one event loop; the database's thread writes."""
 
     def __init__(
-        self, engine: Engine, head_file: Path, *, clock_ms: Callable[[], int], clean: Callable[[str], str],
+        self, db: Database, head_file: Path, *, clock_ms: Callable[[], int], clean: Callable[[str], str],
     ) -> None:
         """`clean` masks known secrets in every text before it is stored."""
-        self._engine = engine
+        self._db = db
         self._head_file = head_file
         self._clock_ms = clock_ms
         self._clean = clean
-        self._waiting: list[tuple[Entry, asyncio.Future[None]]] = []
-        self._writing = False
+        #: In the chain's order. The loop appends, the thread takes.
+        self._waiting: deque[_Waiting] = deque()
+        #: A turn of writing that was asked for and has not begun: it takes what is appended now, too.
+        self._due = False
+        #: The newest turn. Set and awaited by the loop alone.
+        self._turn: asyncio.Future[None]
         #: What was found at start, for the owner; "" = nothing.
         self.trouble = ""
-        self.head = self._find_head()
+        self.head = db.run_at_start(self._find_head)
 
     async def record(
         self, actor: str, action: str, subject: str, outcome: str, detail: str = "", *, cause: bytes = b"",
+        also: Alongside | None = None,
     ) -> None:
-        """Returns when the entry is on disk. An envelope (`cause`) that was recorded before is not recorded again."""
-        entry = Entry(
+        """Returns when the entry is on disk, and what is written with it (`also`): both or neither. Once called it is
+        written, though the caller may be cancelled meanwhile. An envelope (`cause`) that was recorded before is not
+        recorded again.
+
+        :raises UnhealthyError: it could not be written.
+        """
+        waiting = _Waiting(Entry(
             number=0, ts_ms=self._clock_ms(), actor=self._clean(actor), action=self._clean(action),
             subject=self._clean(subject), outcome=outcome, detail=self._clean(detail), cause=cause,
-        )
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((entry, done))
-        if not self._writing:
-            self._writing = True
-            asyncio.get_running_loop().call_soon(self._write)
-        await done
+        ), also)
+        self._waiting.append(waiting)
+        if not self._due:
+            # Said before it is asked for: the thread may be at it at once.
+            self._due = True
+            try:
+                self._turn = self._db.ask(self._write)
+            except UnhealthyError:
+                self._due = False
+                raise
+        await asyncio.shield(self._turn)
+        if not waiting.written:
+            # Who waits is told: nothing is allowed that could not be written down.
+            why = type(waiting.error).__name__
+            raise UnhealthyError(
+                f"the audit log can't be written ({why}): look at the disk that holds egress.db"
+            ) from waiting.error
 
-    def entries(self, *, after: int = 0, limit: int = PAGE_ROWS) -> list[Entry]:
+    async def entries(self, *, after: int = 0, limit: int = PAGE_ROWS) -> list[Entry]:
         """Entries with a greater number than `after`, oldest first."""
-        query = select(audit).where(audit.c.number > after).order_by(audit.c.number).limit(limit)
-        with self._engine.begin() as db:
-            return [_entry(row) for row in db.execute(query)]
+        return await self._db.run(self._page, after, limit)
 
-    def tail(self, count: int) -> list[Entry]:
+    async def tail(self, count: int) -> list[Entry]:
         """The newest entries, oldest first."""
-        query = select(audit).order_by(audit.c.number.desc()).limit(count)
-        with self._engine.begin() as db:
-            return [_entry(row) for row in db.execute(query)][::-1]
+        return await self._db.run(self._tail, count)
 
     async def verify(self) -> tuple[Head, list[Fault]]:
         """Go through the whole chain. (its end, every fault.)"""
-        verifier = Verifier(self._noted())
-        for page in self._pages():
-            for entry in page:
-                verifier.take(entry)
-            # A long log is read page by page, so that doors go on working.
-            await asyncio.sleep(0)
+        verifier = Verifier(await self._db.run(self._noted))
+        after: int | None = 0
+        while after is not None:
+            # Page by page, so that what is to be written meanwhile need not wait for all of a long log.
+            after = await self._db.run(self._verify_page, verifier, after)
         return verifier.finish()
 
-    # --- inside -----------------------------------------------------------------------------------------------
-
-    def _pages(self) -> Iterator[list[Entry]]:
-        after = 0
-        while page := self.entries(after=after):
-            yield page
-            after = page[-1].number
+    # --- in the database's thread -----------------------------------------------------------------------------
 
     def _write(self) -> None:
-        batch, self._waiting, self._writing = self._waiting, [], False
+        # First this, then the taking: whoever still saw this turn due has appended before.
+        self._due = False
+        batch: list[_Waiting] = []
+        while self._waiting:
+            batch.append(self._waiting.popleft())
         try:
-            self._store([entry for entry, _ in batch])
+            self._store(batch)
         except Exception as error:
-            # Who waits is told: nothing is allowed that could not be written down.
             log.exception("audit entries could not be written", extra={"count": len(batch)})
-            for _, done in batch:
-                if not done.done():
-                    done.set_exception(UnhealthyError(f"the audit log can't be written ({type(error).__name__}): "
-                                                      "look at the disk that holds egress.db"))
-            return
-        for _, done in batch:
-            if not done.done():
-                done.set_result(None)
+            for waiting in batch:
+                waiting.error = error
+        else:
+            for waiting in batch:
+                waiting.written = True
 
-    def _store(self, entries: list[Entry]) -> None:
-        with self._engine.begin() as db:
+    def _store(self, batch: Sequence[_Waiting]) -> None:
+        with self._db.begin() as db:
             known: set[bytes] = set()
-            if causes := [entry.cause for entry in entries if entry.cause]:
+            if causes := [waiting.entry.cause for waiting in batch if waiting.entry.cause]:
                 known = set(db.execute(select(audit.c.cause).where(audit.c.cause.in_(causes))).scalars())
             fresh: list[Entry] = []
-            for entry in entries:
+            for waiting in batch:
+                entry = waiting.entry
                 if entry.cause in known:
                     continue
                 known |= {entry.cause} if entry.cause else set()
                 fresh.append(entry)
+                if waiting.also is not None:
+                    waiting.also(db)
             rows, head = chained(self.head, fresh)
             if not rows:
                 return
@@ -124,8 +154,25 @@ class AuditLog:
         self.head = head
         self._note(head)
 
+    def _page(self, after: int, limit: int) -> list[Entry]:
+        query = select(audit).where(audit.c.number > after).order_by(audit.c.number).limit(limit)
+        with self._db.begin() as db:
+            return [_entry(row) for row in db.execute(query)]
+
+    def _tail(self, count: int) -> list[Entry]:
+        query = select(audit).order_by(audit.c.number.desc()).limit(count)
+        with self._db.begin() as db:
+            return [_entry(row) for row in db.execute(query)][::-1]
+
+    def _verify_page(self, verifier: Verifier, after: int) -> int | None:
+        """The number of its last entry; None = there is none."""
+        page = self._page(after, PAGE_ROWS)
+        for entry in page:
+            verifier.take(entry)
+        return page[-1].number if page else None
+
     def _find_head(self) -> Head:
-        last = self.tail(1)
+        last = self._tail(1)
         stored = Head(number=last[0].number, hash=last[0].hash) if last else Head()
         noted = self._noted()
         if noted.number <= stored.number:

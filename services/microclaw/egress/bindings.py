@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy import delete, insert, select
 
 from microclaw.core.errors import UsageError
 from microclaw.core.sentinels import Binding
+from microclaw.egress.database import Database
 from microclaw.egress.tables import bindings as table
 
 
 class Bindings:
     """All bindings. A secret without one is never lent."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, db: Database) -> None:
+        self._db = db
         self._by_name: dict[str, Binding] = {}
-        self._load()
+        db.run_at_start(self._load)
 
     def of(self, name: str) -> Binding | None:
         """The secret's; None = it is not lent."""
@@ -33,9 +34,14 @@ class Bindings:
                     f"{wanted.name} and {other.name} would both be {wanted.variable} inside: choose another name"
                 )
 
-    def set(self, wanted: Binding) -> None:
+    async def set(self, wanted: Binding) -> None:
         """From now on; one without hosts takes the binding back."""
-        with self._engine.begin() as db:
+        await self._db.run(self._set, wanted)
+
+    # --- in the database's thread -----------------------------------------------------------------------------
+
+    def _set(self, wanted: Binding) -> None:
+        with self._db.begin() as db:
             db.execute(delete(table).where(table.c.name == wanted.name))
             for host, port in wanted.hosts:
                 db.execute(insert(table), [
@@ -46,7 +52,7 @@ class Bindings:
 
     def _load(self) -> None:
         found: dict[str, list[tuple[tuple[str, int], str]]] = {}
-        with self._engine.begin() as db:
+        with self._db.begin() as db:
             for row in db.execute(select(table).order_by(*table.primary_key)):
                 found.setdefault(row.name, []).append(((row.host, row.port), row.group_folder))
         self._by_name = {

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import msgspec
-from sqlalchemy import Engine, Row, delete, insert, select
+from sqlalchemy import Row, delete, insert, select
 
 from microclaw.core.budget import MICROS, Limit, Spent, cost_micros, over, price_of, spent_in
 from microclaw.core.errors import UsageError
 from microclaw.core.requests import BudgetRow, Budgets, SetBudget, UsageRow
 from microclaw.core.settings import Budget, DayLimit
+from microclaw.egress.database import Database
 from microclaw.egress.metering import Meter
 from microclaw.egress.notices import Notices
 from microclaw.egress.tables import budgets as table
@@ -27,15 +28,15 @@ class BudgetKeeper:
     A call under way is let finish: a budget is passed by what was under way when it ran out, never by a new call.
     """
 
-    def __init__(self, engine: Engine, configured: Budget, meter: Meter, notices: Notices) -> None:
-        self._engine = engine
+    def __init__(self, db: Database, configured: Budget, meter: Meter, notices: Notices) -> None:
+        self._db = db
         self._configured = configured
         self._meter = meter
         self._notices = notices
         self._set: dict[str, Row[tuple[object, ...]]] = {}
-        self._load()
+        db.run_at_start(self._load)
 
-    def refusal(self, group: str) -> str:
+    async def refusal(self, group: str) -> str:
         """Why this group may not call the model now, "" = it may. The owner is told once a day and group."""
         rows = None
         for whose, name in (("all groups", ""), (f"group {group}", group)):
@@ -43,13 +44,13 @@ class BudgetKeeper:
             if limit == Limit():
                 continue
             if rows is None:
-                rows = self._meter.rows(since_day=self._meter.today())
+                rows = await self._meter.rows(since_day=self._meter.today())
             if problem := over(whose, self._spent(rows, name), limit, self._configured.currency):
-                self._tell(group, problem)
+                await self._tell(group, problem)
                 return f"{problem}; it begins anew at midnight, or: microclaw budget set"
         return ""
 
-    def set(self, wanted: SetBudget) -> None:
+    async def set(self, wanted: SetBudget) -> None:
         """From the next call on. :raises UsageError: it can't be kept."""
         tokens, money = wanted.tokens_per_day, wanted.money_per_day
         if not wanted.forget and tokens is None and money is None:
@@ -61,23 +62,12 @@ class BudgetKeeper:
         if money and not self._configured.prices:
             raise UsageError('money can\'t be counted without prices: write [budget.prices."MODEL"] with input and '
                              "output into the configuration, or limit tokens")
-        before = self._set.get(wanted.group)
-        row = {
-            "tokens_per_day": tokens if tokens is not None else before and before.tokens_per_day,
-            "micros_per_day": round(money * MICROS) if money is not None else before and before.micros_per_day,
-        }
-        with self._engine.begin() as db:
-            db.execute(delete(table).where(table.c.group_folder == wanted.group))
-            if not wanted.forget:
-                if before is None and len(self._set) >= BUDGETS_MAX:
-                    raise UsageError(f"there are {BUDGETS_MAX} budgets already: forget some")
-                db.execute(insert(table), row | {"group_folder": wanted.group})
-        self._load()
+        await self._db.run(self._keep, wanted)
 
-    def shown(self) -> Budgets:
+    async def shown(self) -> Budgets:
         """Limits, and what of them is used today."""
         today = self._meter.today()
-        rows = self._meter.rows(since_day=today)
+        rows = await self._meter.rows(since_day=today)
         names = {"", *self._configured.groups, *self._set, *(row.group for row in rows)}
         found = []
         for name in sorted(names):
@@ -115,14 +105,30 @@ class BudgetKeeper:
     def _spent(self, rows: Sequence[UsageRow], group: str) -> Spent:
         return spent_in((row for row in rows if not group or row.group == group), self._configured.prices)
 
-    def _tell(self, group: str, problem: str) -> None:
+    async def _tell(self, group: str, problem: str) -> None:
         day = self._meter.today()
-        self._notices.add(
+        await self._notices.add(
             f"budget {day} {group}",
             f"Group {group} gets no more answers of the model today ({day}): {problem}. "
             "It goes on tomorrow; or raise it: microclaw budget set --tokens N [--group G].",
         )
 
+    # --- in the database's thread -----------------------------------------------------------------------------
+
+    def _keep(self, wanted: SetBudget) -> None:
+        before, tokens, money = self._set.get(wanted.group), wanted.tokens_per_day, wanted.money_per_day
+        row = {
+            "tokens_per_day": tokens if tokens is not None else before and before.tokens_per_day,
+            "micros_per_day": round(money * MICROS) if money is not None else before and before.micros_per_day,
+        }
+        with self._db.begin() as db:
+            db.execute(delete(table).where(table.c.group_folder == wanted.group))
+            if not wanted.forget:
+                if before is None and len(self._set) >= BUDGETS_MAX:
+                    raise UsageError(f"there are {BUDGETS_MAX} budgets already: forget some")
+                db.execute(insert(table), row | {"group_folder": wanted.group})
+        self._load()
+
     def _load(self) -> None:
-        with self._engine.begin() as db:
+        with self._db.begin() as db:
             self._set = {row.group_folder: row for row in db.execute(select(table))}

@@ -17,9 +17,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy import delete, insert, select
 
 from microclaw.core.errors import MicroclawError
+from microclaw.egress.database import Database
 from microclaw.egress.http_messages import CHUNK_BYTES
 from microclaw.egress.tables import doors
 
@@ -72,10 +73,10 @@ class Doors:
     """All open doors. What is open is in the database first: after a crash `reopen` binds the same doors again."""
 
     def __init__(
-        self, engine: Engine, folder: Path, visitor: Visitor, *, gone: Callable[[str], None] = lambda _worker: None,
+        self, db: Database, folder: Path, visitor: Visitor, *, gone: Callable[[str], None] = lambda _worker: None,
     ) -> None:
         """`gone` is told of each worker whose door was closed for good."""
-        self._engine = engine
+        self._db = db
         self._folder = folder
         self._visitor = visitor
         self._gone = gone
@@ -99,9 +100,7 @@ class Doors:
                 return self.folder_of(worker_id)
             if len(self._open) >= DOORS_MAX:
                 raise DoorError(f"{DOORS_MAX} doors are open already: close those of workers that ended")
-            with self._engine.begin() as db:
-                db.execute(delete(doors).where(doors.c.worker_id == worker_id))
-                db.execute(insert(doors), {"worker_id": worker_id, "group_folder": group, "opened_ms": now_ms})
+            await self._db.run(self._keep, worker_id, group, now_ms)
             await self._bind(Owner(worker_id, group))
             return self.folder_of(worker_id)
 
@@ -110,8 +109,7 @@ class Doors:
         async with self._changing:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._folder.chmod(0o700)
-            with self._engine.begin() as db:
-                owners = [Owner(row.worker_id, row.group_folder) for row in db.execute(select(doors))]
+            owners = await self._db.run(self._kept)
             for owner in owners:
                 await self._bind(owner)
             kept = {self.folder_of(owner.worker_id) for owner in owners}
@@ -124,8 +122,7 @@ class Doors:
         async with self._changing:
             named = set(workers)
             gone = [worker for worker in self._open if (worker in named) != keep_only]
-            with self._engine.begin() as db:
-                db.execute(delete(doors).where(doors.c.worker_id.in_(gone)))
+            await self._db.run(self._forget, gone)
             for worker in gone:
                 await self._end(self._open.pop(worker))
                 shutil.rmtree(self.folder_of(worker), ignore_errors=True)
@@ -191,6 +188,21 @@ class Doors:
             log.exception("visit failed", extra={"worker": owner.worker_id, "group": owner.group})
         finally:
             await _goodbye(reader, writer)
+
+    # --- in the database's thread -----------------------------------------------------------------------------
+
+    def _kept(self) -> list[Owner]:
+        with self._db.begin() as db:
+            return [Owner(row.worker_id, row.group_folder) for row in db.execute(select(doors))]
+
+    def _keep(self, worker_id: str, group: str, now_ms: int) -> None:
+        with self._db.begin() as db:
+            db.execute(delete(doors).where(doors.c.worker_id == worker_id))
+            db.execute(insert(doors), {"worker_id": worker_id, "group_folder": group, "opened_ms": now_ms})
+
+    def _forget(self, workers: list[str]) -> None:
+        with self._db.begin() as db:
+            db.execute(delete(doors).where(doors.c.worker_id.in_(workers)))
 
     @staticmethod
     async def _end(door: _Open) -> None:

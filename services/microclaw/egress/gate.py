@@ -6,7 +6,6 @@ import logging
 import ssl
 from dataclasses import replace
 
-from microclaw.core.errors import UsageError
 from microclaw.core.home import Home
 from microclaw.core.model_route import server_for
 from microclaw.core.settings import Settings
@@ -17,6 +16,7 @@ from microclaw.egress.budgets import BudgetKeeper
 from microclaw.egress.connect import Connect
 from microclaw.egress.connection import Connections
 from microclaw.egress.credentials import Credentials
+from microclaw.egress.database import Database
 from microclaw.egress.dial import World
 from microclaw.egress.doors import Doors
 from microclaw.egress.forward import Forward
@@ -32,7 +32,6 @@ from microclaw.egress.secret_store import SecretStore
 from microclaw.egress.trust import Trust
 from microclaw.egress.tunnel import TunnelLimits
 from microclaw.egress.websocket import WebSockets
-from microclaw.store.engine import open_store
 from microclaw.store.heads import HEADS
 
 log = logging.getLogger("microclaw.egress")
@@ -56,26 +55,22 @@ class Gate:
         self.settings = settings
         self.world = world
         self.secrets = SecretStore(home.secrets, settings.secrets.store)
-        self._engine = open_store(home.database("egress"), HEADS["egress"])
+        server = server_for(settings.model.backend, settings.model.base_url)
+        self._db = Database(home.database("egress"), HEADS["egress"])
         self.audit = AuditLog(
-            self._engine, home.data / "audit.head", clock_ms=world.clock_ms,
+            self._db, home.data / "audit.head", clock_ms=world.clock_ms,
             clean=lambda text: self.secrets.scrubber.masked_text(text),
         )
-        self.meter = Meter(self._engine, settings.assistant.timezone, clock_ms=world.clock_ms)
+        self.meter = Meter(self._db, settings.assistant.timezone, clock_ms=world.clock_ms)
         self.notices = Notices(
-            self._engine, clock_ms=world.clock_ms, clean=lambda text: self.secrets.scrubber.masked_text(text),
+            self._db, clock_ms=world.clock_ms, clean=lambda text: self.secrets.scrubber.masked_text(text),
         )
-        self.budgets = BudgetKeeper(self._engine, settings.budget, self.meter, self.notices)
-        self.rules = RuleStore(self._engine, settings.egress.allow)
+        self.budgets = BudgetKeeper(self._db, settings.budget, self.meter, self.notices)
+        self.rules = RuleStore(self._db, settings.egress.allow)
         self.approvals = ApprovalDesk(
-            self._engine, settings.approvals, self.rules, self.notices, self.audit, clock_ms=world.clock_ms,
+            self._db, settings.approvals, self.rules, self.notices, self.audit, clock_ms=world.clock_ms,
         )
         self._tls: ssl.SSLContext | None = None
-        try:
-            server = server_for(settings.model.backend, settings.model.base_url)
-        except UsageError:
-            self._engine.dispose()
-            raise
         route = ModelRoute(
             server, settings.model.key, self.secrets, self.audit, self.meter, self.budgets,
             tls=self._context, limits=limits,
@@ -84,7 +79,7 @@ class Gate:
             self.rules, self.secrets, self.audit, world,
             self.approvals if settings.approvals.new_hosts else None,
         )
-        self.bindings = Bindings(self._engine)
+        self.bindings = Bindings(self._db)
         self.trust = Trust(settings.egress.read_tls, clock_ms=world.clock_ms)
         credentials = Credentials(self.secrets, self.bindings, self.trust.mark)
         forward = Forward(
@@ -105,16 +100,16 @@ class Gate:
             self.trust.forget(worker_id)
             refusals.forget(worker_id)
 
-        self.doors = Doors(self._engine, home.run / "egress", self.connections.visit, gone=gone)
+        self.doors = Doors(self._db, home.run / "egress", self.connections.visit, gone=gone)
 
     async def start(self) -> int:
         """Bind the doors that were open before. Returns how many."""
         return await self.doors.reopen()
 
     async def stop(self) -> None:
-        """Close what is open; the doors are bound again at the next start."""
+        """Close what is open, and write what is still to be written; the doors are bound again at the next start."""
         await self.doors.stop()
-        self._engine.dispose()
+        await self._db.close()
 
     def _context(self) -> ssl.SSLContext:
         # Made at the first use: the certificates of all authorities are a megabyte.

@@ -76,7 +76,7 @@ class ModelRoute:
         scrubber = self._secrets.scrubber
         failure: tuple[int, str] | None = None
         try:
-            problem = self._problem(server, request, path, scrubber, owner.group)
+            problem = await self._problem(server, request, path, scrubber, owner.group)
             if problem is not None or path is None:
                 failure = status, call.detail = problem or (403, "not a model call")
                 call.outcome = "deny" if status in (402, 403) else "failed"
@@ -102,7 +102,7 @@ class ModelRoute:
             await _fail(wire, server, *failure)
         return False
 
-    def _problem(
+    async def _problem(
         self, server: Server, request: h11.Request, path: str | None, scrubber: Scrubber, group: str,
     ) -> tuple[int, str] | None:
         """(status, why) of a call that can't be made."""
@@ -115,7 +115,7 @@ class ModelRoute:
         length = next((int(value) for key, value in request.headers if key == b"content-length"), 0)
         if length > REQUEST_BYTES_MAX:
             return 413, f"the request has {length} bytes, the limit is {REQUEST_BYTES_MAX}"
-        if over := self._budgets.refusal(group):
+        if over := await self._budgets.refusal(group):
             return 402, over
         if not self._key_name:
             needed = server.host in ("api.anthropic.com", "api.openai.com")
@@ -218,7 +218,7 @@ class ModelRoute:
                 call.detail = "a secret in the answer was masked"
 
     async def _tell(self, owner: Owner, server: Server, call: _Call) -> None:
-        """Meter and audit it, once."""
+        """Meter and audit it, once, and both or neither."""
         if call.told:
             return
         call.told = True
@@ -229,12 +229,11 @@ class ModelRoute:
             guess = estimated(call.sent_bytes, call.answer_bytes, streamed=call.streamed)
             spent = replace(guess, model=spent.model)
         if spent is not None:
-            self._meter.add(owner.group, spent)
             cost = f"{spent.model or '?'}: {spent.input_tokens} in, {spent.output_tokens} out"
             call.detail = f"{cost}; {call.detail}" if call.detail else cost
         await self._audit.record(
             f"worker:{owner.worker_id}@{owner.group}", "model.call", f"{server.host}:{server.port} {call.path}",
-            call.outcome, call.detail,
+            call.outcome, call.detail, also=self._meter.counting(owner.group, spent) if spent is not None else None,
         )
 
 

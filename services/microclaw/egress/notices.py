@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from sqlalchemy import Connection, Engine, delete, select, update
+from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from microclaw.bus.api import Bus, Draft
@@ -13,6 +13,7 @@ from microclaw.bus.errors import BusTimeout, EnvelopeError, NoResponder, Refused
 from microclaw.core.ids import derived_id
 from microclaw.core.kinds import ReplyRequested
 from microclaw.core.requests import Groups, GroupsAsked
+from microclaw.egress.database import Database
 from microclaw.egress.tables import notices as table
 
 #: How long a notice is remembered, so that it is not said again, ms.
@@ -26,36 +27,39 @@ NAME_CHARS_MAX = 200
 class Notices:
     """The notices. Added in the transaction of what they tell; said by `keep_telling`."""
 
-    def __init__(self, engine: Engine, *, clock_ms: Callable[[], int], clean: Callable[[str], str]) -> None:
+    def __init__(self, db: Database, *, clock_ms: Callable[[], int], clean: Callable[[str], str]) -> None:
         """`clean` masks known secrets."""
-        self._engine = engine
+        self._db = db
         self._clock_ms = clock_ms
         self._clean = clean
         self._new = asyncio.Event()
+        #: In which `keep_telling` runs.
+        self._loop: asyncio.AbstractEventLoop | None = None
 
-    def add(self, name: str, text: str, db: Connection | None = None) -> None:
-        """Tell this once: the same name again is not said again. `db`: within this transaction."""
-        if db is None:
-            with self._engine.begin() as own:
-                return self.add(name, text, own)
+    async def add(self, name: str, text: str) -> None:
+        """Tell this once: the same name again is not said again."""
+        await self._db.run(self._add, name, text)
+
+    def put(self, db: Connection, name: str, text: str) -> None:
+        """The same within a transaction, in the database's thread."""
         row = insert(table).values(
             name=name[:NAME_CHARS_MAX], text=self._clean(text), made_ms=self._clock_ms(), told=False,
         )
         db.execute(row.on_conflict_do_nothing(index_elements=[table.c.name]))
-        self._new.set()
-        return None
+        if self._loop is not None:
+            # Before the commit, but what waits is read in this thread too, and so after it.
+            self._loop.call_soon_threadsafe(self._new.set)
 
-    def waiting(self) -> list[tuple[str, str, int]]:
+    async def waiting(self) -> list[tuple[str, str, int]]:
         """(name, text, made_ms) of those that the bus does not have yet, oldest first."""
-        with self._engine.begin() as db:
-            found = db.execute(select(table).where(table.c.told.is_(False)).order_by(table.c.made_ms, table.c.name))
-            return [(row.name, row.text, row.made_ms) for row in found]
+        return await self._db.run(self._untold)
 
     async def keep_telling(self, bus: Bus, trouble: Callable[[str], None]) -> None:
         """Say what is to be said, for as long as the service lives."""
+        self._loop = asyncio.get_running_loop()
         while True:
             self._new.clear()
-            for name, text, made_ms in self.waiting():
+            for name, text, made_ms in await self.waiting():
                 chat = await _owners_chat(bus)
                 draft = Draft(
                     chat, ReplyRequested(chat=chat, text=text, origin="notice"),
@@ -69,11 +73,22 @@ class Notices:
                         self._new.set()
                         break
                     trouble(f"a notice to the owner was refused ({refused}): {text}")
-                self._told(name)
+                await self._db.run(self._told, name)
             await self._new.wait()
 
+    # --- in the database's thread -----------------------------------------------------------------------------
+
+    def _add(self, name: str, text: str) -> None:
+        with self._db.begin() as db:
+            self.put(db, name, text)
+
+    def _untold(self) -> list[tuple[str, str, int]]:
+        with self._db.begin() as db:
+            found = db.execute(select(table).where(table.c.told.is_(False)).order_by(table.c.made_ms, table.c.name))
+            return [(row.name, row.text, row.made_ms) for row in found]
+
     def _told(self, name: str) -> None:
-        with self._engine.begin() as db:
+        with self._db.begin() as db:
             db.execute(update(table).where(table.c.name == name).values(told=True))
             db.execute(delete(table).where(table.c.told, table.c.made_ms < self._clock_ms() - KEPT_MS))
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, delete, insert, select
 
 from microclaw.core.egress_rules import Rule, Tool, Verdict, decide, parse_rule
 from microclaw.core.errors import UsageError
+from microclaw.egress.database import Database
 from microclaw.egress.tables import rules as table
 
 #: Rules added by hand.
@@ -26,15 +27,15 @@ class Added:
 class RuleStore:
     """The rules in force."""
 
-    def __init__(self, engine: Engine, configured: Iterable[str]) -> None:
+    def __init__(self, db: Database, configured: Iterable[str]) -> None:
         """:raises UsageError: a rule of the configuration can't be read."""
-        self._engine = engine
+        self._db = db
         try:
             self._configured = tuple(Added(parse_rule(text)) for text in configured)
         except UsageError as error:
             raise UsageError(f"egress.allow: {error}") from error
         self._added: tuple[Added, ...] = ()
-        self._load()
+        db.run_at_start(self.load)
 
     @property
     def all(self) -> tuple[Added, ...]:
@@ -45,7 +46,7 @@ class RuleStore:
         """May it, by this way?"""
         return decide((item.rule for item in self.all), host, port, group, tool)
 
-    def change(
+    async def change(
         self, text: str, verdict: str, group: str, *, now_ms: int, tool: str = "", websocket: bool = False,
         opaque: bool = False,
     ) -> bool:
@@ -58,25 +59,32 @@ class RuleStore:
         rule = parse_rule(
             text, allow=verdict != "deny", group=group, origin="cli", tool=tool, websocket=websocket, opaque=opaque,
         )
-        same = (
-            (table.c.group_folder == group) & (table.c.tool == rule.tool) & (table.c.host == rule.host)
-            & (table.c.port == rule.port)
-        )
-        with self._engine.begin() as db:
-            found = db.execute(delete(table).where(same)).rowcount > 0
-            if verdict != "forget":
-                if not found and len(self._added) >= RULES_MAX:
-                    raise UsageError(f"there are {RULES_MAX} rules already: forget some, or use *.suffix")
-                db.execute(insert(table), {
-                    "group_folder": group, "tool": rule.tool, "host": rule.host, "port": rule.port, "verdict": verdict,
-                    "websocket": rule.websocket, "opaque": rule.opaque, "added_ms": now_ms,
-                })
-        self._load()
-        return found or verdict != "forget"
+        return await self._db.run(self._change, rule, verdict, now_ms)
 
-    def _load(self) -> None:
+    # --- in the database's thread -----------------------------------------------------------------------------
+
+    def put(self, db: Connection, rule: Rule, verdict: str, now_ms: int) -> bool:
+        """`change` within a transaction, after which `load` is due. :raises UsageError: there are too many."""
+        found = db.execute(delete(table).where(_same(rule))).rowcount > 0
+        if verdict == "forget":
+            return found
+        if not found and len(self._added) >= RULES_MAX:
+            raise UsageError(f"there are {RULES_MAX} rules already: forget some, or use *.suffix")
+        db.execute(insert(table), {
+            "group_folder": rule.group, "tool": rule.tool, "host": rule.host, "port": rule.port, "verdict": verdict,
+            "websocket": rule.websocket, "opaque": rule.opaque, "added_ms": now_ms,
+        })
+        return True
+
+    def stands(self, db: Connection, rule: Rule) -> bool:
+        """Whether a rule added by hand still says this."""
+        verdict = db.execute(select(table.c.verdict).where(_same(rule))).scalar()
+        return verdict == ("allow" if rule.allow else "deny")
+
+    def load(self) -> None:
+        """What the database says is in force."""
         order = (table.c.host, table.c.port, table.c.group_folder, table.c.tool)
-        with self._engine.begin() as db:
+        with self._db.begin() as db:
             self._added = tuple(
                 Added(
                     Rule(
@@ -86,3 +94,16 @@ class RuleStore:
                 )
                 for row in db.execute(select(table).order_by(*order))
             )
+
+    def _change(self, rule: Rule, verdict: str, now_ms: int) -> bool:
+        with self._db.begin() as db:
+            changed = self.put(db, rule, verdict, now_ms)
+        self.load()
+        return changed
+
+
+def _same(rule: Rule) -> ColumnElement[bool]:
+    return (
+        (table.c.group_folder == rule.group) & (table.c.tool == rule.tool) & (table.c.host == rule.host)
+        & (table.c.port == rule.port)
+    )

@@ -128,7 +128,7 @@ class ApprovalIntake:
             said.code, said.answer, f"owner in {said.chat}"[:200], cause=message_id
         )
         if problem:
-            self._gate.notices.add(f"refused {message_id.hex()}", f"{said.code}: {problem}.")
+            await self._gate.notices.add(f"refused {message_id.hex()}", f"{said.code}: {problem}.")
         return ()
 
 
@@ -176,15 +176,16 @@ class Answers:
             return _not_yours("secrets", asker)
         gate = self._gate
         wanted = binding(question.name, question.hosts, question.groups)
-        gate.bindings.check(wanted)
+        action, lent = "secret.rotate", ""
         async with self._keeping:
+            gate.bindings.check(wanted)
             # In a thread: the system's keeper may take its time, and doors go on working.
             kept = await asyncio.to_thread(
                 gate.secrets.set, question.name, question.value, must_exist=question.must_exist
             )
-        action, lent = "secret.rotate", ""
+            if not question.must_exist:
+                await gate.bindings.set(wanted)
         if not question.must_exist:
-            gate.bindings.set(wanted)
             action = "secret.set"
             lent = f", lent for {wanted.places} to {', '.join(wanted.groups) or 'all groups'}" if wanted.hosts else ""
         await gate.audit.record(asker, action, kept.name, "ok", f"fingerprint {kept.fingerprint}{lent}")
@@ -194,8 +195,8 @@ class Answers:
         """Forget it."""
         if asker != OWNER:
             return _not_yours("secrets", asker)
-        self._gate.bindings.set(Binding(question.name, ()))
         async with self._keeping:
+            await self._gate.bindings.set(Binding(question.name, ()))
             known = await asyncio.to_thread(self._gate.secrets.remove, question.name)
         if not known:
             return Failed(reason=f"there is no secret {question.name}: see `microclaw secrets list`", code="not_found")
@@ -223,7 +224,7 @@ class Answers:
         if asker != OWNER:
             return _not_yours("where agents may go", asker)
         gate = self._gate
-        changed = gate.rules.change(
+        changed = await gate.rules.change(
             question.host, question.verdict, question.group, now_ms=gate.world.clock_ms(), tool=question.tool,
             websocket=question.websocket, opaque=question.opaque,
         )
@@ -268,7 +269,7 @@ class Answers:
         """A page of it."""
         limit = max(1, min(question.limit, AUDIT_ROWS_MAX))
         log = self._gate.audit
-        found = log.tail(limit) if question.tail else log.entries(after=question.after, limit=limit)
+        found = await (log.tail(limit) if question.tail else log.entries(after=question.after, limit=limit))
         while len(found) > 1 and len(msgspec.msgpack.encode(found)) > ANSWER_BYTES_MAX:
             half = len(found) // 2
             found = found[half:] if question.tail else found[:half]
@@ -282,21 +283,21 @@ class Answers:
     async def read_usage(self, question: UsageAsked, _asker: str) -> UsageRows:
         """What models cost."""
         gate = self._gate
-        rows = gate.budgets.priced(gate.meter.rows(since_day=question.since_day))
+        rows = gate.budgets.priced(await gate.meter.rows(since_day=question.since_day))
         return UsageRows(rows=rows, currency=gate.settings.budget.currency)
 
     async def set_budget(self, question: SetBudget, asker: str) -> Done | Failed:
         """From the next call on."""
         if asker != OWNER:
             return _not_yours("budgets", asker)
-        self._gate.budgets.set(question)
+        await self._gate.budgets.set(question)
         wanted = "forget" if question.forget else f"tokens {question.tokens_per_day}, money {question.money_per_day}"
         await self._gate.audit.record(asker, "budget.set", question.group or "all groups", "ok", wanted)
         return Done()
 
     async def read_budget(self, _question: BudgetAsked, _asker: str) -> Budgets:
         """Limits and what of them is used today."""
-        return self._gate.budgets.shown()
+        return await self._gate.budgets.shown()
 
     async def ask_approval(self, question: AskApproval, asker: str) -> ApprovalRuling | Failed:
         """For a doing of an agent that another service carries out."""
@@ -317,7 +318,7 @@ class Answers:
 
     async def list_approvals(self, question: ApprovalsAsked, _asker: str) -> Approvals:
         """As they stand."""
-        return Approvals(rows=self._gate.approvals.rows(everything=question.all))
+        return Approvals(rows=await self._gate.approvals.rows(everything=question.all))
 
 
 def _for_the_house(handler: Answerer) -> Answerer:

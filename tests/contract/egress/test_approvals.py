@@ -36,7 +36,7 @@ async def test_a_new_host_is_refused_with_the_code_asked_once_and_reached_once_a
         code = code_in(refused)
         assert refused.startswith(b"HTTP/1.1 403")
         assert code_in(await call(door, connecting("good.example:443"))) == code, "the same question, not a second one"
-        [(_, asked, _)] = egress.notices.waiting()
+        [(_, asked, _)] = await egress.notices.waiting()
         assert "Group home wants to reach good.example:443" in asked and code in asked
         assert outside.resolved == [], "not even a name server hears of it before the yes"
 
@@ -46,7 +46,7 @@ async def test_a_new_host_is_refused_with_the_code_asked_once_and_reached_once_a
         assert await get_through(door, "good.example", authority.client()) == b"hello\n"
         again = await call(door, connecting("good.example:443"))
         assert again.startswith(b"HTTP/1.1 403") and code_in(again) != code, "used up: asked anew"
-        actions = [(entry.action, entry.outcome) for entry in egress.audit.tail(50) if "approval" in entry.action]
+        actions = [(entry.action, entry.outcome) for entry in await egress.audit.tail(50) if "approval" in entry.action]
         assert actions == [
             ("approval.ask", "ok"), ("approval.answer", "allow"), ("approval.ask", "ok"), ("approval.use", "allow"),
             ("approval.ask", "ok"),
@@ -70,11 +70,11 @@ async def test_always_becomes_a_rule_of_that_group_and_can_be_revoked(home, upst
 
 async def test_a_host_that_a_rule_denies_is_not_asked_for(home):
     async with gate(home, world=Outside({}).world()) as egress:
-        egress.rules.change("evil.example", "deny", "", now_ms=1)
+        await egress.rules.change("evil.example", "deny", "", now_ms=1)
         door = await egress.doors.open("w1", "home", now_ms=1)
         refused = await call(door, connecting("evil.example:443"))
         assert refused.startswith(b"HTTP/1.1 403") and b"approval" not in refused
-        assert egress.notices.waiting() == [] and egress.approvals.rows() == ()
+        assert await egress.notices.waiting() == [] and (await egress.approvals.rows()) == ()
 
 
 async def test_ac53_a_yes_holds_for_exactly_what_was_shown(home):
@@ -82,7 +82,7 @@ async def test_ac53_a_yes_holds_for_exactly_what_was_shown(home):
         desk = egress.approvals
         asked = await desk.ask(message("see you at 8"), "call-1", "service:sandbox")
         assert not asked.allowed and asked.code
-        assert "> see you at 8" in egress.notices.waiting()[0][1]
+        assert "> see you at 8" in (await egress.notices.waiting())[0][1]
         assert await desk.answer(asked.code, "once", "owner") == ""
         for changed in (
             message("see you at 9"), message("see you at 8 "), message(target="telegram:6"), message(group="home"),
@@ -118,7 +118,7 @@ async def test_the_first_valid_answer_wins_and_survives_a_restart(home):
     async with gate(home, backend="local") as egress:
         assert "answered before" in await egress.approvals.answer(code, "once", "owner")
         assert "no such code" in await egress.approvals.answer("ABCDEFGH", "once", "owner")
-        assert [row.state for row in egress.approvals.rows(everything=True)] == ["denied"]
+        assert [row.state for row in await egress.approvals.rows(everything=True)] == ["denied"]
 
 
 async def test_the_same_envelope_again_is_the_same_answer(home):
@@ -126,7 +126,7 @@ async def test_the_same_envelope_again_is_the_same_answer(home):
         code = (await egress.approvals.ask(message(), "1", "service:sandbox")).code
         for _ in range(2):
             assert await egress.approvals.answer(code, "once", "owner", cause=b"c" * 16) == ""
-        answers = [entry for entry in egress.audit.tail(20) if entry.action == "approval.answer"]
+        answers = [entry for entry in await egress.audit.tail(20) if entry.action == "approval.answer"]
         assert [entry.outcome for entry in answers] == ["allow"]
 
 
@@ -137,7 +137,7 @@ async def test_a_question_expires_and_is_asked_under_a_new_code(home):
         code = (await desk.ask(message(), "1", "service:sandbox")).code
         now[0] += 3_600_000
         assert "expired" in await desk.answer(code, "once", "owner")
-        assert desk.rows() == () and desk.rows(everything=True)[0].state == "expired"
+        assert await desk.rows() == () and (await desk.rows(everything=True))[0].state == "expired"
         assert (await desk.ask(message(), "2", "service:sandbox")).code not in ("", code)
 
 
@@ -147,7 +147,7 @@ async def test_a_flood_of_questions_is_refused_unasked(home):
         answers = [await call(door, connecting(f"h{number}.example:443")) for number in range(PENDING_MAX + 3)]
         assert all(answer.startswith(b"HTTP/1.1 403") for answer in answers)
         assert [b"asked too much" in answer for answer in answers] == [False] * PENDING_MAX + [True] * 3
-        assert len(egress.notices.waiting()) == PENDING_MAX
+        assert len(await egress.notices.waiting()) == PENDING_MAX
 
 
 async def test_nothing_is_used_that_cannot_be_audited(home):

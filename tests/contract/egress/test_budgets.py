@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.contract.egress.through_door import KEY, call, connect, gate, post, read_request, until
+from tests.contract.egress.through_door import KEY, call, connect, gate, post, read_request, until_written
 
 from microclaw.core.errors import UsageError
 from microclaw.core.requests import SetBudget
@@ -42,10 +42,10 @@ async def test_pain23_over_the_budget_a_call_is_refused_in_the_dialects_form_and
         error = json.loads(refused.split(b"\r\n\r\n", 1)[1])["error"]
         assert error["type"] == "billing_error"
         assert "the day's budget of all groups is used up: 200 of 150 tokens" in error["message"]
-        assert egress.meter.rows()[0].calls == 2, "what was refused is not counted"
-        last = egress.audit.tail(1)[0]
+        assert (await egress.meter.rows())[0].calls == 2, "what was refused is not counted"
+        last = (await egress.audit.tail(1))[0]
         assert (last.action, last.outcome) == ("model.call", "deny") and "budget" in last.detail
-        assert len(egress.notices.waiting()) == 1, "told once, however often it is refused"
+        assert len(await egress.notices.waiting()) == 1, "told once, however often it is refused"
 
 
 async def test_a_groups_own_budget_stops_that_group_alone_and_each_is_told_of_once(home, model_port):
@@ -57,7 +57,7 @@ async def test_a_groups_own_budget_stops_that_group_alone_and_each_is_told_of_on
         assert (await call(home_door, post(PATHS["openai"], b"{}")))[9:12] == b"200"
         assert (await call(home_door, post(PATHS["openai"], b"{}")))[9:12] == b"402"
         assert (await call(work_door, post(PATHS["openai"], b"{}")))[9:12] == b"200"
-        [(name, text, _)] = egress.notices.waiting()
+        [(name, text, _)] = await egress.notices.waiting()
         assert name.endswith(" home") and "Group home" in text and "microclaw budget set" in text
 
 
@@ -69,8 +69,8 @@ async def test_money_counts_where_prices_are_known(home, model_port):
         # 60 at 5 and 40 at 10 millionths: 700 a call, of 1000.
         codes = [(await call(door, post(PATHS["openai"], b"{}")))[9:12] for _ in range(3)]
         assert codes == [b"200", b"200", b"402"]
-        assert [row.cost_micros for row in egress.budgets.priced(egress.meter.rows())] == [1400]
-        [everybody, group] = egress.budgets.shown().rows
+        assert [row.cost_micros for row in egress.budgets.priced(await egress.meter.rows())] == [1400]
+        [everybody, group] = (await egress.budgets.shown()).rows
         assert (everybody.money_per_day_micros, everybody.spent_micros, group.group) == (1000, 1400, "home")
 
 
@@ -78,17 +78,17 @@ async def test_a_budget_set_by_hand_holds_at_once_and_after_a_restart(home, mode
     async with gate(home, base_url=f"http://127.0.0.1:{model_port}") as egress:
         egress.secrets.set("llm", KEY)
         door = await egress.doors.open("w1", "home", now_ms=1)
-        egress.budgets.set(SetBudget(tokens_per_day=1))
+        await egress.budgets.set(SetBudget(tokens_per_day=1))
         assert (await call(door, post(PATHS["openai"], b"{}")))[9:12] == b"200"
         assert (await call(door, post(PATHS["openai"], b"{}")))[9:12] == b"402"
         with pytest.raises(UsageError, match="prices"):
-            egress.budgets.set(SetBudget(money_per_day=1.0))
+            await egress.budgets.set(SetBudget(money_per_day=1.0))
         with pytest.raises(UsageError, match="--tokens or --money"):
-            egress.budgets.set(SetBudget(group="home"))
+            await egress.budgets.set(SetBudget(group="home"))
     async with gate(home, base_url=f"http://127.0.0.1:{model_port}") as egress:
         door = egress.doors.folder_of("w1")
         assert (await call(door, post(PATHS["openai"], b"{}")))[9:12] == b"402"
-        egress.budgets.set(SetBudget(forget=True))
+        await egress.budgets.set(SetBudget(forget=True))
         assert (await call(door, post(PATHS["openai"], b"{}")))[9:12] == b"200"
 
 
@@ -105,7 +105,7 @@ async def test_the_next_day_begins_anew(home, model_port):
         now[0] += 24 * 3600 * 1000
         assert (await call(door, post(PATHS["openai"], b"{}")))[9:12] == b"200"
         assert (await call(door, post(PATHS["openai"], b"{}")))[9:12] == b"402"
-        assert len(egress.notices.waiting()) == 2, "one notice a day"
+        assert len(await egress.notices.waiting()) == 2, "one notice a day"
 
 
 async def test_pain23_hanging_up_before_the_answer_tells_its_cost_does_not_get_round_the_budget(home, upstream):
@@ -125,5 +125,6 @@ async def test_pain23_hanging_up_before_the_answer_tells_its_cost_does_not_get_r
         writer.write(post(PATHS["openai"], b"x" * 8000))
         await reader.readuntil(b"data: {}")
         writer.close()
-        await until(lambda: bool(egress.meter.rows()))
+        await until_written(egress, lambda entry: entry.outcome == "cut")
+        assert await egress.meter.rows()
         assert (await call(door, post(PATHS["openai"], b"{}")))[9:12] == b"402"

@@ -28,7 +28,7 @@ async def lending(home, upstream, authority, server, *, groups=(), allow=("good.
     world = World(resolve=outside.resolve, dial=outside.dial, is_own=lambda _: False, tls=authority.client)
     async with gate(home, backend="local", allow=allow, world=world) as egress:
         egress.secrets.set("git-hub", REAL)
-        egress.bindings.set(binding("git-hub", ["good.example"], groups))
+        await egress.bindings.set(binding("git-hub", ["good.example"], groups))
         door = await egress.doors.open("w1", "home", now_ms=1)
         yield egress, door, (await environment(door)).get("MC_SECRET_GIT_HUB", ""), outside
 
@@ -76,11 +76,11 @@ async def test_ac48_the_real_value_reaches_its_host_by_tls_and_never_comes_back(
         assert b"host: good.example\r\n" in server.heads[0] and b"gzip" not in server.heads[0]
         assert outside.dialled == [(PUBLIC, 443)]
         assert REAL.encode() not in got and b"[REDACTED]" in got and b"forged" not in got
-        entries = [(entry.action, entry.subject, entry.outcome) for entry in egress.audit.tail(2)]
+        entries = [(entry.action, entry.subject, entry.outcome) for entry in await egress.audit.tail(2)]
         assert entries == [
             ("egress.http", "good.example:443", "allow"), ("secret.use", "git-hub at good.example:443", "allow"),
         ]
-        assert REAL not in repr(egress.audit.tail(99))
+        assert REAL not in repr(await egress.audit.tail(99))
 
 
 async def test_it_is_put_in_as_each_place_writes_it(home, upstream, authority):
@@ -124,7 +124,7 @@ async def test_ac48_a_sentinel_for_another_host_is_refused_and_audited(home, ups
         # Unencrypted to another port than 80 is refused before its body is looked at.
         assert b"git-hub is for good.example:443 only" in got or (where == "body" and b"unencrypted" in got)
         assert server.heads == [] and outside.dialled == []
-        entry = egress.audit.tail(1)[0]
+        entry = (await egress.audit.tail(1))[0]
         assert (entry.action, entry.outcome) == ("egress.http", "deny")
         assert "credential" in entry.detail or "unencrypted" in entry.detail
 
@@ -158,7 +158,7 @@ async def test_rotation_rebinding_and_removal_hold_from_the_next_request_on(home
         egress.secrets.set("git-hub", "another-value-1", must_exist=True)
         assert (await environment(door))["MC_SECRET_GIT_HUB"] == stand_in, "the sentinel outlives the value"
         assert (await call(door, request)).startswith(b"HTTP/1.1 200") and b"another-value-1" in server.heads[0]
-        egress.bindings.set(binding("git-hub", ["other.example"], []))
+        await egress.bindings.set(binding("git-hub", ["other.example"], []))
         assert b"is for other.example:443 only" in await call(door, request)
         egress.secrets.remove("git-hub")
         assert await environment(door) == {} and b"not lent" in await call(door, request)
@@ -193,7 +193,7 @@ async def test_a_server_with_another_certificate_gets_nothing(home, upstream, au
     server = Server()
     async with lending(home, upstream, authority, server, allow=["wrong.example"]) as (egress, door, stand_in, outside):
         outside.names["wrong.example"] = [PUBLIC]
-        egress.bindings.set(binding("git-hub", ["wrong.example"], []))
+        await egress.bindings.set(binding("git-hub", ["wrong.example"], []))
         got = await call(door, asking("/to/wrong.example/", f"Authorization: Bearer {stand_in}"))
         assert got.startswith(b"HTTP/1.1 502") and b"certificate is not accepted" in got
         assert server.heads == []
@@ -220,7 +220,7 @@ async def test_without_a_credential_the_reverse_way_is_an_https_request_like_any
 
 async def test_two_secrets_with_one_variable_and_bindings_that_leak_are_refused(home):
     async with gate(home, backend="local") as egress:
-        egress.bindings.set(binding("git-hub", ["good.example"], []))
+        await egress.bindings.set(binding("git-hub", ["good.example"], []))
         with pytest.raises(UsageError, match="both be MC_SECRET_GIT_HUB"):
             egress.bindings.check(binding("git_hub", ["good.example"], []))
         egress.bindings.check(binding("git_hub", [], []))
@@ -233,7 +233,7 @@ async def test_many_requests_with_credentials_at_the_same_time_do_not_mix(home, 
     server = Server()
     async with lending(home, upstream, authority, server) as (egress, door, stand_in, _):
         egress.secrets.set("second", "second-value-2")
-        egress.bindings.set(binding("second", ["good.example"], []))
+        await egress.bindings.set(binding("second", ["good.example"], []))
         second = (await environment(door))["MC_SECRET_SECOND"]
         await asyncio.gather(*(
             call(door, asking(f"/to/good.example/{number % 2}", f"X-Key: {(stand_in, second)[number % 2]}"))

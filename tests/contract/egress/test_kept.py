@@ -146,9 +146,9 @@ async def test_an_envelope_is_recorded_once_and_secrets_never(home):
             egress.audit.record("service:x", "test.deed", KEY, "ok", f"x{KEY}", cause=b"c" * 16) for _ in range(3)
         ))
         await egress.audit.record("service:x", "test.deed", "again", "ok", cause=b"c" * 16)
-        entries = egress.audit.tail(10)
+        entries = await egress.audit.tail(10)
         assert len(entries) == 1 and KEY not in repr(entries)
-        assert egress.audit.entries(after=0, limit=1) == entries
+        assert await egress.audit.entries(after=0, limit=1) == entries
 
 
 async def test_nothing_is_allowed_that_cannot_be_audited(home):
@@ -163,14 +163,13 @@ async def test_nothing_is_allowed_that_cannot_be_audited(home):
 async def test_usage_adds_up_per_day_group_and_model(home):
     async with gate(home, backend="local") as egress:
         spent = Usage("m", input_tokens=10, output_tokens=3, cache_read_tokens=2, cache_write_tokens=1, known=True)
-        egress.meter.add("home", spent)
-        egress.meter.add("home", spent)
-        egress.meter.add("work", Usage(model=""))
-        home_row, work_row = egress.meter.rows()
+        for group, usage in (("home", spent), ("home", spent), ("work", Usage(model=""))):
+            await egress.audit.record("worker", "model.call", "m", "200", also=egress.meter.counting(group, usage))
+        home_row, work_row = await egress.meter.rows()
         assert (home_row.calls, home_row.input_tokens, home_row.output_tokens) == (2, 20, 6)
         assert (home_row.cache_read_tokens, home_row.cache_write_tokens, home_row.unknown_calls) == (4, 2, 0)
         assert (work_row.model, work_row.unknown_calls) == ("?", 1)
-        assert egress.meter.rows(since_day="9999-01-01") == []
+        assert await egress.meter.rows(since_day="9999-01-01") == []
 
 
 @pytest.mark.parametrize(("base_url", "allow", "said"), [

@@ -8,7 +8,17 @@ import json
 import ssl
 
 import pytest
-from tests.contract.egress.through_door import KEY, call, connect, free_port, gate, post, read_request, until
+from tests.contract.egress.through_door import (
+    KEY,
+    call,
+    connect,
+    free_port,
+    gate,
+    post,
+    read_request,
+    until,
+    until_written,
+)
 
 from microclaw.core.scrub import mask
 from microclaw.egress import model_route
@@ -85,13 +95,13 @@ async def test_an_event_stream_passes_event_by_event_and_is_metered(home, upstre
             go_on.set()
         # But for the last one, at which a client goes on: it comes when the call is written down.
         await until(lambda: not go_on.is_set())
-        assert b"message_stop" in SSE[-1] and not egress.meter.rows()
+        assert b"message_stop" in SSE[-1] and not await egress.meter.rows()
         go_on.set()
         async with asyncio.timeout(5):
             while SSE[-1] not in got:
                 got += await reader.read(4096)
-        assert [entry.outcome for entry in egress.audit.tail(9) if entry.action == "model.call"] == ["200"]
-        (row,) = egress.meter.rows()
+        assert [entry.outcome for entry in await egress.audit.tail(9) if entry.action == "model.call"] == ["200"]
+        (row,) = await egress.meter.rows()
         assert (row.group, row.model, row.calls, row.unknown_calls) == ("home", "claude-x", 1, 0)
         assert (row.input_tokens, row.output_tokens) == (19, 7)
         assert (row.cache_read_tokens, row.cache_write_tokens) == (5, 2)
@@ -119,7 +129,7 @@ async def test_ac48_the_key_is_nowhere_in_what_an_echoing_server_answers(home, u
         assert raw not in got and raw.hex().encode() not in got
         body = got.partition(b"\r\n\r\n")[2].split(b"|")[1]
         assert raw not in base64.b64decode(body.replace(mask(10), b"A" * 10).replace(b"*", b"A"))
-        rows = egress.audit.tail(100)
+        rows = await egress.audit.tail(100)
         assert rows and "masked" in rows[-1].detail
         assert KEY not in repr(rows)
     assert KEY not in caplog.text
@@ -160,7 +170,7 @@ async def test_an_error_of_the_provider_passes_as_it_is(home, upstream):
         got = await call(await egress.doors.open("w1", "home", now_ms=1), post("/llm/v1/chat/completions", b"{}"))
         assert got.startswith(b"HTTP/1.1 401") and b"retry-after: 7" in got.lower()
         assert got.endswith(b'{"error":{"type":"authentication_error"}}')
-        assert egress.meter.rows() == []
+        assert await egress.meter.rows() == []
 
 
 async def test_a_server_that_is_down_is_a_502_in_the_dialects_form(home):
@@ -203,7 +213,7 @@ async def test_an_answer_cut_in_the_middle_does_not_seem_whole(home, upstream):
     async with gate(home, base_url=f"http://127.0.0.1:{port}", key="") as egress:
         got = await call(await egress.doors.open("w1", "home", now_ms=1), post("/llm/v1/chat/completions", b"{}"))
         assert b"hello" in got and not got.endswith(b"0\r\n\r\n")
-        await until(lambda: egress.audit.tail(1)[-1].outcome == "cut")
+        await until_written(egress, lambda entry: entry.outcome == "cut")
 
 
 async def test_an_answer_without_end_is_cut_at_its_size(home, upstream, monkeypatch):
@@ -219,8 +229,8 @@ async def test_an_answer_without_end_is_cut_at_its_size(home, upstream, monkeypa
     async with gate(home, base_url=f"http://127.0.0.1:{port}", key="") as egress:
         got = await call(await egress.doors.open("w1", "home", now_ms=1), post("/llm/v1/chat/completions", b"{}"))
         assert 0 < len(got) < 400_000
-        await until(lambda: egress.audit.tail(1)[-1].outcome == "cut")
-        assert "longer than 300000 bytes" in egress.audit.tail(1)[-1].detail
+        await until_written(egress, lambda entry: entry.outcome == "cut")
+        assert "longer than 300000 bytes" in (await egress.audit.tail(1))[-1].detail
 
 
 @pytest.mark.parametrize("begins", [False, True])
@@ -239,7 +249,7 @@ async def test_a_call_ends_when_its_time_is_over(home, upstream, monkeypatch, be
         got = await call(await egress.doors.open("w1", "home", now_ms=1), post("/llm/v1/chat/completions", b"{}"))
         assert got.startswith(b"HTTP/1.1 200" if begins else b"HTTP/1.1 504"), got
         assert b"no answer within" in got or begins
-        await until(lambda: "ended within 0.5 s" in egress.audit.tail(1)[-1].detail)
+        await until_written(egress, lambda entry: "ended within 0.5 s" in entry.detail)
 
 
 async def test_a_worker_that_goes_away_ends_the_call(home, upstream):

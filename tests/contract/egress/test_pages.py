@@ -60,8 +60,8 @@ def asking(target: str, *headers: str, method: str = "GET") -> bytes:
     return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: x", "Connection: close", *headers, "", ""]).encode()
 
 
-def newest(egress) -> tuple[str, str, str]:
-    entry = egress.audit.tail(1)[0]
+async def newest(egress) -> tuple[str, str, str]:
+    entry = (await egress.audit.tail(1))[0]
     return entry.action, entry.subject, entry.outcome
 
 
@@ -70,7 +70,7 @@ async def test_ac38_a_rule_for_web_fetch_gives_pages_and_no_other_way(home, upst
     allow = ("good.example web_fetch", "good.example:80 web_fetch")
     async with site(home, upstream, authority, server, allow=allow) as (egress, door, outside):
         assert await fetched(door, "https://good.example/a?b=c#d") == "T\nOne & two"
-        assert newest(egress) == ("egress.page", "good.example:443", "allow")
+        assert await newest(egress) == ("egress.page", "good.example:443", "allow")
         assert server.heads[0].startswith(b"GET /a?b=c HTTP/1.1\r\n") and outside.dialled == [(PUBLIC, 443)]
         for raw in (
             b"CONNECT good.example:443 HTTP/1.1\r\nHost: good.example\r\n\r\n", asking("/to/good.example/"),
@@ -88,13 +88,13 @@ async def test_ac38_a_rule_for_programs_gives_no_pages_and_a_deny_for_pages_leav
     async with site(home, upstream, authority, server, allow=allow) as (egress, door, _):
         with pytest.raises(ToolError, match=r"for web_fetch, only for bash.*--tool web_fetch.*\(403\)"):
             await fetched(door, "https://good.example/")
-        assert newest(egress) == ("egress.page", "good.example:443", "deny")
+        assert await newest(egress) == ("egress.page", "good.example:443", "deny")
         assert (await call(door, asking("/to/good.example/"))).startswith(b"HTTP/1.1 200")
-        egress.rules.change("other.example", "deny", "", now_ms=1, tool="web_fetch")
+        await egress.rules.change("other.example", "deny", "", now_ms=1, tool="web_fetch")
         with pytest.raises(ToolError, match=r"denied by the rule other\.example:443 web_fetch"):
             await fetched(door, "https://other.example/")
         assert (await call(door, asking("/to/other.example/"))).startswith(b"HTTP/1.1 200")
-        egress.rules.change("other.example", "forget", "", now_ms=1, tool="web_fetch")
+        await egress.rules.change("other.example", "forget", "", now_ms=1, tool="web_fetch")
         assert await fetched(door, "https://other.example/") == "T\nOne & two"
 
 
@@ -117,7 +117,7 @@ async def test_ac38_a_program_gets_no_more_by_the_way_of_pages_than_the_tool(hom
         ):
             got = await call(door, raw)
             assert got.startswith(b"HTTP/1.1 403") and b"pages are read" in got, raw
-            assert newest(egress) == ("egress.page", "good.example:443", "deny")
+            assert await newest(egress) == ("egress.page", "good.example:443", "deny")
         assert len(server.heads) == 1
 
 
@@ -130,7 +130,7 @@ async def test_ac38_what_is_no_address_of_a_page_is_refused(home, upstream, auth
     async with site(home, upstream, authority, Site()) as (egress, door, outside):
         got = await call(door, asking(f"/page/{address}"))
         assert got.startswith(b"HTTP/1.1 400") and outside.resolved == []
-        assert newest(egress)[::2] == ("egress.page", "deny")
+        assert (await newest(egress))[::2] == ("egress.page", "deny")
 
 
 async def test_ac38_each_redirect_is_judged_anew(home, upstream, authority):
@@ -162,13 +162,13 @@ async def test_ac48_secrets_do_not_go_out_in_an_address_nor_come_back_in_a_page(
     async with site(home, upstream, authority, server) as (egress, door, outside):
         egress.secrets.set("llm", KEY)
         egress.secrets.set("hub", "a-real-value")
-        egress.bindings.set(binding("hub", ["good.example"], []))
+        await egress.bindings.set(binding("hub", ["good.example"], []))
         got = await call(door, b"GET /environment HTTP/1.1\r\nHost: egress\r\nConnection: close\r\n\r\n")
         stand_in = json.loads(got.partition(b"\r\n\r\n")[2])["MC_SECRET_HUB"]
         for address, why in ((f"?k={KEY}", b"holds a secret"), (f"?k={stand_in}", b"none is lent to pages")):
             got = await call(door, asking(f"/page/https://good.example/{address}"))
             assert got.startswith(b"HTTP/1.1 403") and why in got and KEY.encode() not in got
-        assert outside.resolved == [] and KEY not in repr(egress.audit.tail(9))
+        assert outside.resolved == [] and KEY not in repr(await egress.audit.tail(9))
         got = await call(door, asking("/page/https://good.example/echo"))
         head, _, page = got.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200") and b"[REDACTED]" in page and KEY.encode() not in got
@@ -238,7 +238,7 @@ async def test_ac46_the_owner_is_asked_for_a_new_host_and_a_yes_holds_for_every_
         with pytest.raises(ToolError, match="the owner was asked for a yes"):
             await fetched(door, "https://good.example/")
         assert outside.resolved == []
-        (row,) = egress.approvals.rows()
+        (row,) = await egress.approvals.rows()
         assert (row.action.kind, row.action.target, row.state) == ("host", "good.example:443", "pending")
         assert await egress.approvals.answer(row.code, "always", "cli") == ""
         assert await fetched(door, "https://good.example/") == "T\nOne & two"

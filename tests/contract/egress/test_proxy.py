@@ -10,7 +10,17 @@ import time
 
 import pytest
 from tests.contract.egress.outside import PUBLIC, Outside
-from tests.contract.egress.through_door import KEY, QUICK_TUNNEL, call, connect, free_port, gate, post, until
+from tests.contract.egress.through_door import (
+    KEY,
+    QUICK_TUNNEL,
+    call,
+    connect,
+    free_port,
+    gate,
+    post,
+    until,
+    until_written,
+)
 
 from microclaw.egress.tunnel import TunnelLimits
 
@@ -43,8 +53,8 @@ async def get_through(door, host: str, context: ssl.SSLContext, *, port: int = 4
     return line
 
 
-def last(egress) -> tuple[str, str, str]:
-    entry = egress.audit.tail(1)[-1]
+async def last(egress) -> tuple[str, str, str]:
+    entry = (await egress.audit.tail(1))[-1]
     return entry.action, entry.outcome, entry.detail
 
 
@@ -54,7 +64,7 @@ async def test_ac38_an_allowed_host_is_reached_by_tls_and_is_audited(home, upstr
         door = await egress.doors.open("w1", "home", now_ms=1)
         assert await get_through(door, "good.example", authority.client()) == b"hello\n"
         assert outside.dialled == [(PUBLIC, 443)]
-        entry = egress.audit.tail(1)[-1]
+        entry = (await egress.audit.tail(1))[-1]
         assert (entry.actor, entry.subject, entry.outcome) == ("worker:w1@home", "good.example:443", "allow")
 
 
@@ -69,7 +79,7 @@ async def test_ac38_what_is_not_listed_is_refused_with_the_reason(home, target):
         assert got.startswith(b"HTTP/1.1 403") and b"is not on the allow-list of group home" in got
         assert b"microclaw egress allow " in got
         assert outside.resolved == [] and outside.dialled == []
-        assert last(egress)[:2] == ("egress.connect", "deny")
+        assert (await last(egress))[:2] == ("egress.connect", "deny")
 
 
 @pytest.mark.parametrize("target", [
@@ -97,7 +107,7 @@ async def test_ac38_a_listed_name_that_leads_into_a_private_network_is_refused(h
         got = await call(await egress.doors.open("w1", "home", now_ms=1), connecting("good.example:443"))
         assert got.startswith(b"HTTP/1.1 403") and b"private network" in got
         assert outside.dialled == []
-        assert last(egress)[1] == "deny"
+        assert (await last(egress))[1] == "deny"
 
 
 async def test_ac38_this_machines_own_public_address_is_refused(home):
@@ -152,8 +162,8 @@ async def test_a_server_name_that_is_not_the_connects_host_is_refused(home, upst
         door = await egress.doors.open("w1", "home", now_ms=1)
         with pytest.raises(ssl.SSLError, match="ACCESS_DENIED"):
             await get_through(door, "good.example", authority.client(), name="other.example")
-        await until(lambda: last(egress)[1] == "deny")
-        assert "'other.example' is not the host 'good.example'" in last(egress)[2]
+        await until_written(egress, lambda entry: entry.outcome == "deny")
+        assert "'other.example' is not the host 'good.example'" in (await last(egress))[2]
         await until(lambda: bool(reached))
         assert reached == [b""], "not one byte reaches the server"
 
@@ -168,7 +178,7 @@ async def test_what_is_not_tls_does_not_pass_a_tunnel(home, upstream, first):
         assert head.startswith(b"HTTP/1.1 200")
         writer.write(first)
         assert await asyncio.wait_for(reader.read(), 5) == bytes((21, 3, 3, 0, 2, 2, 49))
-        assert last(egress)[1] == "deny"
+        assert (await last(egress))[1] == "deny"
         writer.close()
 
 
@@ -179,7 +189,7 @@ async def test_a_tunnel_without_a_hello_ends_soon(home, upstream):
         begun = time.monotonic()
         writer.write(b"\x16\x03\x01")
         await asyncio.wait_for(reader.read(), 5)
-        assert time.monotonic() - begun < 3 and "no ClientHello within" in last(egress)[2]
+        assert time.monotonic() - begun < 3 and "no ClientHello within" in (await last(egress))[2]
         writer.close()
 
 
@@ -224,7 +234,7 @@ async def test_ac48_a_secret_in_an_address_is_not_sent(home, upstream):
         ):
             got = await call(door, raw)
             assert got.startswith(b"HTTP/1.1 403") and b"secret" in got and b"hunter2" not in got
-        assert outside.resolved == [] and "hunter2" not in repr(egress.audit.tail(9))
+        assert outside.resolved == [] and "hunter2" not in repr(await egress.audit.tail(9))
 
 
 async def test_a_host_that_is_down_or_unknown_is_said(home):
@@ -243,15 +253,15 @@ async def test_allow_and_deny_take_effect_at_once_per_group_and_survive_a_restar
         door = await egress.doors.open("w1", "home", now_ms=1)
         elsewhere = await egress.doors.open("w2", "work", now_ms=1)
         assert (await call(door, connecting("good.example:443"))).startswith(b"HTTP/1.1 403")
-        egress.rules.change("good.example", "allow", "home", now_ms=1)
+        await egress.rules.change("good.example", "allow", "home", now_ms=1)
         assert await get_through(door, "good.example", authority.client()) == b"hello\n"
         assert (await call(elsewhere, connecting("good.example:443"))).startswith(b"HTTP/1.1 403")
-        egress.rules.change("other.example", "deny", "", now_ms=1)
+        await egress.rules.change("other.example", "deny", "", now_ms=1)
         assert b"denied by the rule" in await call(door, connecting("other.example:443"))
     async with gate(home, allow=["other.example"], world=outside.world()) as egress:
         assert await get_through(door, "good.example", authority.client()) == b"hello\n"
         assert (await call(door, connecting("other.example:443"))).startswith(b"HTTP/1.1 403")
-        egress.rules.change("other.example", "forget", "", now_ms=1)
+        await egress.rules.change("other.example", "forget", "", now_ms=1)
         assert await get_through(door, "other.example", authority.client()) == b"hello\n"
 
 
@@ -266,7 +276,7 @@ async def test_200_tunnels_at_the_same_time(home, upstream, authority):
         lines = await asyncio.gather(*(get_through(door, "good.example", context) for _ in range(200)))
         assert lines == [b"hello\n"] * 200
         await until(lambda: egress.proxy.under_way == 0 and egress.connections.open == 0)
-        assert [entry.outcome for entry in egress.audit.tail(300)].count("allow") == 200
+        assert [entry.outcome for entry in await egress.audit.tail(300)].count("allow") == 200
         assert (await egress.audit.verify())[1] == []
 
 
@@ -294,7 +304,7 @@ async def test_a_tunnel_is_cut_at_its_size(home, upstream, authority):
         except (OSError, ssl.SSLError):
             pass
         assert got < 200_000
-        await until(lambda: last(egress)[0] == "egress.cut")
+        await until_written(egress, lambda entry: entry.action == "egress.cut")
         writer.close()
 
 
@@ -306,7 +316,7 @@ async def test_an_idle_tunnel_ends(home, upstream, authority):
         await writer.start_tls(authority.client(), server_hostname="good.example")
         with contextlib.suppress(OSError, ssl.SSLError):
             await asyncio.wait_for(reader.read(), 5)
-        await until(lambda: "nothing moved" in last(egress)[2])
+        await until_written(egress, lambda entry: "nothing moved" in entry.detail)
         writer.close()
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from tests.contract.egress.in_tunnel import WAIT_S_MAX, ask, asking, authority_of, begun, opened, trusting
 from tests.contract.egress.outside import PUBLIC, Outside
-from tests.contract.egress.through_door import call, gate, read_request, until
+from tests.contract.egress.through_door import call, gate, read_request, until, until_written
 
 from microclaw.agent.relay import Relay
 from microclaw.core.sentinels import binding
@@ -63,7 +63,7 @@ async def reading(home, upstream, authority, server, *, allow=("good.example", "
     async with gate(home, backend="local", allow=allow, world=world, read_tls="all", limits=limits,
                     tunnel_limits=tunnel_limits) as egress:
         egress.secrets.set("git-hub", REAL)
-        egress.bindings.set(binding("git-hub", ["good.example"], []))
+        await egress.bindings.set(binding("git-hub", ["good.example"], []))
         yield egress, await egress.doors.open("w1", "home", now_ms=1), outside
 
 
@@ -72,8 +72,8 @@ async def stand_in(door) -> str:
     return json.loads(got.partition(b"\r\n\r\n")[2])["MC_SECRET_GIT_HUB"]
 
 
-def told(egress) -> list[tuple[str, str, str]]:
-    return [(entry.action, entry.subject, entry.outcome) for entry in egress.audit.tail(50)]
+async def told(egress) -> list[tuple[str, str, str]]:
+    return [(entry.action, entry.subject, entry.outcome) for entry in await egress.audit.tail(50)]
 
 
 async def test_ac48_a_lent_credential_is_put_in_and_never_comes_back_also_over_two_chunks(home, upstream, authority):
@@ -91,11 +91,11 @@ async def test_ac48_a_lent_credential_is_put_in_and_never_comes_back_also_over_t
         assert REAL.encode() not in got and b"[REDACTED]" in got and b"ghp_%22" not in got
         assert b"set-cookie" not in got.lower(), "what a credential opened is not handed over as a cookie"
         assert outside.dialled == [(PUBLIC, 443)]
-        assert told(egress)[-3:] == [
+        assert (await told(egress))[-3:] == [
             ("egress.connect", "good.example:443", "allow"), ("egress.http", "good.example:443", "allow"),
             ("secret.use", "git-hub at good.example:443", "allow"),
         ]
-        assert REAL not in repr(egress.audit.tail(99)) and "user?k" not in repr(egress.audit.tail(99))
+        assert REAL not in repr(await egress.audit.tail(99)) and "user?k" not in repr(await egress.audit.tail(99))
 
 
 @pytest.mark.parametrize("raw", [
@@ -108,7 +108,7 @@ async def test_ac48_a_secret_in_an_address_or_header_is_not_sent(home, upstream,
         egress.secrets.set("llm", "hunter2hunter2")
         got = await ask(door, raw, "other.example")
         assert got.startswith(b"HTTP/1.1 403") and b"secret" in got
-        assert server.seen == [] and outside.dialled == [] and told(egress)[-1][2] == "deny"
+        assert server.seen == [] and outside.dialled == [] and (await told(egress))[-1][2] == "deny"
 
 
 async def test_ac48_a_credential_for_another_host_and_one_of_another_worker_are_refused(home, upstream, authority):
@@ -145,7 +145,7 @@ async def test_ac38_a_request_for_another_host_than_the_tunnels_is_refused(home,
         got = await ask(door, raw)
         assert got.startswith(b"HTTP/1.1 " + status), got
         assert server.seen == [] and outside.dialled == []
-        assert told(egress)[-1] == ("egress.http", "good.example:443", "deny")
+        assert (await told(egress))[-1] == ("egress.http", "good.example:443", "deny")
 
 
 @pytest.mark.parametrize("raw", [
@@ -177,7 +177,7 @@ async def test_requests_of_one_tunnel_pipelined_or_not_are_judged_one_by_one(hom
         reader, writer = await opened(door)
         writer.write(keep % 5)
         assert b" 200 " in await asyncio.wait_for(reader.readline(), WAIT_S_MAX)
-        egress.rules.change("good.example", "deny", "", now_ms=1)
+        await egress.rules.change("good.example", "deny", "", now_ms=1)
         writer.write(asking("/6"))
         got = await asyncio.wait_for(reader.read(), WAIT_S_MAX)
         assert b"HTTP/1.1 403" in got and b"denied by the rule" in got and len(server.seen) == 3
@@ -190,7 +190,7 @@ async def test_a_yes_for_once_holds_for_all_of_one_tunnel_and_for_no_other(home,
         _, writer, head = await begun(door)
         writer.close()
         assert b"403" in head.split(b"\r\n")[0]
-        assert await egress.approvals.answer(egress.approvals.rows()[0].code, "once", "cli") == ""
+        assert await egress.approvals.answer((await egress.approvals.rows())[0].code, "once", "cli") == ""
         reader, writer = await opened(door)
         writer.write(b"GET /1 HTTP/1.1\r\nHost: good.example\r\n\r\n" + asking("/2"))
         assert (await asyncio.wait_for(reader.read(), WAIT_S_MAX)).count(b"HTTP/1.1 200") == 2
@@ -213,7 +213,7 @@ async def test_ac38_another_server_name_than_the_connects_is_refused(home, upstr
     async with reading(home, upstream, authority, Server()) as (egress, door, outside):
         with pytest.raises(ssl.SSLError, match="ACCESS_DENIED"):
             await opened(door, name="other.example")
-        await until(lambda: told(egress)[-1] == ("egress.connect", "good.example:443", "deny"))
+        await until_written(egress, lambda entry: (entry.action, entry.outcome) == ("egress.connect", "deny"))
         assert outside.dialled == []
 
 
@@ -224,7 +224,7 @@ async def test_what_is_not_http_is_refused_and_the_audit_says_what_to_do(home, u
     async with reading(home, upstream, authority, Server()) as (egress, door, outside):
         got = await ask(door, first)
         assert got.startswith(b"HTTP/1.1 400") and b"microclaw egress allow good.example --group home --opaque" in got
-        entry = egress.audit.tail(1)[0]
+        entry = (await egress.audit.tail(1))[0]
         assert entry.outcome == "deny" and "`microclaw egress allow good.example --group home --opaque`" in entry.detail
         assert outside.dialled == []
 
@@ -233,16 +233,16 @@ async def test_a_program_that_waits_for_the_server_to_speak_is_told_of_in_the_au
     limits = replace(LIMITS, keep_alive_s=0.5)
     async with reading(home, upstream, authority, Server(), limits=limits) as (egress, door, _):
         assert await ask(door, b"") == b""
-        await until(lambda: "no request came for 0.5 s" in egress.audit.tail(1)[0].detail)
-        assert "--opaque" in egress.audit.tail(1)[0].detail
+        await until_written(egress, lambda entry: "no request came for 0.5 s" in entry.detail)
+        assert "--opaque" in (await egress.audit.tail(1))[0].detail
 
 
 async def test_a_program_with_certificates_of_its_own_is_told_of_in_the_audit(home, upstream, authority):
     async with reading(home, upstream, authority, Server()) as (egress, door, _):
         with pytest.raises(ssl.SSLCertVerificationError):
             await opened(door, context=authority.client())
-        await until(lambda: told(egress)[-1] == ("egress.connect", "good.example:443", "failed"))
-        detail = egress.audit.tail(1)[0].detail
+        await until_written(egress, lambda entry: (entry.action, entry.outcome) == ("egress.connect", "failed"))
+        detail = (await egress.audit.tail(1))[0].detail
         assert "did not take egress's certificate" in detail and "allow good.example --group home --opaque" in detail
 
 
@@ -278,7 +278,7 @@ async def test_ac08_slow_loris_in_the_handshake_and_in_the_headers_ends(home, up
         reader, writer, _ = await begun(door)
         writer.write(outgoing.read())  # a hello, and never more
         await asyncio.wait_for(reader.read(), WAIT_S_MAX)
-        await until(lambda: "took longer than 2 s" in egress.audit.tail(1)[0].detail)
+        await until_written(egress, lambda entry: "took longer than 2 s" in entry.detail)
         writer.close()
         reader, writer = await opened(door)
         writer.write(b"GET / HTTP/1.1\r\nHost: good.example\r\nX: ")
@@ -409,8 +409,8 @@ async def test_a_tunnel_is_cut_at_its_size_and_when_its_time_is_over(home, upstr
         with contextlib.suppress(OSError):
             while await asyncio.wait_for(reader.read(65536), WAIT_S_MAX):
                 pass
-        await until(lambda: told(egress)[-1] == ("egress.cut", "good.example:443", "ok"))
-        assert says in egress.audit.tail(1)[0].detail
+        await until_written(egress, lambda entry: (entry.action, entry.outcome) == ("egress.cut", "ok"))
+        assert says in (await egress.audit.tail(1))[0].detail
         await until(lambda: egress.proxy.under_way == 0)
         writer.close()
 
@@ -423,7 +423,7 @@ async def test_requests_in_one_tunnel_keep_within_the_rate_and_wait_for_it(home,
         got = await ask(door, b"GET / HTTP/1.1\r\nHost: good.example\r\n\r\n" * 19 + asking("/"))
         assert got.count(b"HTTP/1.1 200") == len(server.seen) == 20
         assert time.monotonic() - begin > 1.4, "five at once, then ten a second"
-        assert ("egress.flood", "the door", "deny") not in told(egress)
+        assert ("egress.flood", "the door", "deny") not in (await told(egress))
 
 
 async def test_ac08_a_tunnel_and_the_request_in_it_take_one_place(home, upstream, authority):
@@ -456,7 +456,7 @@ async def test_an_opaque_rule_and_the_setting_leave_tunnels_unopened(home, upstr
         allow = ["good.example", "other.example" + (" opaque" if read_tls == "all" else "")]
         async with gate(home, backend="local", allow=allow, world=world, read_tls=read_tls) as egress:
             egress.secrets.set("git-hub", REAL)
-            egress.bindings.set(binding("git-hub", ["good.example"], []))
+            await egress.bindings.set(binding("git-hub", ["good.example"], []))
             door = await egress.doors.open("w1", "home", now_ms=1)
             reader, writer, head = await begun(door, host)
             assert (b"x-egress-authority" in head) != opaque, (read_tls, host)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tests.contract.egress.in_tunnel import asking, opened, trusting
 from tests.contract.egress.outside import PUBLIC, Outside
-from tests.contract.egress.through_door import QUICK_TUNNEL, call, connect, gate, until
+from tests.contract.egress.through_door import QUICK_TUNNEL, call, connect, gate, until, until_written
 
 from microclaw.egress import forward
 from microclaw.egress.doors import CONNECTIONS_MAX
@@ -190,7 +190,7 @@ async def test_a_tunnel_is_cut_when_its_time_is_over_though_it_is_busy(home, ups
             writer.write(b"busy")
             await asyncio.sleep(0.01)
         assert time.monotonic() - begun < 8
-        await until(lambda: egress.audit.tail(1)[0].detail.startswith("cut after 1 s"))
+        await until_written(egress, lambda entry: entry.detail.startswith("cut after 1 s"))
         writer.close()
 
 
@@ -239,5 +239,5 @@ async def test_a_flood_of_refusals_is_one_line_of_the_audit_log(home):
         got = await asyncio.gather(*(call(door, b"CONNECT !:1 HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(400)))
         refused = sum(answer.startswith(b"HTTP/1.1 429") for answer in got)
         assert 0 < refused < 110
-        floods = [entry for entry in egress.audit.tail(500) if entry.action == "egress.flood"]
+        floods = [entry for entry in await egress.audit.tail(500) if entry.action == "egress.flood"]
         assert 1 <= len(floods) <= refused / 2

@@ -16,7 +16,7 @@ import pytest
 from tests.contract.egress.chat_server import Chat
 from tests.contract.egress.in_tunnel import opened, trusting
 from tests.contract.egress.outside import PUBLIC, Outside
-from tests.contract.egress.through_door import KEY, QUICK_TUNNEL, call, connect, gate, until
+from tests.contract.egress.through_door import KEY, QUICK_TUNNEL, call, connect, gate, until, until_written
 
 from microclaw.agent.relay import Relay
 from microclaw.core.sentinels import binding
@@ -94,12 +94,12 @@ async def refused(door: Path, way: str, *headers: str) -> bytes:
     return head
 
 
-def entries(egress, count: int = 1) -> list[tuple[str, str, str]]:
-    return [(entry.action, entry.subject, entry.outcome) for entry in egress.audit.tail(count)]
+async def entries(egress, count: int = 1) -> list[tuple[str, str, str]]:
+    return [(entry.action, entry.subject, entry.outcome) for entry in await egress.audit.tail(count)]
 
 
-def detail_of_the_cut(egress) -> str:
-    return next((entry.detail for entry in egress.audit.tail(5) if entry.action == "egress.cut"), "")
+async def detail_of_the_cut(egress) -> str:
+    return next((entry.detail for entry in await egress.audit.tail(5) if entry.action == "egress.cut"), "")
 
 
 @pytest.mark.parametrize(("way", "tls", "place"), [
@@ -116,7 +116,7 @@ async def test_ac38_a_websocket_goes_where_a_rule_says_so_and_is_audited(home, a
             await socket.ping(b"are you there")
             await socket.send_str("bye")
             assert (await socket.receive(timeout=10)).type is aiohttp.WSMsgType.CLOSE
-        assert entries(egress) == [("egress.websocket", place, "allow")]
+        assert await entries(egress) == [("egress.websocket", place, "allow")]
         assert server.compressed == [0], "what is compressed can't be looked at: no extension is let through"
         assert server.heads[0]["sec-websocket-protocol"] == "chat"
         await until(lambda: egress.proxy.under_way == 0 and egress.connections.open == 0 and server.ended == 1)
@@ -128,19 +128,19 @@ async def test_ac38_a_websocket_goes_where_a_rule_says_so_and_is_audited(home, a
 ])
 async def test_ac38_without_a_rule_for_it_no_websocket_begins_and_the_remedy_is_told(home, authority, way, allow):
     async with chat(home, authority, allow=allow) as (egress, door, server):
-        egress.rules.change("good.example", "allow", "work", now_ms=1, websocket=True)
+        await egress.rules.change("good.example", "allow", "work", now_ms=1, websocket=True)
         got = await refused(door, way)
         port = 80 if way.startswith("http:") else 443
         where = b"good.example" if port == 443 else b"good.example:80"
         assert got.startswith(b"HTTP/1.1 403")
         assert b"microclaw egress allow %s --group home --websocket`" % where in got
-        assert entries(egress) == [("egress.websocket", f"good.example:{port}", "deny")] and server.heads == []
-        egress.rules.change(where.decode(), "allow", "home", now_ms=1, websocket=True)
+        assert await entries(egress) == [("egress.websocket", f"good.example:{port}", "deny")] and server.heads == []
+        await egress.rules.change(where.decode(), "allow", "home", now_ms=1, websocket=True)
         if port == 443:
             async with talking(door, way) as socket:
                 await socket.send_str("now")
                 assert await socket.receive_str(timeout=10) == "now"
-        egress.rules.change(where.decode(), "deny", "", now_ms=1)
+        await egress.rules.change(where.decode(), "deny", "", now_ms=1)
         if not way.startswith("https:"):
             assert b"denied by the rule" in await refused(door, way)
 
@@ -148,9 +148,9 @@ async def test_ac38_without_a_rule_for_it_no_websocket_begins_and_the_remedy_is_
 async def test_ac38_a_yes_for_once_and_one_for_always_are_for_no_websocket(home, authority):
     async with chat(home, authority, allow=()) as (egress, door, server):
         for answer in ("once", "always"):
-            egress.rules.change("good.example", "forget", "home", now_ms=1)
+            await egress.rules.change("good.example", "forget", "home", now_ms=1)
             assert b"the owner was asked" in await refused(door, WAYS[0])
-            code = next(row.code for row in egress.approvals.rows() if row.state == "pending")
+            code = next(row.code for row in await egress.approvals.rows() if row.state == "pending")
             assert await egress.approvals.answer(code, answer, "cli") == ""
             assert b"--websocket" in await refused(door, WAYS[0])
         assert server.heads == []
@@ -165,14 +165,14 @@ async def test_no_other_protocol_begins_wherever_a_websocket_may(home, authority
         for way in WAYS:
             got = await refused(door, way, *headers)
             assert got.startswith(b"HTTP/1.1 403") and b"egress reads this request" in got
-            assert entries(egress)[0][::2] == ("egress.websocket", "deny")
+            assert (await entries(egress))[0][::2] == ("egress.websocket", "deny")
         assert server.heads == []
 
 
 async def test_ac48_a_credential_is_lent_to_the_handshake_and_masked_when_it_comes_back(home, authority):
     async with chat(home, authority) as (egress, door, server):
         egress.secrets.set("hub", REAL)
-        egress.bindings.set(binding("hub", ["good.example"], []))
+        await egress.bindings.set(binding("hub", ["good.example"], []))
         relay = Relay(door / "egress.sock")
         stand_in = (await relay.environment({}))["MC_SECRET_HUB"]
         assert stand_in.startswith("mc-secret-")
@@ -182,8 +182,8 @@ async def test_ac48_a_credential_is_lent_to_the_handshake_and_masked_when_it_com
                 said = await socket.receive_str(timeout=10)
             assert said.startswith("you are Bearer [REDACTED]") and REAL not in said and stand_in not in said
         assert [head["authorization"] for head in server.heads] == [f"Bearer {REAL}"] * 3
-        assert ("secret.use", "hub at good.example:443", "allow") in entries(egress, 3)
-        egress.rules.change("other.example", "allow", "", now_ms=1, websocket=True)
+        assert ("secret.use", "hub at good.example:443", "allow") in (await entries(egress, 3))
+        await egress.rules.change("other.example", "allow", "", now_ms=1, websocket=True)
         got = await refused(door, "/to/other.example/", *BEGINNING, f"Authorization: Bearer {stand_in}")
         assert got.startswith(b"HTTP/1.1 403") and b"is for good.example:443 only" in got and len(server.heads) == 3
 
@@ -226,7 +226,7 @@ async def test_a_switch_that_was_not_asked_for_is_not_believed(home, upstream, a
     async with behind(home, authority, port) as (egress, door):
         got = await refused(door, WAYS[0])
         assert got.startswith(b"HTTP/1.1 502") and why in got
-        assert entries(egress) == [("egress.websocket", "good.example:443", "failed")]
+        assert await entries(egress) == [("egress.websocket", "good.example:443", "failed")]
 
 
 @pytest.mark.parametrize("way", [WAYS[0], WAYS[2]])
@@ -249,7 +249,8 @@ async def test_ac38_a_websocket_is_cut_at_its_size_when_idle_and_at_its_time(hom
                     aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR,
                 )
             assert socket.closed
-        await until(lambda: why in detail_of_the_cut(egress) and server.ended == 1)
+        await until_written(egress, lambda entry: entry.action == "egress.cut" and why in entry.detail)
+        await until(lambda: server.ended == 1)
 
 
 async def test_ac44_a_flood_of_frames_is_slowed_down(home, authority, monkeypatch):
@@ -293,7 +294,7 @@ async def test_what_is_no_frame_does_not_pass(home, authority):
         assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).startswith(b"HTTP/1.1 101")
         writer.write(b"GET /another HTTP/1.1\r\nHost: good.example\r\n\r\n")
         assert await asyncio.wait_for(reader.read(), 10) == b""
-        assert "cut: a frame is of a kind" in detail_of_the_cut(egress) and len(server.heads) == 1
+        assert "cut: a frame is of a kind" in await detail_of_the_cut(egress) and len(server.heads) == 1
         writer.close()
         await until(lambda: server.ended == 1)
 

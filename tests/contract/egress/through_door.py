@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
+from microclaw.core.audit import Entry
 from microclaw.core.egress_rules import ReadTls
 from microclaw.core.home import Home
 from microclaw.core.settings import Budget, Egress, Model, Settings
@@ -82,6 +83,14 @@ async def until(condition: Callable[[], bool], *, within_s: float = 10.0) -> Non
     ends = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < ends, "the condition did not come true in time"
+        await asyncio.sleep(0.01)
+
+
+async def until_written(egress: Gate, as_wanted: Callable[[Entry], bool], *, within_s: float = 10.0) -> None:
+    """Wait until the newest entry of the audit log is as wanted."""
+    ends = time.monotonic() + within_s
+    while not any(map(as_wanted, newest := await egress.audit.tail(1))):
+        assert time.monotonic() < ends, f"it was not written in time; the newest entry is {newest}"
         await asyncio.sleep(0.01)
 
 

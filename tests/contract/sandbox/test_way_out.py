@@ -258,7 +258,8 @@ async def test_programs_inside_reach_an_allowed_host_and_are_told_why_not_anothe
         assert needed <= set(tried), tried
         assert {address for address, _ in outside.dialled} == {PUBLIC}
         assert "evil.example" not in outside.resolved
-        read = [entry for entry in egress.audit.tail(500) if entry.action == "egress.http" and entry.outcome == "allow"]
+        entries = await egress.audit.tail(500)
+        read = [entry for entry in entries if entry.action == "egress.http" and entry.outcome == "allow"]
         assert len(read) >= len(tried), "their requests were read"
 
 
@@ -274,10 +275,10 @@ async def test_a_program_that_trusts_its_own_is_told_what_the_owner_can_do_and_t
         agent(backend, new_spec, folders, egress, authority.ca) as bash,
     ):
         assert "CERTIFICATE_VERIFY_FAILED" in await bash(command)
-        assert "`microclaw egress allow good.example --group home --opaque`" in egress.audit.tail(1)[0].detail
-        egress.rules.change("good.example", "allow", "home", now_ms=1, opaque=True)
+        assert "`microclaw egress allow good.example --group home --opaque`" in (await egress.audit.tail(1))[0].detail
+        await egress.rules.change("good.example", "allow", "home", now_ms=1, opaque=True)
         assert "hello from good.example" in await bash(command)
-        assert egress.audit.tail(1)[0].action == "egress.connect", "nothing more is known of it"
+        assert (await egress.audit.tail(1))[0].action == "egress.connect", "nothing more is known of it"
 
 
 async def test_ac38_a_rule_for_web_fetch_gives_the_agent_pages_and_its_programs_no_more_than_that(
@@ -293,7 +294,7 @@ async def test_ac38_a_rule_for_web_fetch_gives_the_agent_pages_and_its_programs_
         # A directive of its own, behind a command that says nothing.
         address = json.dumps({"url": "https://good.example/hello.txt"})
         assert "hello from good.example" in await bash(f"true\n#!tool web_fetch {address}")
-        assert egress.audit.tail(1)[0].action == "egress.page"
+        assert (await egress.audit.tail(1))[0].action == "egress.page"
         got = await bash(f"{python} -c '{fetch}' https://good.example/hello.txt 2>&1")
         assert "[egress refused: good.example:443 is not on the allow-list of group home for bash" in got
         page = f"{python} -c '{fetch}' http://127.0.0.1:3128/page/https://good.example/hello.txt 2>&1"
@@ -337,10 +338,10 @@ async def test_ac38_a_program_inside_begins_a_websocket_where_a_rule_says_so(
         bash = await stack.enter_async_context(agent(backend, new_spec, folders, egress))
         got = await bash(command)
         assert "HTTP/1.1 403" in got and "no rule lets a WebSocket to good.example:443 begin" in got, got
-        egress.rules.change("good.example", "allow", "home", now_ms=1, websocket=True)
+        await egress.rules.change("good.example", "allow", "home", now_ms=1, websocket=True)
         got = await bash(command)
         assert "HTTP/1.1 101" in got and got.rstrip().endswith("hello"), got
-        assert egress.audit.tail(1)[0].action == "egress.websocket"
+        assert (await egress.audit.tail(1))[0].action == "egress.websocket"
 
 
 async def test_programs_go_on_after_egress_was_started_anew(
@@ -416,7 +417,7 @@ async def test_ac48_a_lent_credential_is_a_stand_in_inside_and_real_at_its_host_
     ):
         assert "MC_SECRET" not in await bash("env")
         egress.secrets.set("hub", real)
-        egress.bindings.set(binding("hub", ["good.example"], ["home"]))
+        await egress.bindings.set(binding("hub", ["good.example"], ["home"]))
         stand_in = (await bash("echo $MC_SECRET_HUB")).strip()
         assert stand_in.startswith("mc-secret-hub-"), "there from the next program on, in a worker that lives"
         for address in (

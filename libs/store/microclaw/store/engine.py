@@ -15,14 +15,15 @@ from microclaw.core.errors import UnhealthyError
 BUSY_MS = 5_000
 
 
-def engine_for(path: Path, *, foreign_keys: bool = True) -> Engine:
+def engine_for(path: Path, *, foreign_keys: bool = True, one_thread: bool = False) -> Engine:
     """An engine on this SQLite file: one connection, WAL, `synchronous=FULL` (commits survive power loss).
 
     Explicit transactions: SQLAlchemy begins them, not the driver, so that reads are consistent too.
-    `foreign_keys` is off for migrations only: rebuilding a table there would cascade.
+    `foreign_keys` is off for migrations only: rebuilding a table there would cascade. `one_thread`: only the thread that
+    used it first may use it.
     """
     engine = create_engine(
-        f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": False}
+        f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": one_thread}
     )
 
     @event.listens_for(engine, "connect")
@@ -40,14 +41,14 @@ def engine_for(path: Path, *, foreign_keys: bool = True) -> Engine:
     return engine
 
 
-def open_store(path: Path, head: str) -> Engine:
-    """The engine of a service whose newest migration is `head`.
+def open_store(path: Path, head: str, *, one_thread: bool = False) -> Engine:
+    """The engine of a service whose newest migration is `head`. `one_thread`: as `engine_for`.
 
     :raises UnhealthyError: the database is missing, older or newer than the code, or damaged.
     """
     if not path.exists():
         raise UnhealthyError(f"{path.name} is missing: run `microclaw up` to make it")
-    engine = engine_for(path)
+    engine = engine_for(path, one_thread=one_thread)
     try:
         with engine.connect() as connection:
             found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
