@@ -19,8 +19,8 @@ def engine_for(path: Path, *, foreign_keys: bool = True, one_thread: bool = Fals
     """An engine on this SQLite file: one connection, WAL, `synchronous=FULL` (commits survive power loss).
 
     Explicit transactions: SQLAlchemy begins them, not the driver, so that reads are consistent too.
-    `foreign_keys` is off for migrations only: rebuilding a table there would cascade. `one_thread`: only the thread that
-    used it first may use it.
+    `foreign_keys` is off for migrations only: rebuilding a table there would cascade. `one_thread`: only the thread
+    that used it first may use it.
     """
     engine = create_engine(
         f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": one_thread}
