@@ -104,6 +104,10 @@ class AppleContainer:
             await self.remove(name)
         return len(ours)
 
+    async def clear_away(self, installation: str) -> int:
+        # Its containers are removed by the client process of each (`--rm`), which lives as long as they do.
+        return 0
+
     async def kill(self, name: str) -> None:
         """Kill a container, if it still runs."""
         await self._call(command.kill(name))

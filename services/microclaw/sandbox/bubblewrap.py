@@ -110,6 +110,9 @@ class Bubblewrap:
                 await group.clear()
             raise
 
+    async def clear_away(self, installation: str) -> int:
+        return 0  # there is no engine that could be away
+
     async def reap(self, installation: str) -> int:
         """Without control groups nothing can be left: bubblewrap dies with its parent."""
         left = cgroups.leftovers(self._trees, installation)

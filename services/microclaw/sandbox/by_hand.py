@@ -252,7 +252,7 @@ class ByHand:
         try:
             await command.sandbox.kill()
         except SandboxError as error:
-            # The service goes on; what is left is reaped at its next start.
+            # The service goes on; what is left is cleared away when the engine is back.
             log.warning("a command could not be ended", extra={"worker": run_id, "why": str(error)})
         finally:
             self._doors.close(run_id)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from microclaw.sandbox import image, inside
 from microclaw.sandbox.backend import Ended, EngineMissing, ProbeResult, RunSpec, SandboxError
-from microclaw.sandbox.docker_spec import LABEL, container_name, container_settings
+from microclaw.sandbox.docker_spec import LABEL, WORKER_LABEL, container_name, container_settings
 from microclaw.sandbox.engine_quirks import DOCKER, PODMAN, Quirks, quirks_of
 from microclaw.sandbox.engine_sockets import sockets
 from microclaw.sandbox.giving_up import or_undo
@@ -73,6 +73,10 @@ class DockerEngine:
         self._arch = ""
         self._profile_file: Path | None = None
         self._image = ""
+        #: Workers whose containers are there or about to be.
+        self._alive: set[str] = set()
+        #: A call failed: there may be a container of ours that nobody has any more.
+        self._in_doubt = False
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=name)
 
     @property
@@ -125,8 +129,13 @@ class DockerEngine:
         sources = [mount.source for mount in spec.mounts] + ([spec.door] if spec.door else [])
 
         async def start() -> DockerSandbox:
-            container, stream = await self.call(lambda: _start(client, container_name(spec), settings, sources))
-            reader, writer = await asyncio.open_connection(sock=stream, limit=CHUNK_BYTES)
+            self._alive.add(spec.worker_id)
+            try:
+                container, stream = await self.call(lambda: _start(client, container_name(spec), settings, sources))
+                reader, writer = await asyncio.open_connection(sock=stream, limit=CHUNK_BYTES)
+            except BaseException:
+                self._alive.discard(spec.worker_id)
+                raise
             return DockerSandbox(self, spec, container, reader, writer)
 
         return await or_undo(start(), DockerSandbox.kill)
@@ -141,6 +150,25 @@ class DockerEngine:
             return len(left)
 
         return await self.call(remove_all)
+
+    async def clear_away(self, installation: str) -> int:
+        if not self._in_doubt:
+            return 0
+        client = await self.connect()
+        # Before the look: what fails from now on is in doubt again.
+        self._in_doubt = False
+
+        def remove_left() -> int:
+            left = [
+                container["Id"]
+                for container in client.containers(all=True, filters={"label": f"{LABEL}={installation}"})
+                if container["Labels"].get(WORKER_LABEL) not in self._alive
+            ]
+            for container in left:
+                _remove(client, container)
+            return len(left)
+
+        return await self.call(remove_left)
 
     async def connect(self) -> APIClient:
         """The engine's client, once it has answered.
@@ -173,19 +201,24 @@ class DockerEngine:
             self._image = ""
             raise EngineMissing(f"{self._quirks.name}: {image.one_line(error)}; it is made again") from error
         except Gone as error:
+            self._in_doubt = True
             # Slow it may be called too, in the middle of an answer.
             if "timed out" in str(error):
                 raise SandboxError(f"{self._quirks.name}: {image.one_line(error)}") from error
             raise EngineMissing(f"{self._quirks.name} does not answer any more; start it again") from error
         except (DockerException, RequestException) as error:
+            self._in_doubt = True
             raise SandboxError(f"{self._quirks.name}: {image.one_line(error)}") from error
 
-    async def finish(self, container: str, *, killed: bool) -> tuple[int, bool]:
+    async def finish(self, worker_id: str, container: str, *, killed: bool) -> tuple[int, bool]:
         """Wait until a container whose streams have ended has ended too, and remove it.
 
         Returns its exit code and whether it ran out of memory."""
-        client = await self.connect()
-        return await self.call(lambda: _finish(client, container, self._quirks, killed=killed))
+        try:
+            client = await self.connect()
+            return await self.call(lambda: _finish(client, container, self._quirks, killed=killed))
+        finally:
+            self._alive.discard(worker_id)
 
     async def end(self, container: str) -> None:
         """Kill it, if it still runs."""
@@ -289,7 +322,9 @@ class DockerSandbox:
             self._ended = True
             self._output.end()
             self._writer.close()
-            code, out_of_memory = await self._engine.finish(self._container, killed=self._killing is not None)
+            code, out_of_memory = await self._engine.finish(
+                self.worker_id, self._container, killed=self._killing is not None
+            )
         return Ended(code, out_of_memory, self._output.cut, self._output.stderr_tail)
 
     async def _read(self) -> None:

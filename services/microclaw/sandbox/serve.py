@@ -43,6 +43,8 @@ TIDY_S = 3600.0
 DEEP_PROBE_AFTER_S = 20.0
 #: A measurement that could not be made is tried again after this.
 MEASURE_AGAIN_S = 600.0
+#: How often it is looked whether an engine that was away is back, and has left something of ours.
+CLEAR_AWAY_S = 5.0
 #: Pause between questions to a service that is not there yet.
 ASK_AGAIN_S = 0.2
 
@@ -102,6 +104,7 @@ async def serve(service: Service) -> None:
     service.spawn(doors.begin(), "doors of earlier lives")
     service.spawn(_warm_main(service, pool), "main group's worker")
     service.spawn(_measure(service, readiness, pool), "deep probe")
+    service.spawn(_clear_away(service, readiness, installation), "what an engine left")
     service.spawn(_tidy(notes, home), "old notes and conversations")
     by_hand = ByHand(service, readiness, pool, doors, installation)
     by_hand.register()
@@ -156,6 +159,17 @@ async def _measure(service: Service, readiness: Readiness, pool: Pool) -> None:
             # Nothing was found to be open; it just could not be looked at.
             service.trouble(f"the sandbox could not be measured: {found.reason}")
             await asyncio.sleep(MEASURE_AGAIN_S)
+
+
+async def _clear_away(service: Service, readiness: Readiness, installation: str) -> None:
+    """An engine that went away leaves containers, which it still has when it is back."""
+    while True:
+        await asyncio.sleep(CLEAR_AWAY_S)
+        if readiness.backend is not None:
+            with contextlib.suppress(SandboxError, OSError):  # still away: the runs tell
+                if count := await readiness.backend.clear_away(installation):
+                    service.facts["reaped"] = int(service.facts.get("reaped", 0)) + count
+                    service.log.warning("containers that an engine had left are removed", extra={"count": count})
 
 
 async def _tidy(notes: Notes, home: Home) -> None:

@@ -15,6 +15,7 @@ from microclaw.bus.api import Bus, Draft, Subscription
 from microclaw.core.ids import new_id
 from microclaw.core.kinds import PromptMessage, ReplyRequested, RunRequested
 from microclaw.sandbox.choose import make
+from microclaw.sandbox.docker_engine import DockerEngine
 from microclaw.sandbox.engine_sockets import sockets
 from microclaw.sandbox.installation import installation_id
 
@@ -35,6 +36,7 @@ async def says(router: Bus, text: str) -> None:
 
 async def test_a_message_waits_for_the_engine_and_is_answered_when_it_is_back(tmp_path: Path) -> None:
     docker = make("docker")
+    assert isinstance(docker, DockerEngine)
     found = await docker.probe()
     if not found.usable:
         if "docker" in os.environ.get("MC_REQUIRE_ENGINE", "").split(","):
@@ -67,6 +69,11 @@ async def test_a_message_waits_for_the_engine_and_is_answered_when_it_is_back(tm
             await engine.open()
             answer = await next_reply()
             assert (answer.text, answer.origin) == ("echo: two", "answer"), "no notice, and nothing is lost"
+            # Of the worker that the engine had when it went away nothing is left.
+            client = await docker.connect()
+            ours = {"label": f"microclaw={installation_id(made.home)}"}
+            await until(lambda: len(client.containers(all=True, filters=ours)) == 1)
+            assert client.containers(filters=ours)[0]["State"] == "running"
         finally:
             for name in ("sandbox", "queue", "egress"):
                 # The sandbox ends its workers through our socket.

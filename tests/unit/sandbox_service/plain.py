@@ -128,6 +128,9 @@ class PlainBackend:
     async def reap(self, installation: str) -> int:
         return 0
 
+    async def clear_away(self, installation: str) -> int:
+        return 0
+
     async def end(self) -> None:
         """Leave nothing behind."""
         for sandbox in self.sandboxes:
