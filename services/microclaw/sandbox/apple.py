@@ -104,7 +104,7 @@ class AppleContainer:
             await self.remove(name)
         return len(ours)
 
-    async def clear_away(self, installation: str) -> int:
+    async def clear_away(self, _installation: str) -> int:
         # Its containers are removed by the client process of each (`--rm`), which lives as long as they do.
         return 0
 

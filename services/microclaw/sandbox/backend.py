@@ -140,7 +140,7 @@ class Backend(Protocol):
         """End what is left of earlier lives of this installation, and nothing else. Returns how many."""
         ...
 
-    async def clear_away(self, installation: str) -> int:
+    async def clear_away(self, installation: str, /) -> int:
         """Remove what this life could not remove, since its engine was away; not what runs now. Returns how many. Costs
         nothing when nothing is left. :raises SandboxError: the engine still is away."""
         ...

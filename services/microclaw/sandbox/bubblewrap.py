@@ -110,7 +110,7 @@ class Bubblewrap:
                 await group.clear()
             raise
 
-    async def clear_away(self, installation: str) -> int:
+    async def clear_away(self, _installation: str) -> int:
         return 0  # there is no engine that could be away
 
     async def reap(self, installation: str) -> int:

@@ -27,18 +27,20 @@ _INSTALL = {
 
 
 def make(
-    name: str, closed: Collection[Path] = (), image_name: str = OWN_IMAGE, say: Say | None = None
+    name: str, closed: Collection[Path] = (), image_name: str = OWN_IMAGE, say: Say | None = None,
+    installation: str = "",
 ) -> Backend:
     """The backend of this name, not yet looked at.
 
     :param closed: folders of this installation that no run may see.
     :param say: told the lines of an image being made.
+    :param installation: for whom images are built (`image.ensure`).
     :raises ValueError: there is no such backend.
     """
     if name in ("docker", "podman"):
         from microclaw.sandbox.docker_engine import DockerEngine
 
-        return DockerEngine(name, closed, image_name=image_name, say=say)
+        return DockerEngine(name, closed, image_name=image_name, say=say, installation=installation)
     if name == "bubblewrap":
         from microclaw.sandbox.bubblewrap import Bubblewrap
 

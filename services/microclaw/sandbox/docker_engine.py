@@ -57,16 +57,18 @@ class DockerEngine:
 
     def __init__(
         self, name: str = "docker", closed: Collection[Path] = (), *, image_name: str = OWN_IMAGE,
-        socket_path: Path | None = None, say: image.Say | None = None,
+        socket_path: Path | None = None, say: image.Say | None = None, installation: str = "",
     ) -> None:  # fmt: skip
         """:param closed: folders of this installation that no run may see.
         :param socket_path: the engine's socket; None = where engines of this name usually listen.
-        :param say: told the lines of an image being made."""
+        :param say: told the lines of an image being made.
+        :param installation: for whom images are built; a new one takes the place of the old. "" = nobody: all stay."""
         self.name = name
         self.image_name = image_name
         self.version = ""
         self._closed = closed
         self._socket_path = socket_path
+        self._installation = installation
         self._say = say or (lambda _line: None)
         self._quirks: Quirks = DOCKER
         self._client: APIClient | None = None
@@ -114,7 +116,9 @@ class DockerEngine:
 
     async def prepare(self) -> None:
         client = await self.connect()
-        self._image = await self.call(lambda: image.ensure(client, self.image_name, self._arch, self._say))
+        self._image = await self.call(
+            lambda: image.ensure(client, self.image_name, self._arch, self._say, self._installation)
+        )
 
     async def start(self, spec: RunSpec) -> DockerSandbox:
         spec = admit(spec, self._closed)

@@ -8,12 +8,22 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from microclaw.sandbox.backend import EngineMissing
-from microclaw.sandbox.image_content import OFFICIAL_BASE, OWN_IMAGE, PYTHON, Stage, base_hash, fits, folder, stages
+from microclaw.sandbox.image_content import (
+    OFFICIAL_BASE,
+    OWN_IMAGE,
+    OWN_SITE,
+    PYTHON,
+    Stage,
+    base_hash,
+    fits,
+    folder,
+    stages,
+)
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -22,6 +32,10 @@ if TYPE_CHECKING:
 OWN_BASE = "microclaw-base"
 #: The Python that it has.
 OWN_BASE_PYTHON = "3.11"
+#: On every image that is built here, and on it whose it is (an installation's id). Not the label of containers, who
+#: inherit their image's.
+LABEL = "microclaw.image"
+BUILDER_LABEL = "microclaw.image.builder"
 #: How long the making of a base may take.
 BASE_WAIT_S = 600
 
@@ -44,9 +58,11 @@ def exists(client: APIClient, wanted: str) -> bool:
     return True
 
 
-def ensure(client: APIClient, name: str, engine_arch: str, say: Say) -> str:
+def ensure(client: APIClient, name: str, engine_arch: str, say: Say, builder: str = "") -> str:
     """Build or pull the image if it is missing. Returns its tag. Takes up to minutes.
 
+    :param builder: the installation that it is built for. A new one takes the place of those that were built for it
+        before; "" = nobody: they stay.
     :raises EngineMissing: it can't be had; what to do.
     """
     from docker.errors import APIError, BuildError
@@ -60,11 +76,18 @@ def ensure(client: APIClient, name: str, engine_arch: str, say: Say) -> str:
         site, agent = stages(engine_arch)
         if not exists(client, agent.tag):
             if not exists(client, site.tag):
-                _build(client, site, _base(client, say), engine_arch, say)
-            _build(client, agent, site.tag, engine_arch, say)
+                _build(client, site, _base(client, say), engine_arch, say, builder)
+            _build(client, agent, site.tag, engine_arch, say, builder)
+            if builder:
+                _remove_old(client, builder, (agent.tag, site.tag), say)
     except (APIError, BuildError) as error:
         raise EngineMissing(f"image {name} can't be made: {one_line(error)}; see the lines above it") from error
     return agent.tag
+
+
+def short(name: str) -> str:
+    """An image's name without what Podman puts before one that has no registry."""
+    return name.removeprefix("docker.io/library/").removeprefix("localhost/")
 
 
 def one_line(error: Exception) -> str:
@@ -74,14 +97,14 @@ def one_line(error: Exception) -> str:
     return " ".join(str(said).split())[:300]
 
 
-def _build(client: APIClient, stage: Stage, base: str, engine_arch: str, say: Say) -> None:
+def _build(client: APIClient, stage: Stage, base: str, engine_arch: str, say: Say, builder: str) -> None:
     from docker.errors import BuildError
 
     say(f"building image {stage.tag} on {base}")
     with stage.context() as file:
         steps = client.build(
             fileobj=file, custom_context=True, tag=stage.tag, rm=True, forcerm=True, decode=True,
-            buildargs={"BASE": base}, labels={"microclaw.image": "agent"},
+            buildargs={"BASE": base}, labels={LABEL: "agent", **({BUILDER_LABEL: builder} if builder else {})},
             # Nothing is fetched where the packages are our own.
             network_mode="none" if fits(engine_arch) else None,
         )  # fmt: skip
@@ -90,6 +113,28 @@ def _build(client: APIClient, stage: Stage, base: str, engine_arch: str, say: Sa
                 say(line)
             if problem := step.get("error"):
                 raise BuildError(str(problem), iter(()))
+
+
+def _remove_old(client: APIClient, builder: str, keep: Collection[str], say: Say) -> None:
+    """Remove what was built for this installation before and no container uses."""
+    from docker.errors import APIError
+
+    found = [
+        image for image in client.images(filters={"label": LABEL})
+        if (image["Labels"] or {}).get(BUILDER_LABEL) == builder
+    ]
+    # What stands on another one goes first. A tag that somebody else has given one of ours is not ours.
+    for repository in (OWN_IMAGE, OWN_SITE):
+        for name in [name for image in found for name in image["RepoTags"] or ()]:
+            plain = short(name)
+            if not plain.startswith(f"{repository}:") or plain in keep:
+                continue
+            try:
+                client.remove_image(name)
+                say(f"removed old image {plain}")
+            except APIError as error:
+                # A container has it, or it is gone: the next new image looks again.
+                say(f"old image {plain} stays: {one_line(error)}")
 
 
 def _pull(client: APIClient, name: str) -> None:

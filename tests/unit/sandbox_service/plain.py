@@ -128,7 +128,7 @@ class PlainBackend:
     async def reap(self, installation: str) -> int:
         return 0
 
-    async def clear_away(self, installation: str) -> int:
+    async def clear_away(self, _installation: str) -> int:
         return 0
 
     async def end(self) -> None:
