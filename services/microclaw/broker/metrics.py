@@ -14,7 +14,7 @@ def prometheus(info: BusInfo, groups: Iterable[GroupOfBus]) -> str:
     def metric(name: str, kind: str, text: str, samples: Iterable[tuple[str, float]]) -> None:
         lines.append(f"# HELP microclaw_bus_{name} {text}")
         lines.append(f"# TYPE microclaw_bus_{name} {kind}")
-        lines.extend(f"microclaw_bus_{name}{labels} {value:g}" for labels, value in samples)
+        lines.extend(f"microclaw_bus_{name}{labels} {_number(value)}" for labels, value in samples)
 
     metric("published_total", "counter", "Messages stored since the broker's start.", [("", info.published)])
     metric("duplicates_total", "counter", "Messages that were there before.", [("", info.duplicates)])
@@ -40,6 +40,11 @@ def prometheus(info: BusInfo, groups: Iterable[GroupOfBus]) -> str:
     metric("group_oldest_unsettled_seconds", "gauge", "Age of the oldest unsettled message.",
            [(_label(group), group.oldest_unsettled_ms / 1000) for group in all_groups])
     return "\n".join(lines) + "\n"
+
+
+def _number(value: float) -> str:
+    """Every digit of it: a counter that is rounded stands still, then jumps."""
+    return str(int(value)) if value == int(value) else repr(value)
 
 
 def _label(group: GroupOfBus) -> str:

@@ -258,7 +258,7 @@ class Server:
     def _died(self, routing: bytes) -> None:
         client = self._engine.clients.get(routing)
         if client is not None:
-            log.info("a client died", extra={"client": client.name, "pid": client.pid})
+            log.info("the process of a client ended", extra={"client": client.name, "pid": client.pid})
         self._forget(routing, clean=False)
 
     def _cut_silent(self, now: float) -> None:

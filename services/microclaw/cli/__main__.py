@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -29,9 +32,14 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program. Returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    open_streams()
     try:
         arguments = flags_first(arguments)
-        options = parser(command_in(arguments)).parse_args(arguments)
+        command = command_in(arguments)
+        options, strange = parser(command).parse_known_args(arguments)
+        if strange:
+            program = f"microclaw {command}" if command else "microclaw"
+            raise UsageError(f"{' '.join(strange)} is not understood; see `{program} --help`")
         context = context_from(options)
         if options.command is None:
             parser(None).print_help()
@@ -46,15 +54,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader (`head`, `less`) has seen enough. Python must not complain about it at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return 0
+    except OSError as error:
+        # A disk, a folder's mode, a name that is too long: nothing that a trace would help with.
+        if error.filename is None and error.errno == errno.ENOSPC:
+            discard_output()
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        why = f"{where}{error.strerror or error}"
+        print(f"microclaw: {why}; `microclaw doctor` looks at folders and disk", file=sys.stderr)
+        return 1
+
+
+def open_streams() -> None:
+    """A closed standard stream is as /dev/null; what the terminal's encoding lacks is written as an escape."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123 - for as long as the process lives
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def discard_output() -> None:
+    """Python must not complain about what it still holds at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def flags_first(arguments: list[str]) -> list[str]:
-    """The same with the global flags that take no value in front, so that they may stand anywhere before a `--`."""
+    """The same with the global flags and their values in front, so that they may stand anywhere before a `--`."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    flags = [word for word in arguments[:end] if word in ("--json", "--no-color", "--quiet")]
-    return flags + [word for word in arguments[:end] if word not in flags] + arguments[end:]
+    flags: list[str] = []
+    others: list[str] = []
+    words = iter(arguments[:end])
+    for word in words:
+        if word in ("--json", "--no-color", "--quiet") or word.startswith(("--profile=", "--config=")):
+            flags.append(word)
+        elif word in ("--profile", "--config"):
+            flags += [word, *itertools.islice(words, 1)]
+        else:
+            others.append(word)
+    return flags + others + arguments[end:]
 
 
 def command_in(arguments: Sequence[str]) -> str | None:

@@ -11,7 +11,9 @@ import msgspec
 from microclaw.cli.asking import connected
 from microclaw.cli.chat import chat_named
 from microclaw.cli.context import Context
-from microclaw.cli.conversation import Conversation, printable
+from microclaw.cli.conversation import Conversation
+from microclaw.cli.numbers import seconds
+from microclaw.cli.terminal import printable
 from microclaw.core.errors import UnhealthyError, UsageError
 from microclaw.core.requests import ConsoleLine
 
@@ -23,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--message", metavar="TEXT", required=True, help="what to say; - reads it from the input")
     parser.add_argument("--chat", metavar="CHAT", help="a console chat (default: console.chat in the configuration)")
     parser.add_argument(
-        "--timeout", type=float, default=ANSWER_TIMEOUT_S, metavar="S", help="wait so long (default 300 s)"
+        "--timeout", type=seconds, default=ANSWER_TIMEOUT_S, metavar="S", help="wait so long (default 300 s)"
     )
 
 

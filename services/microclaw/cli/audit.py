@@ -11,6 +11,7 @@ from datetime import datetime
 from microclaw.bus.api import Bus
 from microclaw.cli.asking import ask, asked, connected, rows
 from microclaw.cli.context import Context
+from microclaw.cli.numbers import whole
 from microclaw.core.audit import Entry
 from microclaw.core.errors import UnhealthyError
 from microclaw.core.requests import AuditAsked, AuditEntries, AuditVerified, VerifyAudit
@@ -27,11 +28,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """`tail [-n N] [-f]`, `verify`, `export [--after N]`."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     tail = actions.add_parser("tail", help="the newest entries")
-    tail.add_argument("-n", dest="count", type=int, default=20, help="how many (default 20, at most 500)")
+    tail.add_argument("-n", dest="count", metavar="N", type=whole(1, PAGE_ROWS), default=20,
+                      help=f"how many (default 20, at most {PAGE_ROWS})")
     tail.add_argument("-f", dest="follow", action="store_true", help="go on with new ones")
     actions.add_parser("verify", help="has anything been deleted, reordered, edited or cut off?")
     export = actions.add_parser("export", help="all entries with their hashes, one JSON object a line")
-    export.add_argument("--after", type=int, default=0, metavar="NUMBER", help="only those after this number")
+    export.add_argument("--after", type=whole(0), default=0, metavar="NUMBER", help="only those after this number")
     for action in actions.choices.values():
         action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
 

@@ -6,6 +6,7 @@ import argparse
 
 from microclaw.cli.asking import ask, rows
 from microclaw.cli.context import Context
+from microclaw.cli.numbers import whole
 from microclaw.core.budget import money
 from microclaw.core.requests import BudgetAsked, Budgets, Done, SetBudget
 
@@ -15,7 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("show", help="the limits, and what of them is used today")
     change = actions.add_parser("set", help="the most of a day, from now on; 0 = no limit")
-    change.add_argument("--tokens", type=int, metavar="N", help="sent and answered, in a day")
+    change.add_argument("--tokens", type=whole(0), metavar="N", help="sent and answered, in a day")
     change.add_argument("--money", type=float, metavar="M", help="in the configured currency, in a day")
     forget = actions.add_parser("forget", help="take back a limit of yours: the configuration's holds again")
     for action in (change, forget):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,8 @@ from microclaw.bus import admin
 from microclaw.bus.api import Receipt
 from microclaw.bus.envelope import Envelope, decode, with_seq
 from microclaw.cli.context import Context, duration
+from microclaw.cli.log_lines import clock
+from microclaw.cli.terminal import one_line
 from microclaw.core.ids import id_text
 
 #: Width of a payload's text in a line for people.
@@ -43,10 +46,28 @@ class Screens:
             ("disk", "FULL: nothing is accepted" if info.no_space else "has room"),
         ])
 
-    def sessions(self, sessions: Sequence[admin.SessionOfBus]) -> None:
+    def done(self, facts: dict[str, object], text: str) -> None:
+        """What was carried out."""
+        if self.context.json:
+            self.context.dump(facts)
+        else:
+            self.context.say(text)
+
+    def metrics(self, text: str) -> None:
+        """`bus metrics`: Prometheus text; as JSON its samples by name and labels."""
+        if self.context.json:
+            samples = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+            self.context.dump({name: float(value) for name, _, value in samples})
+        else:
+            print(text, end="")
+
+    def sessions(self, sessions: Sequence[admin.SessionOfBus], prefix: str) -> None:
         """`bus ls`"""
         if self.context.json:
             self.context.dump(msgspec.to_builtins(list(sessions)))
+            return
+        if not sessions:
+            self.context.say(f"no session begins with {prefix}" if prefix else "no session yet: nothing was published")
             return
         self.context.table(("SESSION", "LAST SEQ", "KEPT"), [(s.name, str(s.last_seq), str(s.kept)) for s in sessions])
 
@@ -87,9 +108,9 @@ class Screens:
         text = msgspec.json.encode(payload).decode()
         if len(text) > TEXT_CHARS_MAX:
             text = text[: TEXT_CHARS_MAX - 1] + "…"
-        when = datetime.fromtimestamp((stored_ms or envelope.ts_ms) / 1000).astimezone().strftime("%H:%M:%S.%f")[:-3]
+        when = clock(datetime.fromtimestamp((stored_ms or envelope.ts_ms) / 1000).astimezone())
         place = f"{offset:>7} " if offset else ""
-        print(f"{place}{when} {envelope.source} → {kind} {envelope.session_id}#{envelope.seq} {text}")
+        print(one_line(f"{place}{when} {envelope.source} → {kind} {envelope.session_id}#{envelope.seq} {text}"))
 
     def receipt(self, session: str, receipt: Receipt) -> None:
         """`bus pub`"""
@@ -125,6 +146,9 @@ class Screens:
             self.context.dump(msgspec.to_builtins(peers))
             return
         self.context.say(f"tcp: {peers.listens or 'nowhere (bus.listen in the configuration)'}")
+        if not peers.names:
+            self.context.say("no peer has a key: `microclaw bus key add NAME FILE` makes one")
+            return
         self.context.table(("NAME",), [(name,) for name in peers.names])
 
     def findings(self, findings: Sequence[str]) -> int:
@@ -132,7 +156,7 @@ class Screens:
         if self.context.json:
             self.context.dump({"ok": not findings, "findings": list(findings)})
         elif findings:
-            print(*findings, sep="\n")
+            print(*map(one_line, findings), sep="\n")
             self.context.say(f"{len(findings)} findings: `microclaw down`, then `microclaw bus repair` saves the rest")
         else:
             self.context.say("every row is whole")
@@ -143,5 +167,32 @@ class Screens:
         if self.context.json:
             self.context.dump({"lost": list(lost), "damaged": str(kept)})
             return
-        print(*lost, sep="\n")
+        if lost:
+            print(*map(one_line, lost), sep="\n")
         self.context.say(f"{len(lost)} messages are lost; the damaged journal is kept as {kept.name}")
+
+
+class Share:
+    """How much of a long work is done: on a terminal one line that changes, else a line whenever it is a tenth more.
+    What is quick says nothing."""
+
+    def __init__(self, context: Context, what: str) -> None:
+        self._context = context
+        self._what = what
+        self._in_place = sys.stderr.isatty() and not context.quiet
+        self._told = 0.0
+
+    def __enter__(self) -> Share:
+        return self
+
+    def show(self, share: float) -> None:
+        """`share` of it is done, 0 to 1."""
+        if self._in_place:
+            print(f"\r\033[K{self._what} {share:.0%}", end="", file=sys.stderr, flush=True)
+        elif share < 1 and share - self._told >= 0.1:
+            self._told = share
+            self._context.progress(f"{self._what} {share:.0%}")
+
+    def __exit__(self, *_error: object) -> None:
+        if self._in_place:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)

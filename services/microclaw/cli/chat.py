@@ -20,8 +20,10 @@ from typing import Any, TypeVar
 from microclaw.bus.supervisor import Supervisor
 from microclaw.cli import readiness, up
 from microclaw.cli.context import Context
-from microclaw.cli.conversation import HISTORY_LINES, Conversation, Seen, printable
+from microclaw.cli.conversation import HISTORY_LINES, Conversation, Seen
+from microclaw.cli.numbers import seconds
 from microclaw.cli.supervisord import AlreadyRunning
+from microclaw.cli.terminal import printable
 from microclaw.core.errors import MicroclawError, NotRunningError, UnhealthyError, UsageError
 from microclaw.core.requests import ConsoleLine, Failed, ServiceStatus, StatusAsked
 
@@ -38,7 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Which chat."""
     parser.add_argument("--chat", metavar="CHAT", help="another chat (default: console.chat in the configuration)")
     parser.add_argument(
-        "--timeout", type=float, default=ANSWER_TIMEOUT_S, metavar="S", help="piped input: wait so long for an answer"
+        "--timeout", type=seconds, default=ANSWER_TIMEOUT_S, metavar="S", help="piped input: wait so long for an answer"
     )
 
 

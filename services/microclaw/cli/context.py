@@ -76,12 +76,14 @@ class Context:
         print(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None), flush=True)
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[str]], colours: Sequence[str] = ()) -> None:
-        """Aligned columns; `colours` colours the first column, one a row."""
-        cells = [[*map(str, row)] for row in rows]
-        widths = [max(len(line[column]) for line in [[*head], *cells]) for column in range(len(head))]
+        """Aligned columns; `colours` colours the first column, one a row. What a terminal would obey is taken out."""
+        from microclaw.cli.terminal import columns, one_line, padded
+
+        cells = [[one_line(str(cell)) for cell in row] for row in rows]
+        widths = [max(columns(line[column]) for line in [[*head], *cells]) for column in range(len(head))]
 
         def line(row: Sequence[str]) -> list[str]:
-            return [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            return [padded(cell, width) for cell, width in zip(row, widths, strict=True)]
 
         print(self.paint("  ".join(line(head)).rstrip(), "grey"))
         for number, row in enumerate(cells):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import unicodedata
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -84,15 +83,6 @@ class Conversation:
         if away != self._away:
             self._away = away
             self._on_away(away)
-
-
-def printable(text: str) -> str:
-    """`text` without what a terminal would obey: an agent's words must not move the cursor or set the clipboard."""
-    return "".join(
-        character if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co")
-        or character in "\u200c\u200d" else "\ufffd"
-        for character in text.replace("\r\n", "\n")
-    )
 
 
 class Seen:

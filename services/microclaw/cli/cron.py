@@ -14,6 +14,7 @@ import msgspec
 
 from microclaw.cli.asking import ask, rows
 from microclaw.cli.context import Context, duration
+from microclaw.cli.numbers import whole
 from microclaw.core.errors import UsageError
 from microclaw.core.requests import (
     ChangeTask,
@@ -55,7 +56,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         actions.add_parser(name, help=text).add_argument("task", metavar="TASK", help="an id from `cron list`")
     log = actions.add_parser("runs", help="how its runs ended")
     log.add_argument("task", metavar="TASK", help="an id from `cron list`")
-    log.add_argument("--limit", type=int, default=20, metavar="N", help="so many at most (default 20)")
+    log.add_argument("--limit", type=whole(1), default=20, metavar="N", help="so many at most (default 20)")
 
 
 def _facts(parser: argparse.ArgumentParser, *, new: bool) -> None:

@@ -21,12 +21,12 @@ def is_installed(channel: str) -> bool:
     return all(importlib.util.find_spec(module) is not None for module in ("puremagic", _MODULES[channel]))
 
 
-def lock_of(channel: str) -> Path:
-    """The connector's lock file. Raises UnhealthyError: this is no checkout."""
+def lock_of(extra: str) -> Path:
+    """The lock file of a connector, or of `prove`. Raises UnhealthyError: this is no checkout."""
     for folder in Path(__file__).resolve().parents:
-        if (found := folder / "requirements" / f"{channel}.lock").is_file():
+        if (found := folder / "requirements" / f"{extra}.lock").is_file():
             return found
-    raise UnhealthyError(f"requirements/{channel}.lock is not found: MicroClaw runs from a checkout of its repository")
+    raise UnhealthyError(f"requirements/{extra}.lock is not found: MicroClaw runs from a checkout of its repository")
 
 
 def install(context: Context, channel: str) -> None:

@@ -20,8 +20,7 @@ def for_people(line: str, paint: Callable[[str, str], str] = lambda text, _colou
     except (ValueError, KeyError, TypeError):
         return line
     extra = " ".join(f"{key}={_short(value)}" for key, value in fields.items() if key not in _PLACED)
-    clock = paint(f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}", "grey")
-    shown = f"{clock} {paint(f'{level:<7}', _COLOURS.get(level, 'blue'))} {event}"
+    shown = f"{paint(clock(moment), 'grey')} {paint(f'{level:<7}', _COLOURS.get(level, 'blue'))} {event}"
     if extra:
         shown += f"  {paint(extra, 'grey')}"
     if trace := fields.get("trace"):
@@ -29,5 +28,14 @@ def for_people(line: str, paint: Callable[[str, str], str] = lambda text, _colou
     return shown
 
 
+def clock(moment: datetime) -> str:
+    """`13:05:01.120`, with the date before it unless that is today's."""
+    day = "" if moment.date() == datetime.now().astimezone().date() else f"{moment:%Y-%m-%d} "
+    return f"{day}{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}"
+
+
 def _short(value: object) -> str:
-    return value if isinstance(value, str) and " " not in value else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str) and " " not in value and value.isprintable():
+        return value
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(value)

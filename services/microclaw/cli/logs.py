@@ -10,6 +10,7 @@ from pathlib import Path
 
 from microclaw.cli.context import Context
 from microclaw.cli.log_lines import for_people
+from microclaw.cli.numbers import whole
 from microclaw.core.errors import UsageError
 
 #: How often a followed file is looked at.
@@ -22,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("service", nargs="?", metavar="SERVICE", help="a service, or supervisord; none: list the logs")
     parser.add_argument("-f", "--follow", action="store_true", help="go on with what is written from now on")
     parser.add_argument(
-        "-n", "--lines", type=int, default=LINES_DEFAULT, metavar="N", help="so many last lines (default 50)"
+        "-n", "--lines", type=whole(0), default=LINES_DEFAULT, metavar="N", help="so many last lines (default 50)"
     )
 
 

@@ -8,6 +8,8 @@ from datetime import datetime
 
 from microclaw.cli.asking import asked_of, rows
 from microclaw.cli.context import Context, duration
+from microclaw.cli.numbers import whole
+from microclaw.cli.terminal import one_line
 from microclaw.core.approvals import shown_code
 from microclaw.core.errors import UsageError
 from microclaw.core.memory_requests import (
@@ -32,10 +34,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     listed.add_argument("--held", action="store_true", help="the changes that wait for your yes")
     show = actions.add_parser("show", help="a memory file, each line with its source")
     show.add_argument("file", metavar="FILE", nargs="?", default="", help="a file from `memory list`: main/SOUL.md")
-    show.add_argument("--held", type=int, default=0, metavar="N", help="instead: what change N would do")
+    show.add_argument("--held", type=whole(1), default=0, metavar="N", help="instead: what change N would do")
     for name, what in (("allow", "put in"), ("refuse", "drop")):
         decide = actions.add_parser(name, help=f"{what} a change that waits")
-        decide.add_argument("number", type=int, metavar="N", help="a number from `memory list --held`")
+        decide.add_argument("number", type=whole(1), metavar="N", help="a number from `memory list --held`")
     forget = actions.add_parser("forget", help="take out of all memory what came from one source")
     forget.add_argument("--source", required=True, metavar="SOURCE", help=_SOURCE)
 
@@ -68,7 +70,7 @@ def _list(context: Context) -> int:
             [
                 (
                     row.where, f"{row.size_bytes / 1024:.1f} KiB",
-                    ", ".join(f"{_plain(name)} {count}" for name, count in sorted(
+                    ", ".join(f"{one_line(name)} {count}" for name, count in sorted(
                         row.lines.items(), key=lambda item: (-item[1], item[0])
                     )) or "-",
                 )
@@ -96,7 +98,7 @@ def _held(context: Context) -> int:
                 (
                     str(row.number), row.where, f"{duration(now - row.made_ms / 1000)} ago",
                     "not answered" if row.is_expired else shown_code(row.code) if row.code else "not yet",
-                    ", ".join(map(_plain, row.sources)),
+                    ", ".join(map(one_line, row.sources)),
                 )
                 for row in held
             ],
@@ -117,13 +119,13 @@ def _show(context: Context, where: str, held: int) -> int:
         return 0
     if held:
         (change,) = found.changes
-        print(context.paint(f"{found.where}, words of {', '.join(map(_plain, change.sources))}:", "grey"))
+        print(context.paint(f"{found.where}, words of {', '.join(map(one_line, change.sources))}:", "grey"))
     said = -2
     for line in found.lines:
         if not held and line.change != said:
             said = line.change
             print(context.paint(f"--- {_whose(found, line.change)}", "grey"))
-        print(_plain(line.text))
+        print(one_line(line.text))
     return 0
 
 
@@ -133,7 +135,7 @@ def _whose(found: MemoryFile, place: int) -> str:
     change = found.changes[place]
     made = datetime.fromtimestamp(change.made_ms / 1000).astimezone()
     run = f", run {change.run_id}" if change.run_id else ""
-    return f"{made:%Y-%m-%d %H:%M} from {', '.join(map(_plain, change.sources))}{run}"
+    return f"{made:%Y-%m-%d %H:%M} from {', '.join(map(one_line, change.sources))}{run}"
 
 
 def _forget(context: Context, source: str) -> int:
@@ -150,8 +152,3 @@ def _forget(context: Context, source: str) -> int:
     else:
         context.say("what is still in a conversation is forgotten with /new in its chat")
     return 0
-
-
-def _plain(text: str) -> str:
-    """Without what a terminal would obey."""
-    return "".join(char for char in text if char.isprintable())

@@ -11,6 +11,7 @@ import msgspec
 
 from microclaw.cli.asking import ask
 from microclaw.cli.context import Context
+from microclaw.cli.numbers import whole
 from microclaw.core.errors import UsageError
 from microclaw.core.requests import Deliver, Done, FoundMessages, SearchMessages
 from microclaw.core.search import HITS_MAX
@@ -28,8 +29,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     search = actions.add_parser("search", help="find past messages by their words, the newest first")
     search.add_argument("query", metavar="TEXT", nargs="+", help='words, and "phrases in quotes"')
     search.add_argument("--chat", default="", metavar="CHANNEL:ID", help="in this chat alone")
-    search.add_argument("--before", type=int, default=0, metavar="N", help="older ones than message number N")
-    search.add_argument("--limit", type=int, default=20, metavar="N", help=f"so many at most (at most {HITS_MAX})")
+    search.add_argument("--before", type=whole(1), default=0, metavar="N", help="older ones than message number N")
+    search.add_argument(
+        "--limit", type=whole(1, HITS_MAX), default=20, metavar="N",
+        help=f"so many at most (default 20, at most {HITS_MAX})",
+    )
 
 
 def run(context: Context, options: argparse.Namespace) -> int:

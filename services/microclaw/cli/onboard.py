@@ -18,8 +18,8 @@ from microclaw.cli import agent, channels, readiness, up
 from microclaw.cli.asking import ask, asked_of
 from microclaw.cli.config import set_values
 from microclaw.cli.context import Context
-from microclaw.cli.conversation import printable
 from microclaw.cli.secrets import INPUT_CHARS_MAX, value_of
+from microclaw.cli.terminal import printable
 from microclaw.core import sandbox_requests
 from microclaw.core.approvals import shown_code
 from microclaw.core.channel_settings import CONNECTORS

@@ -10,7 +10,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from microclaw.cli.context import Context, duration
-from microclaw.core.errors import UnhealthyError, UsageError
+from microclaw.cli.extras import lock_of
+from microclaw.cli.numbers import seconds, whole
+from microclaw.core.errors import UnhealthyError
 
 if TYPE_CHECKING:
     from microclaw.core.home import Home
@@ -34,19 +36,19 @@ At which instant of the mesh's work an act falls is up to the machine, so a rare
 def arguments(parser: argparse.ArgumentParser) -> None:
     """How long, and which seed."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"acts of harm (default {ROUNDS})")
-    parser.add_argument("--seed", type=int, metavar="S", help="repeat a trial (default: a new one)")
     parser.add_argument(
-        "--patience", type=float, default=120.0, metavar="S",
+        "--rounds", type=whole(1, ROUNDS_MAX), default=ROUNDS, metavar="N", help=f"acts of harm (default {ROUNDS})"
+    )
+    parser.add_argument("--seed", type=whole(0), metavar="S", help="repeat a trial (default: a new one)")
+    parser.add_argument(
+        "--patience", type=seconds, default=120.0, metavar="S",
         help="an answer is lost if nothing at all comes for so long while it is waited for (default 120 s)",
     )
     parser.add_argument("--keep", action="store_true", help="keep the home even if all went well")
 
 
 def run(context: Context, options: argparse.Namespace) -> int:
-    """Do it. :raises UsageError: the arguments. :raises UnhealthyError: it can't be done here."""
-    if not 1 <= options.rounds <= ROUNDS_MAX:
-        raise UsageError(f"--rounds {options.rounds}: choose 1 to {ROUNDS_MAX}")
+    """Do it. :raises UnhealthyError: it can't be done here."""
     if sys.platform != "linux":
         raise UnhealthyError("prove needs Linux: it runs the agents in bubblewrap and finds processes in /proc")
     from microclaw.prove import throw_away
@@ -94,7 +96,8 @@ def _skipped() -> dict[str, str]:
     from importlib.util import find_spec
 
     if find_spec("apsw") is None:
-        return {"power-cut": "apsw is not installed: pip install 'microclaw[prove]'"}
+        by_hand = f"{sys.executable} -m pip install --require-hashes -r {lock_of('prove')}"
+        return {"power-cut": f"apsw is not installed: {by_hand}"}
     return {}
 
 
@@ -136,7 +139,7 @@ def _report(context: Context, result: Result, seed: int, skipped: dict[str, str]
         ("took", duration(result.took_s)),
         ("seed", str(seed)),
     ]
-    context.table(("what", "value"), rows)
+    context.table(("WHAT", "VALUE"), rows)
     for fault in result.faults[:SHOWN_MAX]:
         print(context.paint(fault, "red"))
     if not result.well:

@@ -7,6 +7,7 @@ import time
 
 from microclaw.cli.asking import ask, rows
 from microclaw.cli.context import Context, duration
+from microclaw.cli.numbers import whole
 from microclaw.core.requests import Runs, RunsAsked
 
 
@@ -14,7 +15,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """`list`."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="what runs, waits and lately failed")
-    listing.add_argument("--limit", type=int, default=50, metavar="N", help="so many of each at most (default 50)")
+    listing.add_argument("--limit", type=whole(1), default=50, metavar="N", help="so many of each at most (default 50)")
 
 
 def run(context: Context, options: argparse.Namespace) -> int:

@@ -12,6 +12,8 @@ from zoneinfo import ZoneInfo
 
 from microclaw.cli.asking import ask, asked, connected, rows
 from microclaw.cli.context import Context, duration
+from microclaw.cli.numbers import whole
+from microclaw.cli.terminal import printable
 from microclaw.core.errors import UsageError
 from microclaw.core.requests import (
     Done,
@@ -33,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("list", help="all conversations")
     show = actions.add_parser("show", help="the last turns of one")
     show.add_argument("name", metavar="NAME", help="a name from `sessions list`")
-    show.add_argument("--limit", type=int, default=10, metavar="N", help="so many turns at most (default 10)")
+    show.add_argument("--limit", type=whole(1), default=10, metavar="N", help="so many turns at most (default 10)")
     export = actions.add_parser("export", help="all of one, as Markdown (--json: as JSON)")
     export.add_argument("name", metavar="NAME", help="a name from `sessions list`")
     export.add_argument("--output", metavar="FILE", type=Path, help="into this new file; else it is printed")
@@ -84,10 +86,10 @@ def _show(context: Context, name: str, limit: int) -> int:
     for turn in found:
         began = datetime.fromtimestamp(turn.began_ms / 1000).astimezone()
         print(context.paint(f"--- {began:%Y-%m-%d %H:%M:%S}  run {turn.run_id}", "grey"))
-        print(_plain(turn.prompt))
+        print(printable(turn.prompt))
         if turn.tools:
-            print(context.paint(f"[tools: {', '.join(map(_plain, turn.tools))}]", "yellow"))
-        print(context.paint(_plain(turn.answer or turn.error or "(under way)"), "red" if turn.error else "green"))
+            print(context.paint(f"[tools: {', '.join(map(printable, turn.tools))}]", "yellow"))
+        print(context.paint(printable(turn.answer or turn.error or "(under way)"), "red" if turn.error else "green"))
     if not found:
         context.say(f"{name} has no turn yet")
     return 0
@@ -113,7 +115,7 @@ def _export(context: Context, name: str, output: Path | None) -> int:
     else:
         text = page(turns, assistant=context.settings.assistant.name, zone=ZoneInfo(get_localzone_name()))
     if output is None:
-        print(text if context.json else _plain(text), end="")
+        print(text if context.json else printable(text), end="")
         return 0
     try:
         with output.open("x", encoding="utf-8") as file:
@@ -132,8 +134,3 @@ def _fork(context: Context, name: str, group: str) -> int:
     else:
         context.say(f"{group} goes on with a copy of {name}; what it had is put aside")
     return 0
-
-
-def _plain(text: str) -> str:
-    """Without what a terminal would obey."""
-    return "".join(char for char in text if char.isprintable() or char in "\n\t")

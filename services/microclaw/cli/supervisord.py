@@ -55,9 +55,8 @@ def command() -> list[str]:
     return [sys.executable, "-P", "-m", "supervisor.supervisord", "-n", "-c", str(configuration())]
 
 
-def become(home: Home, env: dict[str, str], channels: Collection[str]) -> NoReturn:
-    """Turn this process into supervisord. Raises AlreadyRunning."""
-    lock = hold_lock(home)
+def become(lock: int, home: Home, env: dict[str, str], channels: Collection[str]) -> NoReturn:
+    """Turn this process into supervisord. `lock` is what `hold_lock` gave."""
     os.dup2(lock, LOCK_FD)
     # By itself: dup2 onto the same number changes nothing.
     os.set_inheritable(LOCK_FD, True)

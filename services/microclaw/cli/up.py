@@ -6,6 +6,7 @@ import argparse
 
 from microclaw.cli import readiness, supervisord
 from microclaw.cli.context import Context
+from microclaw.cli.numbers import seconds
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +14,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", "--detach", action="store_true", help="run in the background, return when all is ready")
     parser.add_argument("--no-wait", action="store_true", help="with -d: return at once")
     parser.add_argument(
-        "--timeout", type=float, default=readiness.READY_WAIT_S, metavar="S", help="with -d: wait so long (default 30)"
+        "--timeout", type=seconds, default=readiness.READY_WAIT_S, metavar="S",
+        help="with -d: wait so long (default 30)",
     )
 
 
@@ -21,8 +23,9 @@ def run(context: Context, options: argparse.Namespace) -> int:
     """Start the mesh. In the foreground it does not return."""
     prepare(context)
     if not options.detach:
+        lock = supervisord.hold_lock(context.home)
         context.say(f"MicroClaw starts; its logs are in {context.home.logs}; Ctrl-C stops it")
-        supervisord.become(context.home, context.env, context.settings.channels.enabled())
+        supervisord.become(lock, context.home, context.env, context.settings.channels.enabled())
     took_s = start(context, wait=not options.no_wait, timeout_s=options.timeout)
     if context.json:
         context.dump({"started": True, "ready_s": took_s and round(took_s, 3)})

@@ -9,24 +9,27 @@ from datetime import UTC, datetime, timedelta
 
 from microclaw.cli.asking import ask
 from microclaw.cli.context import Context
+from microclaw.cli.numbers import whole
 from microclaw.core.budget import money
 from microclaw.core.requests import UsageAsked, UsageRow, UsageRows
 
 _COUNTS = (
     "calls", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "unknown_calls",
 )
+#: How far back one may look: ten years.
+DAYS_MAX = 3660
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """`--by`, `--days`."""
     parser.add_argument("--by", choices=("group", "day", "model"), default="day", help="what to add up by")
-    parser.add_argument("--days", type=int, default=30, help="how far back (default 30)")
+    parser.add_argument("--days", type=whole(1, DAYS_MAX), metavar="N", default=30, help="how far back (default 30)")
 
 
 def run(context: Context, options: argparse.Namespace) -> int:
     """Print it. Raises MicroclawError."""
     # A day more than asked for: days begin at midnight in the owner's time zone, which only egress knows.
-    since = (datetime.now(UTC) - timedelta(days=max(0, options.days))).date().isoformat()
+    since = (datetime.now(UTC) - timedelta(days=options.days)).date().isoformat()
     answer = ask(context, UsageAsked(since_day=since), UsageRows)
     summed = summed_by(answer.rows, options.by)
     costs = costs_by(answer.rows, options.by)

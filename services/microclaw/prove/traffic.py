@@ -262,5 +262,5 @@ class Traffic:
         at = group.said_at.get(token)
         if at is not None:
             if (took_s := time.monotonic() - at) > self.slowest_s:
-                self.slowest_s, self.slowest = took_s, f"{token}, said in {group.said_during[token]}"
+                self.slowest_s, self.slowest = took_s, f"{token}, said in {group.said_during[token] or 'peace'}"
             self.on_answer(at)

@@ -228,6 +228,13 @@ async def test_replay_from_beyond_the_end_is_told(connect) -> None:
         await anext(bus.replay("console:main", 5))
 
 
+@pytest.mark.parametrize("place", [-1, 1 << 63])
+async def test_replay_from_no_place_is_refused_at_once(connect, place: int) -> None:
+    bus = await connect("alpha")
+    with pytest.raises(ValueError, match="no place"):
+        await anext(bus.replay("console:main", place))
+
+
 async def test_requests_are_answered_and_errors_told(connect) -> None:
     server, asker = await connect("server"), await connect("asker")
 

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from microclaw.cli.__main__ import main
 from microclaw.cli.commands import COMMANDS
-from microclaw.cli.context import duration
-from microclaw.cli.conversation import printable
+from microclaw.cli.context import Context, duration
 from microclaw.cli.cron import milliseconds
+from microclaw.cli.terminal import columns, one_line, padded, printable
 from microclaw.core.errors import UsageError
 
 
@@ -41,6 +44,16 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         (["--profile", "../x", "version"], 2, "--profile"),
         (["agent", "-m", " "], 2, "there is nothing to say"),
         (["message", "send", "--target", "5", "--message", "x"], 2, "needs --channel"),
+        (["status", "router"], 2, "router is not understood; see `microclaw status --help`"),
+        (["bus", "replay", "console:main", "--after", "-5"], 2, "'-5' is not a whole number, 0 or more"),
+        (["bus", "replay", "s", "--after", "9" * 30], 2, "is not a whole number"),
+        (["message", "search", "x", "--limit", "0"], 2, "'0' is not a whole number, 1 to "),
+        (["usage", "--days", "99999999999"], 2, "is not a whole number, 1 to 3660"),
+        (["budget", "set", "--tokens", "9" * 30], 2, "is not a whole number"),
+        (["memory", "allow", "9" * 30], 2, "is not a whole number"),
+        (["agent", "-m", "x", "--timeout", "nan"], 2, "'nan' is not a number of seconds, more than 0"),
+        (["up", "-d", "--timeout", "-1"], 2, "'-1' is not a number of seconds"),
+        (["prove", "--rounds", "0"], 2, "'0' is not a whole number, 1 to "),
     ],
 )
 def test_errors_are_one_line_with_their_exit_code(
@@ -80,6 +93,64 @@ def test_a_profile_is_an_installation_of_its_own(
     monkeypatch.setenv("XDG_STATE_HOME", "/s")
     assert main(["--profile", "work", "config", "path"]) == 0
     assert capsys.readouterr().out == "/s/microclaw-work/config.toml\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--profile", "work", "config", "path"], ["config", "path", "--profile=work"],
+                  ["config", "--profile", "work", "path"]],
+)
+def test_profile_and_config_may_stand_anywhere(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/s")
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == "/s/microclaw-work/config.toml\n"
+
+
+def test_a_file_that_can_not_be_used_is_one_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home.mkdir()
+    (home / "logs").symlink_to("logs")  # for ever
+    assert main(["logs", "router"]) in (1, 2)
+    assert main(["up", "-d"]) in (1, 5)
+    error = capsys.readouterr().err
+    assert str(home / "logs") in error and error.count("\n") == 2, error
+
+
+def command(*arguments: str, **streams: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "microclaw.cli", *arguments], text=True, check=False, timeout=60, **streams,  # type: ignore[call-overload]
+    )
+
+
+def test_a_full_disk_behind_the_output_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = command("config", "show", stdout=full, stderr=subprocess.PIPE)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("microclaw: No space left on device") and ended.stderr.count("\n") == 1
+
+
+def test_closed_standard_streams_are_no_error() -> None:
+    shell = f"exec {sys.executable} -P -m microclaw.cli config get queue.max_concurrent <&- >&- 2>&-"
+    assert subprocess.run(["/bin/sh", "-c", shell], check=False, timeout=60).returncode == 0
+
+
+def test_what_the_terminals_encoding_lacks_is_written_as_an_escape(home: Path) -> None:
+    home.mkdir()
+    (home / "config.toml").write_text('[assistant]\nname = "Zo\u00eb"\n', encoding="utf-8")
+    (home / "config.toml").chmod(0o600)
+    ended = command(
+        "config", "get", "assistant.name", capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}
+    )
+    assert (ended.returncode, ended.stdout) == (0, "Zo\\xeb\n")
+
+
+def test_columns_stand_below_each_other_whatever_is_in_them(capsys: pytest.CaptureFixture[str]) -> None:
+    Context(colour=False).table(("NAME", "N"), [("\u6f22\u5b57", "1"), ("e\u0301", "2"), ("a\nb\x1b[2J", "3")])
+    lines = capsys.readouterr().out.splitlines()
+    assert [columns(line) for line in lines] == [10, 10, 10, 10]
+    assert lines[1:] == ["\u6f22\u5b57     1", "e\u0301        2", "a b\ufffd[2J  3"]
+    assert one_line("a\r\n\tb") == "a  b"
+    assert padded("\u6f22", 3) == "\u6f22 "
 
 
 def test_a_dry_run_sends_nothing_and_needs_nobody(capsys: pytest.CaptureFixture[str]) -> None:

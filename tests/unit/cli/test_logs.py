@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from queue import Queue
 
@@ -51,6 +53,15 @@ def test_a_followed_log_gives_every_whole_line_once_and_survives_rotation(log: P
     log.rename(log.with_name("router.log.1"))
     log.write_text("first of the new\n")
     assert [lines.get(timeout=10), lines.get(timeout=10)] == ["last of the old", "first of the new"]
+
+
+def test_a_line_of_another_day_has_its_date_and_none_of_them_commands_the_terminal() -> None:
+    today = datetime.now().astimezone()
+    old = today - timedelta(days=2)
+    line = json.dumps({"ts": old.isoformat(), "level": "info", "event": "x", "who": "a\x1b[2J"})
+    assert for_people(line) == f"{old:%Y-%m-%d %H:%M:%S}.{old.microsecond // 1000:03d} info    x  who=\"a\\u001b[2J\""
+    line = json.dumps({"ts": today.isoformat(), "level": "info", "event": "x"})
+    assert for_people(line) == f"{today:%H:%M:%S}.{today.microsecond // 1000:03d} info    x"
 
 
 def test_a_followed_log_that_is_emptied_is_read_from_its_begin(log: Path) -> None:

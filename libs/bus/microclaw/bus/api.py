@@ -151,6 +151,7 @@ class Bus(Protocol):
     def replay(self, session_id: str, last_seen_seq: int) -> AsyncIterator[Envelope]:
         """Everything of a session after `last_seen_seq`, then live, no gap and no double.
 
+        :raises ValueError: `last_seen_seq` is no place: it is below 0 or has more than 63 bits.
         :raises Gap: what follows `last_seen_seq` is no longer kept.
         :raises EpochMismatch: `last_seen_seq` is ahead of the journal (it was restored from a backup).
         """

@@ -329,6 +329,9 @@ class Client(Bus):
 
     async def replay(self, session_id: str, last_seen_seq: int) -> AsyncIterator[Envelope]:
         """See `Bus.replay`."""
+        if not 0 <= last_seen_seq < 1 << 63:
+            # The broker would cut us off for it, and we would come again with the same question, for ever.
+            raise ValueError(f"{last_seen_seq} is no place in a session: 0 or more is wanted")
         after = last_seen_seq
         rid, page = self._ask_page(session_id, after)
         try:
