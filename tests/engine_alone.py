@@ -11,6 +11,7 @@ import msgspec
 
 from microclaw.bus.api import Subscription
 from microclaw.bus.ballast import Ballast
+from microclaw.bus.blobs import BlobStore
 from microclaw.bus.engine import Engine
 from microclaw.bus.envelope import VERSION, Envelope, encode
 from microclaw.bus.journal import Journal
@@ -50,12 +51,12 @@ class EngineAlone:
     """An engine, its journal and its clients."""
 
     def __init__(self, journal: Journal, clock: Clock | None = None, *, retention_ms: int = 86_400_000,
-                 ballast: Ballast | None = None) -> None:
+                 ballast: Ballast | None = None, blobs: BlobStore | None = None) -> None:
         self.clock = clock or Clock()
         self.journal = journal
         self.engine = Engine(
             journal, monotonic=lambda: self.clock.monotonic_s, wall_ms=lambda: self.clock.wall_ms,
-            retention_ms=retention_ms, rights=lambda _name, _pid: ANYTHING, ballast=ballast,
+            retention_ms=retention_ms, rights=lambda _name, _pid: ANYTHING, ballast=ballast, blobs=blobs,
         )
         self.peers: dict[bytes, Peer] = {}
         self._rid = 0

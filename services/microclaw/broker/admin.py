@@ -57,7 +57,7 @@ class Administration:
         """The answer to one question; what can't be answered is `Failed`."""
         try:
             question = msgspec.msgpack.decode(body, type=Question)
-        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
             return Failed(reason=f"the broker does not answer that: {error}")
         if not may_administer and not isinstance(question, StatusAsked):
             return Failed(reason="that is the owner's to ask", code="denied")

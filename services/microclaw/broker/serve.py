@@ -235,6 +235,7 @@ class Server:
                 self._engine.receive(client, operation)
         except GARBAGE as error:
             log.warning("a stranger sent garbage", extra={"error": str(error)[:200]})
+            self._forget(routing, clean=False)
             self._say(socket, routing, [[Op.REFUSED, 0, "malformed", "that is not this bus's protocol", 0]])
 
     def _wrong_key(self, owner: str, name: object) -> str:

@@ -5,12 +5,15 @@ What changes something (dead letters, groups, backup, compact) needs the `admin`
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from microclaw.bus.curve import PeerKeys
 from microclaw.core.requests import Request
+
+#: What the journal can hold as a number.
+Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 
 
 class BusInfoAsked(Request, frozen=True, kw_only=True, tag="bus.info"):
@@ -75,7 +78,7 @@ class SessionsAsked(Request, frozen=True, kw_only=True, tag="bus.sessions"):
     """Sessions whose name begins so, most recently used first."""
 
     prefix: str = ""
-    limit: int = 100
+    limit: Count = 100
 
 
 class SessionOfBus(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,11 +95,11 @@ class TailAsked(Request, frozen=True, kw_only=True, tag="bus.tail"):
     """Messages after an offset, oldest first; a negative `after` counts from the end (-10 = the last ten). `after_ms`
     instead: those stored at or after that moment."""
 
-    after: int = 0
+    after: Annotated[int, msgspec.Meta(lt=1 << 62)] = 0
     after_ms: int = 0
     kinds: tuple[str, ...] = (">",)
     sessions: str = ""
-    limit: int = 100
+    limit: Count = 100
 
 
 class TailRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,7 +120,7 @@ class DeadLettersAsked(Request, frozen=True, kw_only=True, tag="bus.dead"):
     """Dead letters, newest first; `group` "" = of all groups."""
 
     group: str = ""
-    limit: int = 100
+    limit: Count = 100
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,7 +142,7 @@ class SettleDead(Request, frozen=True, kw_only=True, tag="bus.dead.settle"):
     """Deliver dead letters again, or forget them. `offset` 0 = all of the group's."""
 
     group: str
-    offset: int
+    offset: Count
     action: Literal["requeue", "drop"]
 
 

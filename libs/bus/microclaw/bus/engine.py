@@ -18,7 +18,7 @@ from microclaw.bus.blob_calls import BlobCalls
 from microclaw.bus.blobs import BlobStore
 from microclaw.bus.calls import Call, Client, Refusal
 from microclaw.bus.delivering import Delivering
-from microclaw.bus.envelope import VERSION, Envelope, encode
+from microclaw.bus.envelope import NAME_CHARS_MAX, VERSION, Envelope, encode
 from microclaw.bus.group import Group
 from microclaw.bus.intake import Intake, is_count
 from microclaw.bus.journal import Journal
@@ -41,6 +41,10 @@ ACK_LINGER_S = 0.001
 
 #: Refusals kept for the audit between two turns; a flood of them is only counted in the log.
 AUDITS_MAX = 100
+#: What is said of why somebody may not do something: it may name what they tried, which may be of any length.
+WHY_CHARS_MAX = 500
+#: What tells two clients of one name apart.
+INSTANCE_BYTES_MAX = 64
 
 #: What goes out most, as plain numbers: an IntEnum is encoded ten times as slowly.
 PUBLISHED, PUBLISHED_EACH = int(Op.PUBLISH), int(Op.PUBLISH_EACH)
@@ -60,6 +64,11 @@ class Own(Protocol):
 def _check_counts(*numbers: object) -> None:
     if not all(map(is_count, numbers)):
         raise TypeError("ids and offsets are whole numbers")
+
+
+def _check_texts(*texts: object) -> None:
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("names and reasons are text")
 
 
 class Engine:
@@ -143,10 +152,12 @@ class Engine:
     def hello(self, routing: bytes, operation: list[Any], pid: int) -> Client | None:
         """A client introduces itself. None = refused (and told so)."""
         _, protocol, name, instance = operation
+        if not isinstance(instance, bytes) or len(instance) > INSTANCE_BYTES_MAX:
+            raise TypeError("an instance is a few bytes")
         if protocol != PROTOCOL:
             self._refuse(routing, 0, "version", f"protocol {protocol} is unknown here, this broker speaks {PROTOCOL}")
             return None
-        if not isinstance(name, str) or not name or len(name) > 200 or name == BROKER:
+        if not isinstance(name, str) or not 0 < len(name) <= NAME_CHARS_MAX or name == BROKER:
             self._refuse(routing, 0, "denied", "a client needs a name of its own")
             return None
         rights = self._rights(name, pid)
@@ -186,20 +197,26 @@ class Engine:
 
     def _on_ack(self, client: Client, rid: int, group: str, offsets: list[int], bodies: list[bytes]) -> None:
         if bodies:
-            self._on_publish(client, rid, bodies, self.groups.get(group), tuple(offsets))
+            self._publish(client, rid, bodies, self.groups.get(group), tuple(offsets))
         else:
             _check_counts(rid, *offsets)
             self._calls.append(Call(client, rid, [], self.groups.get(group), tuple(offsets)))
 
     def _on_nack(self, _client: Client, group: str, offset: int, delay_ms: int | None, error: str) -> None:
+        _check_counts(offset)
+        _check_texts(error)
+        delay_ms = int(delay_ms) if delay_ms is not None else None
         if found := self.groups.get(group):
             found.nack(offset, delay_ms, error, self._monotonic(), self._wall_ms())
 
     def _on_term(self, _client: Client, group: str, offset: int, reason: str) -> None:
+        _check_counts(offset)
+        _check_texts(reason)
         if found := self.groups.get(group):
             found.term(offset, reason)
 
     def _on_progress(self, _client: Client, group: str, offset: int) -> None:
+        _check_counts(offset)
         if found := self.groups.get(group):
             found.progress(offset, self._monotonic())
 
@@ -207,20 +224,24 @@ class Engine:
         self._unsubscribe(client, sid, clean=True)
 
     def _on_replay(self, client: Client, rid: int, session: str, after: int, limit: int, wait_ms: int) -> None:
-        if not (isinstance(session, str) and all(is_count(n) for n in (after, limit, wait_ms))):
-            raise TypeError("a replay asks for a session, a place, a number and a time")
+        _check_counts(rid, after, limit, wait_ms)
+        _check_texts(session)
         if session.startswith(client.rights.replay):
             self._replays.ask(client, rid, session, after, limit, wait_ms, self._monotonic())
         else:
             self._deny(client, rid, "replay", f"{client.name} may not replay {session}")
 
     def _on_request(self, client: Client, rid: int, service: str, timeout_ms: int, body: bytes) -> None:
+        _check_counts(rid)
+        _check_texts(service)
+        if not isinstance(body, bytes):
+            raise TypeError("a question is bytes")
         if service == BROKER:
             self._asked_of_me.append((client, rid, body))
         elif service not in client.rights.ask and "*" not in client.rights.ask:
             self._deny(client, rid, "ask", f"{client.name} may not ask {service}")
         else:
-            deadline = self._monotonic() + timeout_ms / 1000
+            deadline = self._monotonic() + int(timeout_ms) / 1000
             try:
                 self._requests.ask(client, rid, service, deadline, body, reversed(self.clients.values()))
             except Refusal as refusal:
@@ -236,6 +257,7 @@ class Engine:
         self._out[routing].append(operation)
 
     def _deny(self, client: Client, rid: int, action: str, why: str) -> None:
+        why = why[:WHY_CHARS_MAX]
         self.denied(client.name, action, why)
         self._refuse(client.routing, rid, "denied", why)
 
@@ -244,7 +266,10 @@ class Engine:
 
     # --- publishing -------------------------------------------------------------------------------------------------
 
-    def _on_publish(
+    def _on_publish(self, client: Client, rid: int, items: list[Any]) -> None:
+        self._publish(client, rid, items)
+
+    def _publish(
         self, client: Client, rid: int, items: list[Any], group: Group | None = None, offsets: tuple[int, ...] = ()
     ) -> None:
         _check_counts(rid, *offsets)
@@ -282,6 +307,7 @@ class Engine:
 
     def denied(self, name: str, action: str, why: str) -> None:
         """Somebody tried what they may not: an audit envelope, written with the next turn."""
+        why = why[:WHY_CHARS_MAX]
         log.warning("denied", extra={"client": name, "action": action, "why": why})
         if len(self._audits) < AUDITS_MAX:
             now_ms = self._wall_ms()
@@ -295,7 +321,7 @@ class Engine:
     def _publish_audits(self) -> None:
         if self._audits and self._room.for_publishers():
             bodies, self._audits = self._audits, []
-            self._on_publish(self._myself, 0, bodies)
+            self._publish(self._myself, 0, bodies)
 
     # --- the turn ---------------------------------------------------------------------------------------------------
 
@@ -400,13 +426,16 @@ class Engine:
         ack_wait_ms: int, max_deliver: int, backoff: list[int], start: str,
     ) -> None:
         _check_counts(sid)
+        _check_texts(name, sessions, *kinds)
+        if not 0 < len(name) <= NAME_CHARS_MAX or int(ack_wait_ms) < 1 or sid in client.subscribers:
+            raise ValueError("a group has a name and a time to wait, a subscription an id of its own")
         readable = subject_matcher(client.rights.read)
         for pattern in kinds:
             # A pattern is allowed when an allowed pattern covers it: `*` in it is a segment like any other.
             if not readable(pattern) or (">" in pattern and ">" not in client.rights.read):
                 self._deny(client, sid, "subscribe", f"{client.name} may not read {pattern}")
                 return
-        wanted = (tuple(map(str, kinds)), str(sessions), int(ack_wait_ms) / 1000, int(max_deliver),
+        wanted = (tuple(kinds), sessions, int(ack_wait_ms) / 1000, int(max_deliver),
                   tuple(int(pause) for pause in backoff))
         group = self.groups.get(name)
         if group is None or wanted != group.wanted:

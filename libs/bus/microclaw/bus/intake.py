@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -26,9 +26,10 @@ DEVICE = "device"
 Denied = Callable[[str, str, str], None]
 
 
-def is_count(number: object) -> bool:
+def is_count(number: object) -> TypeGuard[int]:
     """A whole number that the journal can hold."""
-    return isinstance(number, int) and 0 <= number < 1 << 63
+    # Not a bool, which is an int too.
+    return type(number) is int and 0 <= number < 1 << 63
 
 
 class Intake:
@@ -103,7 +104,7 @@ class Intake:
         handles: list[str] | None = None,
     ) -> NewRow:
         """One with more to it than its envelope."""
-        if not all(is_count(number) for number in (not_before, expires, expected or 0)):
+        if not all(is_count(number) for number in (not_before, expires, 0 if expected is None else expected)):
             raise TypeError("times and places are whole numbers")
         row = self._row(client, body)
         row.not_before_ms = not_before or None

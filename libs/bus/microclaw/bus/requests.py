@@ -54,6 +54,8 @@ class Requests:
 
     def answer(self, client: Client, bid: int, body: bytes) -> None:
         """Only who was asked may answer; a late answer is nobody's."""
+        if not isinstance(body, bytes):
+            raise TypeError("an answer is bytes")
         asked = self._asked.get(bid)
         if asked is not None and asked.responder is client:
             del self._asked[bid]
