@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -23,7 +24,8 @@ from tests.faults.powercut import Disk
 from microclaw.bus.api import Subscription
 from microclaw.bus.ballast import Ballast
 from microclaw.bus.journal import CHECKPOINT_PAGES, Journal
-from microclaw.bus.journal_schema import JournalError, NoSpace
+from microclaw.bus.journal_schema import STDLIB, JournalError, NoSpace
+from microclaw.bus.wire import Op
 from microclaw.core.ids import new_id
 
 WORK = Subscription("work", ("reply.requested",))
@@ -87,6 +89,36 @@ def test_fault05_publishers_wait_while_there_is_no_room_for_the_reserve(tmp_path
     alone.settle_down()
     assert peer.refusals[rid][0] == "no_space"
     assert journal.last_offset() == 0
+    journal.close()
+
+
+def test_fault05_a_dead_letter_that_could_not_be_requeued_stays_one(tmp_path: Path, monkeypatch) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    alone = EngineAlone(journal)
+    stored(alone, 1)
+    consumer = alone.connect("c")
+    alone.subscribe(consumer, WORK)
+    alone.turn()
+    ((offset, *_),) = alone.taken(consumer)
+    alone.say(consumer, Op.TERM, "work", offset, "never")
+    alone.clock.pass_(1)
+    alone.settle_down()
+    group = alone.engine.groups["work"]
+
+    def full() -> None:
+        journal.rollback()
+        raise NoSpace
+
+    with monkeypatch.context() as patched:
+        patched.setattr(journal, "commit", full)
+        with pytest.raises(NoSpace):
+            alone.engine.upkeep.requeue(group, offset)
+    alone.settle_down()
+    assert alone.taken(consumer) == []
+    assert journal.dead_offsets(group.no) == [offset]
+    assert alone.engine.upkeep.requeue(group, offset)
+    alone.settle_down()
+    assert [row[0] for row in alone.taken(consumer)] == [offset]
     journal.close()
 
 
@@ -281,6 +313,27 @@ def test_ac33_fault08_a_damaged_write_ahead_log_is_refused_loudly(tmp_path: Path
             wal.unlink()
     with pytest.raises(JournalError, match=r"cut off or damaged|is damaged|can't be read"):
         Journal(path)
+
+
+def test_fault01_a_broker_killed_while_it_writes_its_log_in_advance_starts_again(tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+
+    class Connection(sqlite3.Connection):
+        def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:
+            if "DROP TABLE prewarm" in sql and not killed.exists():
+                shutil.copytree(tmp_path / "source", killed)
+                os.truncate(killed / "journal.db-wal", 5 << 20)
+            return super().execute(sql, *parameters)
+
+    driver = replace(
+        STDLIB, connect=lambda path: sqlite3.connect(path, isolation_level=None, timeout=0, factory=Connection)
+    )
+    (tmp_path / "source").mkdir()
+    Journal(tmp_path / "source" / "journal.db", driver=driver).close()
+    journal = Journal(killed / "journal.db")
+    stored(EngineAlone(journal), 1)
+    assert journal.sizes()[1] >= CHECKPOINT_PAGES * 4096
+    journal.close()
 
 
 @pytest.mark.parametrize("what", ["header", "tree", "cut"])

@@ -158,6 +158,33 @@ def test_what_was_buried_while_it_waited_and_is_revived_is_given_once() -> None:
     assert (one.in_flight, group.loaded, group.give(2.0, 9)) == (0, 0, [])
 
 
+def test_what_was_buried_while_it_waited_and_is_revived_waits_for_its_session_again() -> None:
+    group = Group(1, "g", floor=0, kinds=(">",), sessions="", ack_wait_s=10, max_deliver=9, backoff_ms=(100,))
+    group.subscribers.append(Subscriber(b"x", 1, 5))
+    group.look([Message(1, 1, 1, None), Message(2, 1, 1, None)], {1}, None, 0.0, 0)
+    assert [given.offsets for given in group.give(0.0, 9)] == [[1]]
+    group.nack(1, 100, "later", 0.0, 0)
+    group.term(1, "never")
+    assert [given.offsets for given in group.give(0.0, 9)] == [[2]]
+    group.revive(1, 1)
+    group.wake(1.0, 1_000)
+    assert group.give(1.0, 9) == [], "one of a session at a time"
+    group.ack([2])
+    assert [given.offsets for given in group.give(1.0, 9)] == [[1]]
+
+
+def test_an_ack_that_came_before_its_consumer_died_is_no_dead_letter() -> None:
+    """Read in one turn: the death is acted on first, the ack is settled with the commit."""
+    group = Group(1, "g", floor=0, kinds=(">",), sessions="", ack_wait_s=10, max_deliver=1, backoff_ms=())
+    group.subscribers.append(one := Subscriber(b"x", 1, 5))
+    group.look([Message(1, 1, 1, None), Message(2, 2, 1, None)], {1}, None, 0.0, 0)
+    group.give(0.0, 9)
+    group.leave(one, 0.0, 0, clean=False)
+    group.ack([1], 2)
+    assert [parked.offset for parked, _ in group.changes.buried] == [2]
+    assert set(group.changes.settled) == {1, 2}
+
+
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32), sessions=st.integers(1, 60), steps=st.integers(0, 200))
 def test_every_message_is_settled_once_in_order_whatever_happens(seed: int, sessions: int, steps: int) -> None:

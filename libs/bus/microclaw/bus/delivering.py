@@ -84,9 +84,11 @@ class Delivering:
         def wants(row: Offered) -> bool:
             return storage.session_name(row.session).startswith(prefix)
 
-        group.look(
-            storage.since(group.next, budget), group.kind_nos(storage.kinds), wants if prefix else None, now, now_ms
-        )
+        first = group.next
+        group.look(storage.since(first, budget), group.kind_nos(storage.kinds), wants if prefix else None, now, now_ms)
+        if group.next == first:
+            # Retention has deleted everything from there on.
+            group.next = storage.last_offset + 1
 
     def _give(self, group: Group, now: float, now_ms: int) -> None:
         bytes_left = BATCH_BYTES_MAX

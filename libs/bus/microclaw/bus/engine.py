@@ -440,7 +440,8 @@ class Engine:
         group = self.groups.get(name)
         if group is None or wanted != group.wanted:
             spec = msgspec.msgpack.encode(wanted)
-            floor = self.storage.last_offset if start == "new" else max(self.journal.first_offset() - 1, 0)
+            first = self.journal.first_offset()
+            floor = self.storage.last_offset if start == "new" or not first else first - 1
             try:
                 self.journal.begin()
                 no = self.journal.save_group(name, floor, spec)

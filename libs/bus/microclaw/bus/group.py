@@ -232,8 +232,7 @@ class Group:
         """The next so many that are ready, to one consumer."""
         leases, pending, parked, attempts = self.leases, self._pending, self._parked, self._attempts
         next_ready = self._ready.popleft
-        # Each once: what was buried while it waited for later, and revived, comes twice.
-        offsets = list(dict.fromkeys([next_ready() for _ in range(number)]))
+        offsets = [next_ready() for _ in range(number)]
         # Of most messages there is nothing to remember before they are settled.
         counts = [1] * len(offsets)
         if attempts or not leases.keys().isdisjoint(offsets) or not all(map(pending.__contains__, offsets)):
@@ -320,6 +319,9 @@ class Group:
         elif self.next <= offset <= last_offset and offset not in self._settled_ahead:
             self._settled_ahead.add(offset)
             self.changes.settled.append(offset)
+        elif self.changes.buried:
+            # Buried since the last commit, say because its consumer was gone by then, and yet done.
+            self.changes.buried = [one for one in self.changes.buried if one[0].offset != offset]
 
     def progress(self, offset: int, now: float) -> None:
         """Its consumer is still at it."""
@@ -374,10 +376,13 @@ class Group:
                 self._take_back(offset, "its consumer went away", now, now_ms)
 
     def revive(self, offset: int, session: int) -> None:
-        """A dead letter comes again, as if never delivered; it goes behind what its session has waiting."""
-        self._attempts.pop(offset, None)
+        """A dead letter comes again, as if never delivered (the journal has it parked); it goes behind what its session
+        has waiting."""
+        # It may have been buried while it was ready, or waited for later, and must not come for that as well.
+        self._ready = deque(ready for ready in self._ready if ready != offset)
+        self._delayed = [(due, delayed) for due, delayed in self._delayed if delayed != offset]
+        heapq.heapify(self._delayed)
         self._parked[offset] = session
-        self.changes.parked[offset] = Parked(offset, 0, 0, "", "")
         self._queue_up(offset, session, None)
 
     # --- inside -----------------------------------------------------------------------------------------------------

@@ -144,14 +144,18 @@ class Journal(JournalReads):
             return
         self._db.execute("PRAGMA wal_autocheckpoint=0")
         self._db.execute("PRAGMA synchronous=OFF")
-        self._db.execute("CREATE TABLE prewarm (filling BLOB)")
-        self._db.execute("INSERT INTO prewarm VALUES (zeroblob(?))", (PREWARM_STEP_BYTES,))
-        for _ in range(PREWARM_BYTES // PREWARM_STEP_BYTES):
-            self._db.execute("UPDATE prewarm SET filling = randomblob(?)", (PREWARM_STEP_BYTES,))
-        self._db.execute("DROP TABLE prewarm")
-        self._db.execute(f"PRAGMA synchronous={self._synchronous}")
+        try:
+            # Of one that was killed at it.
+            self._write("DROP TABLE IF EXISTS prewarm")
+            self._write("CREATE TABLE prewarm (filling BLOB)")
+            self._write("INSERT INTO prewarm VALUES (zeroblob(?))", (PREWARM_STEP_BYTES,))
+            for _ in range(PREWARM_BYTES // PREWARM_STEP_BYTES):
+                self._write("UPDATE prewarm SET filling = randomblob(?)", (PREWARM_STEP_BYTES,))
+            self._write("DROP TABLE prewarm")
+        finally:
+            self._db.execute(f"PRAGMA synchronous={self._synchronous}")
+            self._db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
         self.checkpoint("RESTART")
-        self._db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
 
     # --- writing --------------------------------------------------------------------------------------------------
 
@@ -228,6 +232,11 @@ class Journal(JournalReads):
     def refer(self, handle: str, offset: int) -> None:
         """A message refers to a blob."""
         self._write("INSERT INTO blobs VALUES (?, ?)", (handle, offset))
+
+    def begin_after(self, offset: int) -> None:
+        """No message is given this offset again, or an earlier one, whatever is deleted (inside a transaction)."""
+        # What was set aside long ago is deleted after what is newer.
+        self._write("INSERT OR REPLACE INTO meta VALUES ('last_expired', ?)", (max(offset, self._last_expired()),))
 
     def fold(self) -> int:
         """Bring the index over places up to date (inside a transaction); returns the offset that it now reaches.
@@ -335,7 +344,7 @@ class Journal(JournalReads):
             if self._has_blobs:
                 self._write("DELETE FROM blobs WHERE offset = ?", (offset,))
         if rows:
-            self._write("INSERT OR REPLACE INTO meta VALUES ('last_expired', ?)", (rows[-1][0],))
+            self.begin_after(rows[-1][0])
         for session, seq in last.items():
             self._write("UPDATE sessions SET base_seq = max(base_seq, ?) WHERE no = ?", (seq, session))
         return len(rows)

@@ -172,12 +172,25 @@ def _save(source: sqlite3.Connection, target: Journal, lost: list[str], progress
         settled = [offset for (offset,) in source.execute("SELECT offset FROM settled WHERE grp = ?", (no,))]
         target.settle(group, floor, settled, sweep=False)
         for table in ("parked", "dead"):
-            target.copy_aside(table, group, source.execute(f"SELECT * FROM {table} WHERE grp = ?", (no,)))  # noqa: S608
+            rows = source.execute(f"SELECT * FROM {table} WHERE grp = ?", (no,))  # noqa: S608 - a name above
+            target.copy_aside(table, group, (row for row in rows if target.stored_ms(row[1]) is not None))
     for handle, offset in source.execute("SELECT handle, offset FROM blobs"):
         if target.stored_ms(offset) is not None:
             target.refer(handle, offset)
+    # What is lost at the end is given to no other message: groups are past it.
+    if (known := _last_known(source)) > target.last_offset():
+        target.begin_after(known)
     target.fold()
     target.commit()
+
+
+def _last_known(source: sqlite3.Connection) -> int:
+    """The newest offset that the journal knows to be given."""
+    return int(source.execute(
+        "SELECT max(coalesce((SELECT max(offset) FROM messages), 0), coalesce((SELECT max(floor) FROM groups), 0),"
+        " coalesce((SELECT max(offset) FROM settled), 0), coalesce((SELECT max(offset) FROM dead), 0),"
+        " coalesce((SELECT value FROM meta WHERE key = 'last_expired'), 0))"
+    ).fetchone()[0])
 
 
 def _readable(source: sqlite3.Connection, last: int, lost: list[str]) -> Iterator[tuple[int, tuple[Any, ...]]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from microclaw.bus.blobs import BlobStore
 from microclaw.bus.group import Group
 from microclaw.bus.journal import Journal
-from microclaw.bus.journal_schema import NoSpace
+from microclaw.bus.journal_schema import NoSpace, Parked
 from microclaw.bus.leases import Durable
 from microclaw.bus.room import Room
 from microclaw.bus.storing import UNFOLDED_MAX, Storage
@@ -52,12 +52,17 @@ class Upkeep:
         floor = min(floors, default=self._storage.last_offset)
         try:
             self._journal.begin()
+            # What was set aside since the last turn is below the floor, and kept for what stands in the journal alone.
+            dirty = [group for group in self._groups.values() if group.dirty]
+            saved = [(group, save(self._journal, group, self._wall_ms())) for group in dirty]
             placed = self._storage.fold()
             gone = self._journal.expire(self._wall_ms() - self._retention_ms, floor, EXPIRE_ROWS_MAX)
             self._journal.commit()
         except NoSpace:
             self._room.full()
             return 0
+        for group, durable in saved:
+            group.saved(durable)
         self._storage.folded(placed)
         if self._blobs is not None and not gone:
             for handle in self._blobs.old(self._wall_ms() / 1000):
@@ -81,23 +86,19 @@ class Upkeep:
         """Deliver a dead letter again, as if never delivered. False = there is none."""
         row = self._journal.row(offset)
         self._journal.begin()
-        found = self._journal.exhume(group.no, offset) and row is not None
-        saved: Durable | None = None
-        if found and row is not None:
-            group.revive(offset, row.session)
-            saved = save(self._journal, group, self._wall_ms())
+        if not self._journal.exhume(group.no, offset) or row is None:
+            self._journal.commit()
+            return False
+        self._journal.park(group.no, Parked(offset, 0, 0, "", ""))
         self._journal.commit()
-        if saved is not None:
-            group.saved(saved)
-        return found
+        group.revive(offset, row.session)
+        return True
 
     def drop_dead(self, group: Group, offset: int) -> bool:
         """Forget a dead letter. False = there is none."""
         self._journal.begin()
         found = self._journal.exhume(group.no, offset)
-        if found:
-            # Settled it is, and stays: beyond the floor that must still be said.
-            self._journal.settle(group.no, group.floor, [offset] if offset > group.floor else [], sweep=False)
+        # Settled it is, and stays: beyond the floor that is said by itself.
         self._journal.commit()
         return found
 
