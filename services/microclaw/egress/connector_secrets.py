@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from microclaw.core.channel_settings import Channels
-from microclaw.core.requests import Failed, SecretAsked, SecretValue
+import contextlib
+from collections.abc import Sequence
+
+from microclaw.bus.api import Bus
+from microclaw.bus.errors import BusError
+from microclaw.core.channel_settings import CONNECTORS, Channels
+from microclaw.core.requests import Done, Failed, SecretAsked, SecretRenewed, SecretValue
 from microclaw.egress.gate import Gate
+
+#: How long a connector may take to hear of its new secret.
+TELL_S = 5.0
 
 
 def secret_of(channels: Channels, connector: str) -> str:
@@ -18,6 +26,18 @@ def secret_of(channels: Channels, connector: str) -> str:
             return channels.email.password
         case _:
             return ""
+
+
+def connectors_of(channels: Channels, secret: str) -> tuple[str, ...]:
+    """The connectors that are told this secret."""
+    return tuple(name for name in CONNECTORS if secret_of(channels, name) == secret)
+
+
+async def tell_renewed(bus: Bus, connectors: Sequence[str]) -> None:
+    """Have them try it at once. One that does not answer asks for it by itself: when it starts, or next tries."""
+    for name in connectors:
+        with contextlib.suppress(BusError):
+            await bus.request(name, SecretRenewed(), Done, timeout_s=TELL_S)
 
 
 class ConnectorSecrets:

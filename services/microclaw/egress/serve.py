@@ -48,7 +48,7 @@ from microclaw.core.requests import (
     VerifyAudit,
 )
 from microclaw.core.sentinels import Binding, binding
-from microclaw.egress.connector_secrets import ConnectorSecrets
+from microclaw.egress.connector_secrets import ConnectorSecrets, connectors_of, tell_renewed
 from microclaw.egress.dial import resolved
 from microclaw.egress.gate import Gate
 from microclaw.egress.privacy import hide_in_logs, hold_many_sockets, keep_memory_private
@@ -189,6 +189,8 @@ class Answers:
             action = "secret.set"
             lent = f", lent for {wanted.places} to {', '.join(wanted.groups) or 'all groups'}" if wanted.hosts else ""
         await gate.audit.record(asker, action, kept.name, "ok", f"fingerprint {kept.fingerprint}{lent}")
+        if connectors := connectors_of(gate.settings.channels, kept.name):
+            self._service.spawn(tell_renewed(self._service.bus, connectors), f"tell of {kept.name}")
         return SecretAnswer(secret=_row(kept, gate.bindings.of(kept.name)))
 
     async def remove_secret(self, question: RemoveSecret, asker: str) -> Done | Failed:

@@ -296,6 +296,13 @@ async def test_a_wrong_password_is_told_with_the_command_that_sets_it() -> None:
         await until(logged_out)
         assert "microclaw secrets set email" in (await status(owner)).trouble
         assert "wrong password" not in made.log("email")
+        # It says so, and does not wait for its next try in minutes.
+        await ask(owner, "egress", SetSecret(name="email", value=PASSWORD), SecretAnswer)
+
+        async def connected() -> bool:
+            return (await status(owner)).state == "connected"
+
+        await until(connected)
 
 
 async def test_pain04_a_mail_in_doubt_that_the_server_kept_as_sent_is_not_sent_again() -> None:

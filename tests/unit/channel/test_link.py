@@ -85,6 +85,31 @@ async def test_pain09_a_librarys_exception_ends_nothing_but_the_connection(monke
     assert script.told == ["chirp: the token is wrong"]
 
 
+async def test_a_secret_that_was_set_is_tried_at_once_also_if_it_was_set_while_the_old_one_still_failed() -> None:
+    link = Link("chirp", lambda: 1)
+    connections: list[str] = []
+
+    async def connect() -> None:
+        connections.append(link.state)
+        if len(connections) == 2:
+            # Set between the question for the secret and the platform's no.
+            link.renewed.set()
+        if len(connections) == 4:
+            raise asyncio.CancelledError
+        raise LoggedOut("the token is wrong")
+
+    async def owner() -> None:
+        for tries in (1, 3):
+            while len(connections) < tries or link.state != "logged_out":
+                await asyncio.sleep(0.001)
+            link.renewed.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(60):
+            await asyncio.gather(keep_connected(link, connect, lambda _text: None), owner())
+    assert len(connections) == 4
+
+
 async def test_pain11_after_the_machine_slept_it_connects_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wall clock is an hour further, the steady clock is not: the connection is dead and does not know it."""
     link = Link("chirp", lambda: 1)

@@ -35,7 +35,8 @@ class Unreachable(Exception):
 
 
 class LoggedOut(Exception):
-    """Only the owner can mend this: a secret is missing or wrong. Tried again now and then, since it may be mended."""
+    """Only the owner can mend this: a secret is missing or wrong. Tried again when it is set (`Link.renewed`), and now
+    and then, since it may be mended elsewhere."""
 
 
 class Link:
@@ -53,6 +54,8 @@ class Link:
         self.trouble = ""
         #: Set while connected: whoever sends waits for it.
         self.up = asyncio.Event()
+        #: What the owner had to mend may be mended: the next try is at once.
+        self.renewed = asyncio.Event()
 
     def connected(self, account: str) -> None:
         """The platform took us in."""
@@ -90,8 +93,10 @@ async def keep_connected(
     """
     while True:
         link.lost("connecting", link.trouble)
+        # Before the secret is asked for: one that is set meanwhile is worth another try.
+        link.renewed.clear()
         pause_s = await _once(link, connect, tell, chance)
-        if await _slept_during(asyncio.sleep(pause_s)):
+        if await _slept_during(_pause(link, pause_s)):
             log.info("the machine slept: connecting at once", extra={"channel": link.channel})
 
 
@@ -124,6 +129,16 @@ async def _once(
     if link.failures <= 1:
         return AGAIN_S * (1.0 - chance() / 2)
     return reconnect_delay_s(link.failures - 1, chance())
+
+
+async def _pause(link: Link, pause_s: float) -> None:
+    """Ended early if something was mended."""
+    ways = [asyncio.ensure_future(asyncio.sleep(pause_s)), asyncio.ensure_future(link.renewed.wait())]
+    try:
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for way in ways:
+            way.cancel()
 
 
 async def _slept_during(work: Awaitable[None]) -> bool:

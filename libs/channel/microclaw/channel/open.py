@@ -30,7 +30,7 @@ from microclaw.channel.secret import own_secret
 from microclaw.channel.typing import Typing
 from microclaw.core.delivery import Age, PartState
 from microclaw.core.errors import UnhealthyError
-from microclaw.core.requests import ChannelStatus, ChannelStatusAsked
+from microclaw.core.requests import ChannelStatus, ChannelStatusAsked, Done, SecretRenewed
 from microclaw.store.engine import open_store
 from microclaw.store.heads import CHANNEL_HEAD
 from microclaw.store.migrate import version_of
@@ -104,6 +104,7 @@ class Channel:
             )
         service.spawn(keep_connected(self.link, connect, service.trouble), "connection")
         service.answer(ChannelStatusAsked, self._on_status)
+        service.answer(SecretRenewed, self._on_renewed)
         await service.ready()
         while not service.stopping.is_set():
             with suppress(asyncio.TimeoutError):
@@ -113,6 +114,10 @@ class Channel:
             if not service.stopping.is_set():
                 await outbox.flush_and_tell(service.bus, service.trouble)
         await outbound.drain(DRAIN_S)
+
+    async def _on_renewed(self, _question: SecretRenewed, _asker: str) -> Done:
+        self.link.renewed.set()
+        return Done()
 
     async def _on_status(self, _question: ChannelStatusAsked, _asker: str) -> ChannelStatus:
         link, counts = self.link, self.ledger.counts()

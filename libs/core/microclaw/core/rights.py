@@ -62,7 +62,11 @@ RIGHTS: Mapping[str, Rights] = {
         read=("run.granted", "control.requested"),
         ask=("router", "scheduler", "egress"),
     ),
-    "egress": Rights(publish=("reply.requested", AUDIT), read=("approval.answered", AUDIT), ask=("router",)),
+    # It tells connectors that their secret was set.
+    "egress": Rights(
+        publish=("reply.requested", AUDIT), read=("approval.answered", AUDIT),
+        ask=("router", "telegram", "discord", "email"),
+    ),
     "watch": Rights(publish=("service.alarm", AUDIT)),
     "gateway": Rights(
         publish=("message.received", "reply.delivered", AUDIT), sessions=("device:", "audit"),

@@ -20,6 +20,7 @@ from microclaw.core.requests.connectors import (
     ChannelStatus,
     ChannelStatusAsked,
     SecretAsked,
+    SecretRenewed,
     SecretValue,
 )
 from microclaw.core.requests.console import (
@@ -117,13 +118,13 @@ __all__ = [
     "FoundMessages", "Group", "GroupAnswer", "Groups", "GroupsAsked", "ImportMessages", "Imported", "KnownChat",
     "Lines", "ModelAsked", "ModelChosen", "OpenDoor", "Read", "RegisterGroup",
     "RemoveSecret", "Request", "RunRow", "Runs", "RunsAsked", "Said",
-    "Say", "SearchMessages", "SecretAnswer", "SecretAsked", "SecretRow", "SecretValue", "Secrets",
-    "SecretsAsked", "ServiceStatus", "Session", "SessionAsked", "SessionRow", "SessionTurn", "Sessions",
+    "Say", "SearchMessages", "SecretAnswer", "SecretAsked", "SecretRenewed", "SecretRow", "SecretValue",
+    "Secrets", "SecretsAsked", "ServiceStatus", "Session", "SessionAsked", "SessionRow", "SessionTurn", "Sessions",
     "SessionsAsked", "SetBudget", "SetSecret", "StatusAsked", "TaskAnswer", "TaskRow", "TaskRunRow", "TaskRuns",
     "TaskRunsAsked", "Tasks", "TasksAsked", "UsageAsked", "UsageRow", "UsageRows", "VerifyAudit",
 ]
 
-#: Who answers what; of `ChannelStatusAsked` that is each connector.
+#: Who answers what; of `ChannelStatusAsked` and `SecretRenewed` that is each connector.
 ANSWERED_BY: dict[type[Request], str] = {
     GroupsAsked: "router", RegisterGroup: "router", Deliver: "router",
     RunsAsked: "queue",

@@ -21,6 +21,11 @@ class SecretValue(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
         return "SecretValue(value=…)"
 
 
+class SecretRenewed(Request, frozen=True, kw_only=True, tag="secret.renewed"):
+    """To a connector, from egress: its secret has just been set. If it is not connected it tries at once, else when it
+    loses its connection. Nobody waits for this: one that misses it tries again by itself. Answer: Done."""
+
+
 class ChannelStatusAsked(Request, frozen=True, kw_only=True, tag="channel.status"):
     """To a connector: how its channel is doing."""
 
