@@ -384,6 +384,7 @@ class House:
     async def close(self) -> None:
         await self.pool.close()
         await self.backend.end()
+        await self.memory.close()
         self.router.stop()
         for engine in (self.queue.engine, self.clock.engine, self._engine):
             assert engine is not None

@@ -5,7 +5,7 @@ Fields that are not here (an agent's `isMain`, `groupFolder`, …) are not read 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -42,7 +42,8 @@ class ScheduleArgs(msgspec.Struct, frozen=True):
     prompt: Prompt
     schedule_type: ScheduleType
     schedule_value: ScheduleValue
-    context_mode: Literal["group", "isolated", ""] = ""
+    #: `core.tasks.context_of` says what anything else than its two words means.
+    context_mode: Any = None
     target_group_jid: Chat = ""
     script: Script = ""
 

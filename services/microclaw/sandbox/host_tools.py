@@ -19,7 +19,7 @@ from microclaw.core.groups import missing_fields
 from microclaw.core.ids import derived_id, id_text, id_time
 from microclaw.core.kinds import Attachment, AuditEntry, ReplyRequested, RunGranted
 from microclaw.core.memory_changes import Source, source
-from microclaw.core.policy import Denied, may, visible_tasks
+from microclaw.core.policy import Denied, may, visible_chats, visible_tasks
 from microclaw.core.prompt import iso_utc
 from microclaw.core.requests import (
     ApprovalRuling,
@@ -42,7 +42,7 @@ from microclaw.core.requests import (
     TasksAsked,
 )
 from microclaw.core.settings import Approvals
-from microclaw.core.tasks import TOOL_CONTEXT
+from microclaw.core.tasks import context_of
 from microclaw.core.text import strip_internal, visible
 from microclaw.core.turns import REPLY_BYTES_MAX, cause_of
 from microclaw.core.worker import ALLOW_COMMAND, SAYING_TOOLS, ToolCall, ToolReply
@@ -299,7 +299,7 @@ class HostTools:
                 )
         else:
             self._allow(who, "schedule_task", group)
-        context = args.context_mode or cast(Literal["group"], TOOL_CONTEXT)
+        context = context_of(args.context_mode)
         command_id = who.id_in_answer(
             "schedule_task", group, args.prompt, args.schedule_type, args.schedule_value, context,
             args.script,
@@ -372,7 +372,11 @@ class HostTools:
         self._allow(who, "list_groups")
         known = await self._groups(who)
         self._brought(who, source("tool:list_groups"))
-        return msgspec.json.encode({"groups": known.groups[:ROWS_MAX], "chats": known.chats[:ROWS_MAX]}).decode()
+        open_chats = visible_chats(known.chats, who.grant.is_main)
+        direct = [chat for chat in known.chats if not chat.is_group]
+        return msgspec.json.encode({
+            "groups": known.groups[:ROWS_MAX], "chats": open_chats[:ROWS_MAX], "direct_chats": direct[:ROWS_MAX],
+        }).decode()
 
     async def _group_of(self, who: Caller, chat: str) -> Group | None:
         return next((group for group in (await self._groups(who)).groups if group.chat == chat), None)

@@ -186,7 +186,7 @@ def row_of(task: Task) -> TaskRow:
     return TaskRow(
         id=task.id, group=task.group, chat=task.chat, prompt=task.prompt, value=task.value, timezone=task.timezone,
         schedule=_word(task.schedule, "once", "interval", "cron"),  # type: ignore[arg-type]
-        context=_word(task.context, "isolated", "group"),  # type: ignore[arg-type]
+        context=tasks.context_of(task.context),
         status=_word(task.status, "paused", "active", "completed"),  # type: ignore[arg-type]
         catch_up=_word(task.catch_up, "latest", "skip", "all"),  # type: ignore[arg-type]
         next_run_ms=task.next_run_ms, last_run_ms=task.last_run_ms, last_result=task.last_result,

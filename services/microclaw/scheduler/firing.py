@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
 from sqlalchemy import Connection, Engine
 
@@ -221,12 +220,11 @@ def withdrawal(task: Task, now: int) -> Draft:
 
 
 def _request(task: Task, due_ms: int, now: int) -> Draft:
-    context: Literal["group", "isolated"] = "group" if task.context == "group" else "isolated"
     payload = RunRequested(
         group=task.group, chat=task.chat, is_main=task.is_main,
         task=ScheduledTask(
-            task_id=task.id, prompt=task.prompt, due_ms=due_ms, context=context, script=task.script,
-            is_heartbeat=task.id == HEARTBEAT_ID,
+            task_id=task.id, prompt=task.prompt, due_ms=due_ms, context=tasks.context_of(task.context),
+            script=task.script, is_heartbeat=task.id == HEARTBEAT_ID,
         ),
     )
     message_id = derived_id(max(due_ms, 0), "task fire", task.id, due_ms)

@@ -116,6 +116,8 @@ async def test_main_reaches_other_groups_and_registers_new_ones(house: tuple[Des
     assert [(group["folder"], group["is_main"]) for group in known["groups"]] == [
         ("main", True), ("fam", False), ("new", False),
     ]
+    assert not any(chat["is_group"] for chat in known["direct_chats"])
+    assert "console:fam" in {chat["chat"] for chat in [*known["chats"], *known["direct_chats"]]}
 
 
 async def test_a_group_searches_its_own_chat_and_main_every_one(house: tuple[Desk, Bus]) -> None:

@@ -68,6 +68,13 @@ async def test_wrong_arguments_never_reach_the_host(tools: Tools) -> None:
     assert await tools.ok("send_message", text="hi") == "from the host"
 
 
+async def test_a_task_knows_the_conversation_unless_the_model_says_otherwise(tools: Tools) -> None:
+    task = {"prompt": "x", "schedule_type": "once", "schedule_value": "2099-01-01T00:00:00"}
+    await tools.ok("schedule_task", **task)
+    await tools.ok("schedule_task", **task, context_mode="isolated")
+    assert [call.args for call in tools.asked] == [task | {"context_mode": mode} for mode in ("group", "isolated")]
+
+
 # --- bash -------------------------------------------------------------------------------------------------------
 
 

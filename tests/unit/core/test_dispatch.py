@@ -257,6 +257,15 @@ def test_a_follow_up_is_for_a_run_of_messages_only() -> None:
 # --- failure ------------------------------------------------------------------------------------------------------
 
 
+def test_of_retries_due_at_one_moment_the_group_that_waits_longest_goes_first() -> None:
+    desk = Desk(max_concurrent=2)
+    for group in ("b", "a"):
+        desk.message(group)
+    for group in ("b", "a"):
+        desk.fails(group)
+    assert [retry.group for retry in desk.dispatch.retries_due(5_000)] == ["b", "a"]
+
+
 def test_a_failed_run_is_tried_again_five_times_and_then_told() -> None:
     desk = Desk()
     desk.message("a")

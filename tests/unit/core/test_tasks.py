@@ -40,17 +40,12 @@ def test_the_same_command_makes_the_same_task_and_the_same_fire_the_same_run() -
     assert len({tasks.task_run_id("t", 5), tasks.task_run_id("t", 6), tasks.task_run_id("u", 5)}) == 3
 
 
-@pytest.mark.parametrize(("given", "default", "context"), [
-    (None, tasks.HOST_CONTEXT, "isolated"), (None, tasks.TOOL_CONTEXT, "group"), ("group", "isolated", "group"),
-    ("isolated", "group", "isolated"), ("bogus", "group", "isolated"), ("", "group", "group"),
+@pytest.mark.parametrize(("given", "context"), [
+    ("group", "group"), ("isolated", "isolated"), ("bogus", "isolated"), ("Group", "isolated"), ("", "isolated"),
+    (None, "isolated"), (5, "isolated"), (["group"], "isolated"),
 ])
-def test_context_defaults(given: str | None, default: str, context: str) -> None:
-    assert tasks.context_of(given, default) == context
-
-
-def test_a_group_task_continues_the_groups_session_and_an_isolated_one_does_not() -> None:
-    assert tasks.session_for("group", "s1") == "s1"
-    assert tasks.session_for("isolated", "s1") is None
+def test_a_task_knows_the_conversation_only_if_it_is_asked_for_in_so_many_words(given: object, context: str) -> None:
+    assert tasks.context_of(given) == context
 
 
 def test_what_is_kept_of_a_run() -> None:

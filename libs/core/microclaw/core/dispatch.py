@@ -244,10 +244,10 @@ class Dispatch:
         return lane is not None and lane.run is not None and lane.run.fire is None
 
     def retries_due(self, now_ms: int) -> list[RetryDue]:
-        """The pauses that are over, the one over longest first."""
-        due = [(lane.retry_ms, lane.group) for lane in self.lanes.values()
+        """The pauses that are over, the one over longest first; of equal ones the group that waits longest."""
+        due = [(lane.retry_ms, lane.items[0].number if lane.items else 0, lane.group) for lane in self.lanes.values()
                if lane.retry_ms is not None and lane.retry_ms <= now_ms]
-        return [RetryDue(group) for _, group in sorted(due)]
+        return [RetryDue(group) for _, _, group in sorted(due)]
 
     def next_retry_ms(self) -> int | None:
         """When the next pause is over."""

@@ -13,7 +13,7 @@ from microclaw.core.container import Container
 from microclaw.core.groups import MAIN_FOLDER, is_chat, is_folder
 from microclaw.core.mounts import Wanted
 from microclaw.core.requests import CreateTask, RegisterGroup
-from microclaw.core.tasks import SCRIPT_CHARS_MAX
+from microclaw.core.tasks import SCRIPT_CHARS_MAX, context_of
 
 #: The names of its `.env` that it handed to agents; every other line was its own.
 SECRET_NAMES = ("ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN")
@@ -153,7 +153,7 @@ def plan_move(
         command_id = f"nanoclaw task {task.id}"
         made.append(CreateTask(
             command_id=command_id, group=folders[task.folder], chat=chat_of(task.jid), prompt=task.prompt,
-            schedule=task.schedule, value=task.value, context="group" if task.context == "group" else "isolated",
+            schedule=task.schedule, value=task.value, context=context_of(task.context),
             script=task.script,
         ))
         if task.status == "paused":

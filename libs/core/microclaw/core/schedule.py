@@ -45,8 +45,10 @@ _ZONE_STEP = timedelta(hours=12)
 _GAP_MAX = timedelta(hours=26)
 
 _ONCE = re.compile(
-    r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2}(?::\d{2})?)(?:\.(\d{1,9}))?\s?(Z|z|[+-]\d{2}:?\d{2})?)?\Z", re.ASCII
+    r"(\d{4}-\d{2}-\d{2})(?:[Tt ](\d{2}:\d{2}(?::\d{2})?)(?:\.(\d{1,9}))?\s?([Zz]|[+-]\d{2}:?\d{2})?)?\Z", re.ASCII
 )
+#: ISO's other name for the midnight at a day's end.
+_DAYS_END = re.compile(r"24:00(?::00)?\Z")
 _MACROS = {
     "@hourly": "0 * * * *", "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@weekly": "0 0 * * 0",
     "@monthly": "0 0 1 * *", "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *",
@@ -185,6 +187,7 @@ def parse_once(value: str, zone: ZoneInfo) -> int:
     """The instant of an ISO date and time; without an offset it is local time in `zone`, a date alone its midnight.
 
     A time that a change of the clocks skips is taken as much later as the gap is long, a repeated one the first time.
+    24:00 is the midnight that ends the day.
 
     :raises ScheduleError: not such a text (bare numbers are not), or there is no such day.
     """
@@ -194,8 +197,11 @@ def parse_once(value: str, zone: ZoneInfo) -> int:
         raise ScheduleError(f"once {_short(text)} is not a time: write it like 2026-02-01T15:30:00")
     day, clock, fraction, offset = match.groups()
     try:
-        wall = datetime.fromisoformat(f"{day}T{clock or '00:00'}")
-        if fraction:
+        is_days_end = clock is not None and _DAYS_END.match(clock) is not None and not (fraction or "").strip("0")
+        wall = datetime.fromisoformat(f"{day}T{'00:00' if clock is None or is_days_end else clock}")
+        if is_days_end:
+            wall += timedelta(days=1)
+        elif fraction:
             wall = wall.replace(microsecond=int(fraction.ljust(6, "0")[:6]))
         if offset is not None:
             when = datetime.fromisoformat(f"2000-01-01T00:00:00{offset.upper()}")

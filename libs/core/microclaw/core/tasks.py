@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from microclaw.core.errors import MicroclawError
@@ -35,9 +36,8 @@ SKIPPED_RESULT = "skipped by check"
 PAUSED_RESULT = "paused before it began"
 MISSED_RESULT = "nothing to run it in at its time"
 
-#: Context of a task made by the host's own commands (and of one that names none we know), and by an agent's tool.
-HOST_CONTEXT = "isolated"
-TOOL_CONTEXT = "group"
+#: The session that a task runs in: the group's conversation, or an empty one of its own.
+Context = Literal["group", "isolated"]
 
 
 class Status(StrEnum):
@@ -72,7 +72,7 @@ class Task:
     value: str
     timezone: str
     is_main: bool = False
-    context: str = HOST_CONTEXT
+    context: str = "isolated"
     catch_up: str = "latest"
     #: Runs first, and decides whether the model is asked; "" = it always is.
     script: str = ""
@@ -102,19 +102,9 @@ def task_run_id(task_id: str, due_ms: int) -> str:
     return id_text(derived_id(max(due_ms, 0), "task run", task_id, due_ms))
 
 
-def context_of(given: str | None, default: str = HOST_CONTEXT) -> str:
-    """The session that a task runs in: `group` continues the group's, `isolated` starts an empty one.
-
-    Not given: `default` (`HOST_CONTEXT`, or `TOOL_CONTEXT` for an agent's tool). Unknown: isolated.
-    """
-    if given is None or given == "":
-        return default
-    return given if given in ("group", "isolated") else HOST_CONTEXT
-
-
-def session_for(context: str, group_session: str | None) -> str | None:
-    """The session that a run of a task continues; None = a new one."""
-    return group_session if context == "group" else None
+def context_of(given: object) -> Context:
+    """The context that somebody asks for. Who asks for none, or for one nobody knows, gets the one that knows less."""
+    return "group" if given == "group" else "isolated"
 
 
 # --- who -----------------------------------------------------------------------------------------------------------

@@ -170,7 +170,8 @@ class RegisterGroup(Args, frozen=True):
 
 
 class ListGroups(Args, frozen=True):
-    """List the registered groups and the chats that could be registered. Main group only."""
+    """List the registered groups, the group chats (those not registered could be), and the chats with one person.
+    Main group only."""
 
 
 class SearchMessages(Args, frozen=True):

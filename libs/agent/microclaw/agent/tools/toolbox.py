@@ -70,6 +70,9 @@ class Toolbox:
             args = msgspec.convert(call.args, spec.args, strict=False)
         except msgspec.ValidationError as error:
             return _refused(call, f"wrong arguments: {error}")
+        if isinstance(args, schemas.ScheduleTask):
+            # The model was told that a task knows the conversation if it says nothing; the host takes nothing as no.
+            call = msgspec.structs.replace(call, args=call.args | {"context_mode": args.context_mode})
         if spec.effect == "host":
             return await self._ask_host(call)
         if isinstance(args, schemas.Bash):
