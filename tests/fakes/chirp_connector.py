@@ -3,7 +3,7 @@
 JSON lines over TCP: we say {"hello": token, "after": N}; the platform says {"n": N, "chat", "from", "text", "at"};
 we say {"send": key, "chat", "text"} and it answers {"sent": key, "id"}; {"find": key} is answered {"found": key, "id"}.
 
-Run: `python -m tests.fakes.chirp_connector HOST:PORT`, as a guest on the bus (`[bus.rights.chirp]`).
+Run: `python -m tests.fakes.chirp_connector HOST:PORT [NAME]`, as a guest on the bus (`[bus.rights.chirp]`).
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class Chirp:
 
     def _message(self, said: dict[str, Any]) -> MessageReceived:
         return MessageReceived(
-            chat=f"chirp:{said['chat']}", platform_id=str(said["n"]), sender=said["from"], sender_name=said["from"],
-            text=said["text"], sent_ms=said["at"],
+            chat=f"{self._channel.name}:{said['chat']}", platform_id=str(said["n"]), sender=said["from"],
+            sender_name=said["from"], text=said["text"], sent_ms=said["at"],
         )
 
     async def _say(self, what: dict[str, Any]) -> None:
@@ -119,4 +119,4 @@ async def serve(service: Service) -> None:
 
 
 if __name__ == "__main__":
-    run("chirp", serve)
+    run(sys.argv[2] if len(sys.argv) > 2 else "chirp", serve)

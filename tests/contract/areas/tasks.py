@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sqlalchemy import insert, update
@@ -12,13 +13,18 @@ from tests.contract.scheduler.clockwork import Clockwork
 from microclaw.core.tasks import context_of
 from microclaw.scheduler.tables import tasks
 
+_PROMPT = "water the plants"
+#: The original's columns that an update changes, and our names for them.
+_COLUMNS = {"prompt": "prompt", "schedule_type": "schedule", "schedule_value": "value"}
+#: What is done for a status.
+_ACTIONS = {"paused": "pause", "active": "resume"}
 _VALUES = {"cron": "*/10 * * * *", "interval": "600000", "once": "2026-02-12T12:10:00Z"}
 
 
 def answer(case: Case) -> dict[str, Any]:
     case.knows(
         "task", "tasks", "now", "created_at", "paused_while_running", "cancelled_while_running",
-        "task_cancelled_while_running",
+        "task_cancelled_while_running", "update", "updates", "status", "new_status",
     )
     with clockwork(now=ms(case.given.get("now", NOON))) as clock:
         if case.when_is("due tasks are read"):
@@ -27,7 +33,9 @@ def answer(case: Case) -> dict[str, Any]:
             return _listed(clock, case.need("created_at"))
         if case.when_is("run ends"):
             return _run_ends(clock, case)
-        if case.when_is("cancelled"):
+        if changes := _changes(case):
+            return _changed(clock, case.need("task"), changes)
+        if case.when_is("cancelled") or case.when_is("deleted"):
             return _cancelled(clock)
         if case.when_is("stored"):
             return _stored(clock, case.need("task"))
@@ -94,19 +102,53 @@ def _cancelled(clock: Clockwork) -> dict[str, Any]:
     return {"task_gone": task.id not in [row.id for row in clock.rows()], "logs_gone": not clock.log(task.id)}
 
 
+def _changes(case: Case) -> dict[str, str]:
+    """What a row wants changed of a task, by the original's column names; by `when` too ("its status is set to x")."""
+    given = case.given
+    changes = dict(given.get("update") or given.get("updates") or {})
+    if status := given.get("new_status", given.get("status")):
+        changes["status"] = status
+    if not changes and (said := re.search(r"set to (\w+)|\b(paused|resumed)\b", str(case.when))):
+        word = said[1] or said[2]
+        changes["status"] = "active" if word == "resumed" else word
+    return changes
+
+
+def _changed(clock: Clockwork, task: dict[str, Any], changes: dict[str, str]) -> dict[str, Any]:
+    task_id = _made(clock, task)
+    unknown = sorted(set(changes) - {"status", *_COLUMNS})
+    if unknown or changes.get("status", "paused") not in _ACTIONS:
+        raise Unmapped(f"changed: {changes}")
+    if "status" in changes:
+        clock.change(task_id, _ACTIONS[changes["status"]])
+    if facts := {_COLUMNS[name]: value for name, value in changes.items() if name in _COLUMNS}:
+        clock.change(task_id, "update", **facts)
+    return _told(clock, task_id, task)
+
+
 def _stored(clock: Clockwork, task: dict[str, Any]) -> dict[str, Any]:
+    return _told(clock, _made(clock, task), task)
+
+
+def _made(clock: Clockwork, task: dict[str, Any]) -> str:
     schedule = task.get("schedule_type", "interval")
-    prompt = task.get("prompt", "water the plants")
     made = clock.create(
-        schedule, task.get("schedule_value", _VALUES[schedule]), prompt=prompt,
+        schedule, task.get("schedule_value", _VALUES[schedule]), prompt=task.get("prompt", _PROMPT),
         context=context_of(task.get("context_mode")),
     )
     if task.get("status", "active") != "active":
         assert clock.engine is not None
         with clock.engine.begin() as db:
             db.execute(update(tasks).where(tasks.c.id == made.id).values(status=task["status"]))
+    return made.id
+
+
+def _told(clock: Clockwork, task_id: str, task: dict[str, Any]) -> dict[str, Any]:
+    """As it is told by a scheduler that was killed meanwhile."""
     clock.start()
-    row = clock.row(made.id)
+    row = clock.row(task_id)
     return {
-        "prompt_kept": row.prompt == prompt, "prompt": row.prompt, "status": row.status, "context_mode": row.context,
+        "prompt_kept": row.prompt == task.get("prompt", _PROMPT), "prompt": row.prompt, "status": row.status,
+        "context_mode": row.context, "schedule_type": row.schedule, "schedule_value": row.value,
+        "next_run": iso(row.next_run_ms),
     }

@@ -9,7 +9,12 @@ from dataclasses import dataclass, field
 from microclaw.core.dispatch import Dispatch, Drain, Event, Finished, Grant, Notice, TaskDue, Wanted
 from microclaw.core.lanes import Fire, Item, Run
 
-_UNITS_MS = {"ms": 1, "s": 1000, "min": 60_000}
+_UNITS_MS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000}
+#: A time in words, a group of a number and one of its unit.
+_TIME = r"(\d+) (ms|s|min|h)"
+#: How a run ends well, and how it does not.
+_WELL = "ends|ends well|finishes|succeeds"
+_BADLY = "fails|throws|ends badly"
 #: How long a run takes of which a scene says that it fails.
 FAILING_MS = 5
 #: Longest time a scene may take when nothing is left to happen.
@@ -70,39 +75,48 @@ class Scene:
         self.group = "a"
         self.numbers = 0
         self.tasks: dict[str, str] = {}
-        self._failing: list[tuple[int, str]] = []
+        #: Groups whose worker lives and waits for more.
+        self._idle_workers: set[str] = set()
 
     # --- steps ------------------------------------------------------------------------------------------------
 
     def play(self, steps: list[str]) -> None:
-        """All steps, then whatever is left comes to its end."""
+        """All steps, then whatever is left comes to its end; a wait at the end is the end."""
+        if any(step.startswith("container ") for step in steps[1:]) and not re.match("container |msg ", steps[0]):
+            # What is said of the container later was so before.
+            self._message(None, None, self.group)
         for number, step in enumerate(steps):
             self.step = number
             self.began.append(self.now)
             self._do(step)
         self.running_after, self.line_after = len(self.dispatch.running), self.dispatch.line
         self.step = len(steps)
-        self._let_end()
+        if not re.fullmatch(rf"(?:wait )?{_TIME}(?: pass(?:es)?)?", steps[-1] if steps else ""):
+            self._let_end()
 
     def _do(self, step: str) -> None:
         table: tuple[tuple[str, Callable[..., None]], ...] = (
-            (r"(?:at (\d+) (ms|s|min) )?msg (\w+)(?: starts| again)?(?: \(.*\))?", self._message),
+            (rf"(?:at {_TIME} )?(?:new )?(?:msg|message)(?: for)? (\w+)(?: starts| arrives| comes| again)?(?: \(.*\))?",
+             self._message),
+            (rf"(?:msg|message)(?: for)? (\w+) (?:at|after) {_TIME}",
+             lambda group, count, unit: self._message(count, unit, group)),
             (r"msg (\w+) fails", self._message_fails),
             (r"msg (\w+) fails at (\d+) ms while msg \w+ is pending", self._message_fails_late),
-            (r"task (\w+)(?: for (\w+))?(?: again| starts)?", self._task),
+            (r"task (\w+)(?: for (\w+))?(?: again| starts| comes| is due)?(?: \(.*\))?", self._task),
             (r"task (\w+)(?: for (\w+))? (?:fails|throws)", self._task_fails),
-            (r"(?:all|everything) ends?()", lambda _: self._let_end()),
-            (r"task queued(?: for (\w+))?()", lambda group, _: self._task("t", group)),
-            (r"message queued(?: for (\w+))?", lambda group: self._message(None, None, group or self.group)),
-            (r"container idle(?: for (\w+))?", self._idle),
-            (r"container (?:busy|working|running|not idle)(?: for (\w+))?",
+            (r"(?:all|everything|all runs) ends?()", lambda _: self._let_end()),
+            (r"(?:a )?task (?:is )?(?:queued|enqueued)(?: for (\w+))?()", lambda group, _: self._task("t", group)),
+            (r"(?:a )?message (?:is )?(?:queued|enqueued)(?: for (\w+))?",
              lambda group: self._message(None, None, group or self.group)),
-            (r"(?:first run|(\w+)) (ends|succeeds|fails|throws)(?: at (\d+) s)?", self._end),
-            (r"wait (\d+) (ms|s|min)", self._wait),
+            (r"container (?:is |goes |becomes )?idle(?: (?:for|of) (\w+))?", self._idle),
+            (r"container (?:is )?(?:busy|working|running|active|live|not idle|starts)(?: (?:for|of) (\w+))?",
+             lambda group: self._message(None, None, group or self.group)),
+            (rf"(?:(?:the )?first run|(?:run of )?(\w+)) ({_WELL}|{_BADLY})(?: at {_TIME})?", self._end),
+            (rf"(?:wait )?{_TIME}(?: pass(?:es)?)?", self._wait),
             (r"retries used up()", lambda _: self._until(HORIZON_MS)),
-            (r"retry of (\w+) due at (\d+) s", self._retry),
-            (r"follow-up for (\w+)(?: \((.*)\))?", self._follow_up),
-            (r"shutdown()", lambda _: self._handle(Drain())),
+            (rf"retry of (\w+)(?: is)? due(?: at {_TIME})?", self._retry),
+            (r"follow-up(?: message)?(?: for (\w+))?(?: \((.*)\))?", self._follow_up),
+            (r"(?:host )?(?:shutdown|shuts down|shutting down)()", lambda _: self._handle(Drain())),
         )
         for pattern, act in table:
             found = re.fullmatch(pattern, step)
@@ -115,6 +129,7 @@ class Scene:
         if count is not None:
             self._until(int(count) * _UNITS_MS[unit or "ms"])
         self.group = group
+        self._idle_workers.discard(group)
         self.numbers += 1
         self._handle(Wanted(group, (Item(self.numbers, f"chat:{group}"),)))
 
@@ -144,45 +159,53 @@ class Scene:
     def _idle(self, group: str | None = None) -> None:
         """A worker that has answered and waits for more."""
         self.group = group or self.group
-        if not self.dispatch.takes_follow_up(self.group):
+        if not self._is_answering(self.group):
             self._message(None, None, self.group)
+        self._idle_workers.add(self.group)
         self._finish(self._run_of(self.group), ok=True)
 
-    def _end(self, name: str | None, how: str, after_s: str | None) -> None:
+    def _is_answering(self, group: str) -> bool:
+        """A run of the group's messages is under way."""
+        return any(run.group == group and run.fire is None for run in self.dispatch.running)
+
+    def _end(self, name: str | None, how: str, count: str | None, unit: str | None) -> None:
         run = self._run_of(name) if name else self._oldest()
         if self.running_before is None:
             self.running_before = len(self.dispatch.running)
-        if after_s is not None:
-            self._until(run.granted_ms + int(after_s) * 1000)
+        if count is not None:
+            self._until(run.granted_ms + int(count) * _UNITS_MS[unit or "ms"])
         self.last_end = self.step
-        self._finish(run, ok=how in ("ends", "succeeds"))
+        self._finish(run, ok=how in _WELL.split("|"))
 
     def _wait(self, count: str, unit: str) -> None:
         self._until(self.now + int(count) * _UNITS_MS[unit])
 
-    def _retry(self, group: str, _after_s: str) -> None:
+    def _retry(self, group: str, _count: str | None, _unit: str | None) -> None:
         due = self.dispatch.lanes[group].retry_ms
         if due is None:
             raise NotUnderstood(f"no retry of {group} is set")
         self._until(due)
 
-    def _follow_up(self, group: str, state: str | None) -> None:
+    def _follow_up(self, group: str | None, state: str | None) -> None:
+        group = self.group = group or self.group
+        if group in self._idle_workers:
+            # It still lives, and what comes now is its next run at once.
+            self._message(None, None, group)
         is_free = self.dispatch.state(group) == "idle"
-        if state and is_free and "nothing" not in state and "no " not in state:
+        if state and is_free and "nothing" not in state and "no " not in state and "not " not in state:
             if "shutdown" in state:
                 self._handle(Drain())
                 self._message(None, None, group)
             elif "task" in state:
                 self._task("t", group)
-            elif "idle" in state:
-                # It still lives, and what comes now is its next run at once.
+            elif "idle" in state or "waits" in state:
                 self._idle(group)
                 self._message(None, None, group)
-            elif "running" in state or "live" in state or "busy" in state:
+            elif re.search("runs|running|live|busy|active|answering|working|container", state):
                 self._message(None, None, group)
             else:
                 raise NotUnderstood(f"state {state!r}")
-        self.follow_ups.append(self.dispatch.takes_follow_up(group))
+        self.follow_ups.append(self._is_answering(group))
 
     # --- the machine ------------------------------------------------------------------------------------------
 
@@ -209,8 +232,13 @@ class Scene:
         self._handle(Finished(run.group, run.run_id, ok=ok, error="" if ok else "boom"))
 
     def _run_of(self, name: str) -> Run:
-        for run in self.dispatch.running:
-            if (run.fire.task_id if run.fire else run.group) == name or (run.group == name and run.fire is None):
+        """A task's run by its name, a group's by the group's; of messages, if they run."""
+        running = self.dispatch.running
+        for run in running:
+            if (run.fire.task_id if run.fire else run.group) == name:
+                return run
+        for run in running:
+            if run.group == name:
                 return run
         raise NotUnderstood(f"{name} does not run")
 

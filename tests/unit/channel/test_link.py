@@ -14,16 +14,17 @@ from microclaw.channel.link import Link, LoggedOut, Unreachable, keep_connected
 class Script:
     """Connections that end as told, and the pauses between them."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *ends: Callable[[Link], Awaitable[None]]) -> None:
+    def __init__(self, *ends: Callable[[Link], Awaitable[None]]) -> None:
         self.link = Link("chirp", lambda: 1)
         self.pauses: list[float] = []
         self.told: list[str] = []
         self._ends = list(ends)
-        monkeypatch.setattr(link_module.asyncio, "sleep", self._sleep)
 
     async def run(self) -> None:
         with pytest.raises(asyncio.CancelledError):
-            await keep_connected(self.link, self._connect, self.told.append, chance=lambda: 0.0)
+            await keep_connected(
+                self.link, self._connect, self.told.append, chance=lambda: 0.0, sleep=self._sleep
+            )
 
     async def _connect(self) -> None:
         if not self._ends:
@@ -59,27 +60,27 @@ async def thrown_out(_link: Link) -> None:
     raise LoggedOut("the token is wrong")
 
 
-async def test_pauses_grow_from_failure_to_failure_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    script = Script(monkeypatch, *[refused] * 10)
+async def test_pauses_grow_from_failure_to_failure_up_to_a_bound() -> None:
+    script = Script(*[refused] * 10)
     await script.run()
     assert script.pauses == [1.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0, 300.0]
     assert (script.link.state, script.link.trouble) == ("connecting", "nobody there")
 
 
-async def test_pain10_a_platform_that_welcomes_and_drops_makes_no_storm(monkeypatch: pytest.MonkeyPatch) -> None:
-    script = Script(monkeypatch, *[welcome_and_gone] * 4)
+async def test_pain10_a_platform_that_welcomes_and_drops_makes_no_storm() -> None:
+    script = Script(*[welcome_and_gone] * 4)
     await script.run()
     assert script.pauses == [1.0, 5.0, 10.0, 20.0]
 
 
-async def test_a_connection_that_worked_makes_the_next_pause_short_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    script = Script(monkeypatch, refused, refused, refused, worked_and_gone, refused)
+async def test_a_connection_that_worked_makes_the_next_pause_short_again() -> None:
+    script = Script(refused, refused, refused, worked_and_gone, refused)
     await script.run()
     assert script.pauses == [1.0, 5.0, 10.0, 1.0, 5.0]
 
 
-async def test_pain09_a_librarys_exception_ends_nothing_but_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    script = Script(monkeypatch, crashed, busy, thrown_out)
+async def test_pain09_a_librarys_exception_ends_nothing_but_the_connection() -> None:
+    script = Script(crashed, busy, thrown_out)
     await script.run()
     assert script.pauses == [1.0, 42.0, 300.0]
     assert script.told == ["chirp: the token is wrong"]

@@ -9,20 +9,12 @@ from hypothesis import strategies as st
 from microclaw.core.channels import (
     NAMES_EVERY_MS,
     RECONNECT_MAX_S,
-    Route,
     names_are_due,
     reconnect_delay_s,
-    route,
     shown_name,
 )
 
 HOUR_MS = 3600 * 1000
-
-
-def test_a_reply_goes_to_the_channel_of_its_address_and_waits_if_that_is_away() -> None:
-    assert route("tg:1", {"tg": True, "dc": True}) == Route("tg", connected=True)
-    assert route("tg:1", {"tg": False}) == Route("tg", connected=False)
-    assert route("dc:1", {"tg": True}) is None
 
 
 def test_the_first_pause_is_five_seconds_and_pauses_double_to_a_limit() -> None:

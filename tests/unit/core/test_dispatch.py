@@ -245,15 +245,6 @@ def test_what_was_given_up_in_one_chat_does_not_stop_the_groups_others() -> None
     assert [item.number for item in desk.runs["a"].items] == [1, 4]
 
 
-def test_a_follow_up_is_for_a_run_of_messages_only() -> None:
-    desk = Desk()
-    assert not desk.dispatch.takes_follow_up("a")
-    desk.task("a", "t1")
-    assert not desk.dispatch.takes_follow_up("a")
-    desk.message("b")
-    assert desk.dispatch.takes_follow_up("b")
-
-
 # --- failure ------------------------------------------------------------------------------------------------------
 
 

@@ -84,7 +84,7 @@ class Link:
 
 async def keep_connected(
     link: Link, connect: Callable[[], Awaitable[None]], tell: Callable[[str], None], *,
-    chance: Callable[[], float] = random.random,
+    chance: Callable[[], float] = random.random, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """Call `connect` again and again, for ever; it stays as long as the connection holds, and calls `link.connected`.
 
@@ -96,7 +96,7 @@ async def keep_connected(
         # Before the secret is asked for: one that is set meanwhile is worth another try.
         link.renewed.clear()
         pause_s = await _once(link, connect, tell, chance)
-        if await _slept_during(_pause(link, pause_s)):
+        if await _slept_during(_pause(link, sleep(pause_s))):
             log.info("the machine slept: connecting at once", extra={"channel": link.channel})
 
 
@@ -131,9 +131,9 @@ async def _once(
     return reconnect_delay_s(link.failures - 1, chance())
 
 
-async def _pause(link: Link, pause_s: float) -> None:
+async def _pause(link: Link, pause: Awaitable[None]) -> None:
     """Ended early if something was mended."""
-    ways = [asyncio.ensure_future(asyncio.sleep(pause_s)), asyncio.ensure_future(link.renewed.wait())]
+    ways = [asyncio.ensure_future(pause), asyncio.ensure_future(link.renewed.wait())]
     try:
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
     finally:

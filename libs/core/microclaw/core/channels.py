@@ -1,13 +1,9 @@
-"""What all connectors decide alike: who sends a reply, what the text of a message is, when to connect again, when to
-ask for names."""
+"""What all connectors decide alike: what the text of a message is, when to connect again, when to ask for names."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-
-from microclaw.core.groups import channel_of
 
 #: First pause before connecting again, and the longest, in seconds.
 RECONNECT_FIRST_S = 5.0
@@ -22,20 +18,6 @@ log = logging.getLogger("microclaw.channels")
 NAMES_EVERY_MS = 24 * 3600 * 1000
 
 
-@dataclass(frozen=True)
-class Route:
-    """The connector that sends a reply. Not connected: the journal keeps the reply until it is."""
-
-    channel: str
-    connected: bool
-
-
-def route(chat: str, connectors: Mapping[str, bool]) -> Route | None:
-    """The connector of a chat among these (name → connected), None = there is none for this address."""
-    channel = channel_of(chat)
-    return Route(channel, connectors[channel]) if channel in connectors else None
-
-
 def reconnect_delay_s(failures: int, chance: float) -> float:
     """The pause before connecting again after so many failures in a row (from 1); there is no last try.
 
@@ -43,28 +25,6 @@ def reconnect_delay_s(failures: int, chance: float) -> float:
     """
     pause = min(RECONNECT_FIRST_S * 2.0 ** min(failures - 1, 16), RECONNECT_MAX_S)
     return pause * (1.0 - RECONNECT_JITTER * chance)
-
-
-@dataclass(frozen=True)
-class Reconnect:
-    """Connect again after this pause."""
-
-    delay_s: float
-
-
-@dataclass(frozen=True)
-class LoggedOut:
-    """The platform has thrown us out: only the owner can let us in again. The connector waits, the others go on."""
-
-    #: One line for the owner.
-    trouble: str
-
-
-def after_disconnect(channel: str, *, logged_out: bool, failures: int, chance: float) -> Reconnect | LoggedOut:
-    """What a connector does when its connection is lost. `failures` in a row, this one included (from 1)."""
-    if logged_out:
-        return LoggedOut(f"{channel} has logged us out: log in again with `microclaw channels login {channel}`")
-    return Reconnect(reconnect_delay_s(failures, chance))
 
 
 def text_of(body: str | None, *captions: str | None) -> str:

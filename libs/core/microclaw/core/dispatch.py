@@ -238,11 +238,6 @@ class Dispatch:
         lane = self.lanes.get(group)
         return lane.state if lane else LaneState.IDLE
 
-    def takes_follow_up(self, group: str) -> bool:
-        """Whether a run of messages is under way, so that a new message may go to a live worker."""
-        lane = self.lanes.get(group)
-        return lane is not None and lane.run is not None and lane.run.fire is None
-
     def retries_due(self, now_ms: int) -> list[RetryDue]:
         """The pauses that are over, the one over longest first; of equal ones the group that waits longest."""
         due = [(lane.retry_ms, lane.items[0].number if lane.items else 0, lane.group) for lane in self.lanes.values()

@@ -141,7 +141,7 @@ def next_run(schedule: str, value: str, zone: ZoneInfo, was_due_ms: int, now_ms:
             every = parse_interval(value)
         except ScheduleError:
             return max(now_ms, was_due_ms) + DAMAGED_RETRY_MS
-        after = max(now_ms, was_due_ms) + max(0, FIRE_GAP_MS_MIN - every)
+        after = max(now_ms, was_due_ms) + (FIRE_GAP_MS_MIN - 1 if every < FIRE_GAP_MS_MIN else 0)
         return was_due_ms + ((after - was_due_ms) // every + 1) * every
     if schedule == Schedule.CRON:
         return parse_cron(value).next_after(max(now_ms, was_due_ms), zone)
