@@ -39,7 +39,7 @@ def answer(case: Case) -> Any:
         return _reconnects(case)
     if case.when_is("names are to be synced"):
         return _names(case)
-    if "send" in given:
+    if "send" in given or "connected" in given:
         return _sends(case)
     raise Unmapped("no such scene")
 
@@ -88,12 +88,13 @@ def _forget(made: Any, chat: str) -> None:
 async def _sends(case: Case) -> dict[str, Any]:
     case.knows("send", "connected", "then")
     given = case.given
-    if given["send"] in ("fails once", "fails"):
+    said = given.get("send", "ok")
+    if said in ("fails once", "fails"):
         seen = await refused_once()
         return {"queued": seen.queued == 1, "sent_after_reconnect": seen.sent == ["one"], "sent": seen.sent}
-    texts = ["one"] if given["send"] == "ok" else given["send"]
+    texts = ["one"] if said == "ok" else said
     restarts = given.get("then") == "host restarts"
-    if not isinstance(texts, list) or "then" in given and not restarts:
+    if not isinstance(texts, list) or ("then" in given and not restarts):
         raise Unmapped(f"send: {texts}, then {given.get('then')}")
     if given.get("connected", True) and not restarts:
         seen = await sent_while_connected(texts)

@@ -5,18 +5,16 @@ A row's cursor at time T therefore means: the messages up to T were handed over 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from tests.contract.areas.clock import iso, ms
 from tests.contract.areas.house_words import chat_of, heard, router
 from tests.contract.router.router_play import RouterPlay
-from tests.contract.rows import Case, Phrases, Unmapped
+from tests.contract.rows import Case, Unmapped
 
 from microclaw.core.ids import new_id
 from microclaw.core.kinds import RunGranted
 from microclaw.core.nanoclaw import read_cursors
-from microclaw.core.prompt import newest
 from microclaw.core.turns import prompt_of
 from microclaw.router.inbound import hand_over, not_handed_over
 
@@ -35,7 +33,9 @@ async def answer(case: Case) -> dict[str, Any]:
     name = case.given.get("assistant_name", "Andy")
     async with router(name) as made:
         if "pending_count" in case.given:
-            return await _long_silence(made, case.given["pending_count"], case.given.get("limit"))
+            if case.given.get("limit") is not None:
+                raise Unmapped("a bound on the messages of a prompt: ours is one on its bytes")
+            return await _long_silence(made, case.given["pending_count"])
         if "arrives_later" in case.given:
             return await _late(made, case, name)
         return await _read(made, case, name)
@@ -87,7 +87,7 @@ async def _late(made: RouterPlay, case: Case, name: str) -> dict[str, Any]:
     return {"agent_runs_for": found}
 
 
-async def _long_silence(made: RouterPlay, count: int, limit: int | None) -> dict[str, Any]:
+async def _long_silence(made: RouterPlay, count: int) -> dict[str, Any]:
     await made.register("wa:g@g.us", "g")
     stored = [
         {"id": f"m{number}", "chat": "g@g.us", "ts": iso(ms("2024-01-01T00:00:00Z") + 1_000 * number),
@@ -99,12 +99,7 @@ async def _long_silence(made: RouterPlay, count: int, limit: int | None) -> dict
         # A long silence takes long: it is no flood.
         made.now += 1_000
         runs += await made.hears(heard(message))
-    messages: Sequence[Any] = [prompt for run in runs for prompt in run.messages]
-    kept = newest(messages, limit)
-    grant = RunGranted(run_id="r", attempt=1, group="g", chat="wa:g@g.us", messages=tuple(kept))
+    messages = tuple(prompt for run in runs for prompt in run.messages)
+    grant = RunGranted(run_id="r", attempt=1, group="g", chat="wa:g@g.us", messages=messages)
     in_prompt = prompt_of(grant, "UTC").count("<message ")
-    are_newest = [prompt.id for prompt in kept] == [message["id"] for message in stored][count - len(kept):]
-    return {
-        "messages_in_prompt": in_prompt if len(runs) == 1 else -len(runs),
-        "which": Phrases({f"the newest {len(kept)}, oldest first": are_newest}),
-    }
+    return {"messages_in_prompt": in_prompt if len(runs) <= 1 else -len(runs)}

@@ -156,7 +156,9 @@ def test_missed_intervals_are_left_out_at_once() -> None:
     assert time.perf_counter() - began < 0.5
 
 
-@given(every=st.integers(1, 3_000) | st.integers(1, 10**9), due=st.integers(0, 10**13), late=st.integers(-10**9, 10**12))
+@given(
+    every=st.integers(1, 3_000) | st.integers(1, 10**9), due=st.integers(0, 10**13), late=st.integers(-10**9, 10**12)
+)
 def test_the_next_grid_point_is_the_first_one_that_may_be(every: int, due: int, late: int) -> None:
     now = due + late
     following = next_run("interval", str(every), UTC_ZONE, due, now)

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -40,9 +39,6 @@ TASK_HEADER = "[SCHEDULED TASK: this was planned earlier and starts by itself; n
 #: 9999-12-31: a platform's nonsense beyond it is shown as that.
 _TIME_MS_MAX = 253_402_300_799_999
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -203,8 +199,3 @@ def _cut(message: PromptMessage, length: int) -> PromptMessage:
     missing = len(message.text) - length
     note = f"\n[cut here: {missing} more characters]" if missing > 0 else ""
     return msgspec.structs.replace(message, text=message.text[:length] + note)
-
-
-def newest(messages: Sequence[T], limit: int | None) -> Sequence[T]:
-    """The newest `limit` of these (None = all), oldest first."""
-    return messages if limit is None else messages[len(messages) - min(limit, len(messages)):]
