@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
@@ -22,7 +22,7 @@ from microclaw.bus.errors import Refused
 from microclaw.bus.service import Retry
 from microclaw.channel.ledger import Entry, Ledger
 from microclaw.channel.link import Link
-from microclaw.channel.pace import Pace
+from microclaw.channel.pace import HOLD_S_MAX, Pace
 from microclaw.channel.platform import Fate, Gone, NotSent, Platform, Rejected, Unsure
 from microclaw.channel.preview import Previews
 from microclaw.core.channels import reconnect_delay_s
@@ -52,6 +52,7 @@ class Outbound:
         self, platform: Platform, ledger: Ledger, engine: Engine, outbox: Outbox, bus: Bus, link: Link, *,
         assistant: Assistant, age: Age, clock_ms: Callable[[], int], stopping: asyncio.Event,
         previews: Previews | None = None, chance: Callable[[], float] = random.random,
+        clock_s: Callable[[], float] | None = None, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._platform = platform
         self._ledger = ledger
@@ -67,7 +68,10 @@ class Outbound:
         self._chance = chance
         self._under_way: set[asyncio.Task[Any]] = set()
         limits = platform.limits
-        self._pace = Pace(everywhere=limits.everywhere, chat=limits.chat, bucket=limits.bucket)
+        self._sleep = sleep
+        self._pace = Pace(
+            everywhere=limits.everywhere, chat=limits.chat, bucket=limits.bucket, clock_s=clock_s, sleep=sleep,
+        )
 
     async def on_reply(self, delivery: Delivery) -> list[Draft]:
         """Send it; returns the record of its delivery."""
@@ -201,16 +205,18 @@ class Outbound:
             raise Retry("not connected", delay_ms=int(RETRY_FIRST_S * 1000))
 
     async def _pause(self, reason: NotSent, entry: Entry, failures: int) -> None:
-        if reason.retry_after_s is not None:
+        if reason.retry_after_s is None:
+            pause_s = min(reconnect_delay_s(failures, self._chance()) * RETRY_FIRST_S / 5.0, RETRY_MAX_S)
+        else:
             self._pace.hold(reason.retry_after_s, "" if reason.everywhere else entry.chat)
-        pause_s = min(
-            reconnect_delay_s(failures, self._chance()) * RETRY_FIRST_S / 5.0, RETRY_MAX_S
-        ) if reason.retry_after_s is None else reason.retry_after_s
+            pause_s = min(reason.retry_after_s, HOLD_S_MAX)
+        over = asyncio.ensure_future(self._sleep(pause_s))
+        stop = asyncio.ensure_future(self._stopping.wait())
         try:
-            async with asyncio.timeout(pause_s):
-                await self._stopping.wait()
-        except TimeoutError:
-            return
+            await asyncio.wait({over, stop}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            over.cancel()
+            stop.cancel()
 
 
 def _record(entries: list[Entry], chat: str, cause: bytes) -> ReplyDelivered:
