@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,11 @@ def test_channels_are_added_and_removed_in_the_configuration_by_name() -> None:
     ended(mesh, "channels", "remove", "telegram")
     assert load(mesh.home.config, {}).channels.enabled() == ("email",)
     assert mesh.cli("channels", "login", "imessage").returncode == 2
+    if sys.platform != "darwin":
+        assert "needs Messages on a Mac" in mesh.cli("channels", "add", "imessage").stderr
+    assert load(mesh.home.config, {}).channels.enabled() == ("email",)
+    said = mesh.cli("channels", "status", "telegram")
+    assert said.returncode == 3 and "telegram is not in use" in said.stderr
 
 
 async def test_onboard_walks_one_channel_to_its_owner_and_an_answer_there(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import argparse
 
 from microclaw.bus.supervisor import Supervisor
 from microclaw.cli.context import Context
+from microclaw.cli.extras import is_installed
 from microclaw.cli.readiness import NOT_ON_BUS, unused
-from microclaw.core.errors import UsageError
+from microclaw.core.channel_settings import CONNECTORS
+from microclaw.core.errors import UnhealthyError, UsageError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +28,9 @@ def run(context: Context, options: argparse.Namespace) -> int:
             raise UsageError(f"{options.command} which service? `microclaw status` lists them; all: microclaw up, down")
         services = _all(context, supervisor)
     done = []
+    if options.command != "stop":
+        for name in services:
+            _usable(context, name)
     for name in services:
         stopped = options.command in ("stop", "restart") and supervisor.stop(name)
         started = options.command in ("start", "restart") and supervisor.start(name)
@@ -36,6 +41,16 @@ def run(context: Context, options: argparse.Namespace) -> int:
     if context.json:
         context.dump(done)
     return 0
+
+
+def _usable(context: Context, name: str) -> None:
+    """Whether a connector can be started at all: it would only die. Raises UsageError, UnhealthyError."""
+    if name not in CONNECTORS:
+        return
+    if name not in context.settings.channels.enabled():
+        raise UsageError(f"{name} is not in use: `microclaw channels add {name}` puts it to use")
+    if not is_installed(name):
+        raise UnhealthyError(f"the packages of {name} are not installed: `microclaw channels add {name}` installs them")
 
 
 def _all(context: Context, supervisor: Supervisor) -> list[str]:

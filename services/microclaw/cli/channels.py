@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 
@@ -50,7 +51,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of it (repeat for more)"
     )
-    add.add_argument("--no-install", action="store_true", help="the packages are there already")
+    add.add_argument("--no-install", action="store_true", help="install nothing: its packages are there")
     add.add_argument("--no-secret", action="store_true", help="leave the secret as it is")
     remove = actions.add_parser("remove", help="stop it and do not start it again; its secret stays")
     login = actions.add_parser("login", help="give it a new secret")
@@ -105,7 +106,11 @@ def add(
     for key, means in NEEDED.get(channel, {}).items():
         if key not in given and not getattr(have, key):
             given[key] = context.ask(f"{means}: ")
-    if packages and not is_installed(channel):
+    if channel == "imessage" and sys.platform != "darwin":
+        raise UsageError("imessage needs Messages on a Mac: run MicroClaw there, or add another channel")
+    if not is_installed(channel):
+        if not packages:
+            raise UsageError(f"the packages of {channel} are not there: leave --no-install out, and they are installed")
         install(context, channel)
     wanted = {f"channels.{channel}.{key}": text for key, text in given.items()}
     set_values(context, wanted | {f"channels.{channel}.enabled": "true"})
@@ -199,7 +204,10 @@ def _list(context: Context) -> int:
 
 
 async def _status(context: Context, channel: str | None) -> int:
-    names = [channel] if channel else list(context.settings.channels.enabled())
+    used = context.settings.channels.enabled()
+    if channel and channel not in used:
+        raise NotRunningError(f"{channel} is not in use: `microclaw channels add {channel}` puts it to use")
+    names = [channel] if channel else list(used)
     async with connected(context) as bus:
 
         async def one(name: str) -> ChannelStatus | None:

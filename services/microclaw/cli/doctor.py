@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from microclaw.cli.context import Context
+from microclaw.cli.extras import is_installed
 from microclaw.core.disk import Unwritable, check_writable
 from microclaw.core.errors import MicroclawError, UsageError
 
@@ -222,7 +223,10 @@ def channels(context: Context) -> Iterator[Finding]:
         settings = context.settings.channels
     except UsageError:
         return
-    if not settings.imessage.enabled:
+    for name in settings.enabled():
+        if not is_installed(name):
+            yield Finding(name, "fail", "its packages are not installed", f"microclaw channels add {name}")
+    if not settings.imessage.enabled or not is_installed("imessage"):
         return
     from microclaw.imessage.database import CantRead, OtherSchema, opened
     from microclaw.imessage.serve import NO_ACCESS, database_path

@@ -33,10 +33,10 @@ def unused(context: Context, processes: Iterable[Process]) -> set[str]:
 
 
 def wanted(context: Context, processes: Iterable[Process]) -> list[Process]:
-    """Without the connectors that stand still because nobody asks for them: that is no trouble."""
+    """Without the connectors that do not run because nobody asks for them: that is no trouble."""
     known = list(processes)
     off = unused(context, known)
-    return [process for process in known if process.state != "STOPPED" or process.name not in off]
+    return [process for process in known if process.name not in off or process.pid]
 
 
 def wait(context: Context, started: subprocess.Popen[bytes] | None, timeout_s: float = READY_WAIT_S) -> float:

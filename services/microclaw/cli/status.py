@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from collections import Counter
 from dataclasses import dataclass
 
 import msgspec
@@ -19,7 +20,7 @@ from microclaw.core.requests import Failed, RunRow, Runs, RunsAsked, ServiceStat
 
 #: Waiting for a service's answer, all asked at the same time.
 ANSWER_TIMEOUT_S = 2.0
-#: Failed runs and alarms that are shown.
+#: Failed runs and lost replies that are shown.
 SHOWN_MAX = 10
 
 UNHEALTHY = 5
@@ -91,7 +92,9 @@ async def look(context: Context) -> Seen:
     now_s = time.time()
     since_ms = int(now_s - AGE_S_MAX) * 1000
     undelivered = tuple(row for row in undelivered if row.done_ms >= since_ms)
-    return Seen(now_s, processes, answers, failed, read_alarms(context.home, since_ms), waiting, undelivered)
+    shown = {process.name for process in processes}
+    alarms = [alarm for alarm in read_alarms(context.home, since_ms) if alarm.service in shown]
+    return Seen(now_s, processes, answers, failed, alarms, waiting, undelivered)
 
 
 async def _ask_all(
@@ -204,8 +207,12 @@ def _show_news(context: Context, seen: Seen) -> None:
             print(f"  {reply.group or reply.chat}  {ago} ago, {reply.state}: {reply.error or 'no reason given'}")
     if seen.alarms:
         print(context.paint("alarms", "bold"))
-        for alarm in seen.alarms[-SHOWN_MAX:]:
-            print(f"  {alarm.service}  {duration(seen.now_s - alarm.ts_ms / 1000)} ago: {alarm.detail}")
+        # The newest of each service: one that dies for hours tells the same again and again.
+        newest = {alarm.service: alarm for alarm in seen.alarms}
+        count = Counter(alarm.service for alarm in seen.alarms)
+        for alarm in newest.values():
+            times = f" ({count[alarm.service]} in a day)" if count[alarm.service] > 1 else ""
+            print(f"  {alarm.service}  {duration(seen.now_s - alarm.ts_ms / 1000)} ago{times}: {alarm.detail}")
     if any(seen.trouble(process) for process in seen.processes):
         name = next(process.name for process in seen.processes if seen.trouble(process))
         context.say(f"what happened: microclaw logs {name}")

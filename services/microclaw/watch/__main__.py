@@ -16,7 +16,8 @@ from collections.abc import Iterator
 
 from microclaw.bus.supervisor import Supervisor
 from microclaw.core.alarms import Alarm, add_alarm
-from microclaw.core.errors import MicroclawError
+from microclaw.core.channel_settings import CONNECTORS
+from microclaw.core.errors import MicroclawError, UsageError
 from microclaw.core.home import Home, home_from
 from microclaw.core.revival import Command, Hold, Revival, Start, Tell
 
@@ -51,6 +52,8 @@ def carry_out(command: Command, home: Home, supervisor: Supervisor, revival: Rev
                 log(command.detail, service=command.service, state=command.state)
             case Hold():
                 supervisor.stop(command.service)
+            case Start() if not in_use(home, command.service):
+                log("not started again: it is not in use any more", service=command.service)
             case Start():
                 log("starting it again", service=command.service)
                 supervisor.start(command.service, wait=False)
@@ -58,6 +61,20 @@ def carry_out(command: Command, home: Home, supervisor: Supervisor, revival: Rev
         log(str(error), service=command.service)
         if isinstance(command, Start):
             revival.on_state(command.service, "FATAL", time.monotonic())
+
+
+def in_use(home: Home, service: str) -> bool:
+    """Whether it is to run. A connector was perhaps taken out of use since it died; a configuration that can't be read
+    says nothing against it."""
+    if service not in CONNECTORS:
+        return True
+    # Imported for a dead connector alone: this process is tiny.
+    from microclaw.core.settings import load
+
+    try:
+        return service in load(home.config, os.environ).channels.enabled()
+    except UsageError:
+        return True
 
 
 def events(revival: Revival) -> Iterator[tuple[str, str, bool] | None]:

@@ -11,6 +11,7 @@ from microclaw.bus.supervisor import Process
 from microclaw.cli import change
 from microclaw.cli.context import Context
 from microclaw.cli.readiness import wanted
+from microclaw.core.errors import UnhealthyError, UsageError
 
 
 def process(name: str, state: str, since_s: int = 5) -> Process:
@@ -20,7 +21,7 @@ def process(name: str, state: str, since_s: int = 5) -> Process:
 #: Telegram was taken out of use and still runs; e-mail is in use and was never started.
 PROCESSES = [
     process("broker", "RUNNING"), process("telegram", "RUNNING"), process("discord", "RUNNING"),
-    process("email", "STOPPED", 0), process("imessage", "STOPPED"), process("watch", "RUNNING"),
+    process("email", "STOPPED", 0), process("imessage", "FATAL"), process("watch", "RUNNING"),
 ]
 CONFIG = """
 [channels.discord]
@@ -67,6 +68,20 @@ def test_a_restart_of_all_runs_the_connectors_in_use_and_no_others(
     monkeypatch.setattr(change, "Supervisor", mesh := Supervisord())
     assert change.run(context, argparse.Namespace(services=[], command="restart")) == 0
     assert mesh.runs == {"broker", "discord", "email", "watch"}
+
+
+@pytest.mark.parametrize("command", ["start", "restart"])
+def test_a_connector_that_is_not_in_use_or_not_installed_is_not_started_to_die(
+    context: Context, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(change, "Supervisor", mesh := Supervisord())
+    monkeypatch.setattr(change, "is_installed", lambda name: name != "email")
+    before = set(mesh.runs)
+    with pytest.raises(UsageError, match="telegram is not in use: `microclaw channels add telegram`"):
+        change.run(context, argparse.Namespace(services=["broker", "telegram"], command=command))
+    with pytest.raises(UnhealthyError, match="the packages of email are not installed"):
+        change.run(context, argparse.Namespace(services=["email"], command=command))
+    assert mesh.runs == before
 
 
 def test_a_connector_that_stands_still_is_missed_only_where_it_is_in_use(context: Context) -> None:
