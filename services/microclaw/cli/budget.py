@@ -6,6 +6,7 @@ import argparse
 
 from microclaw.cli.asking import ask, rows
 from microclaw.cli.context import Context
+from microclaw.cli.groups import note_unknown
 from microclaw.cli.numbers import whole
 from microclaw.core.budget import money
 from microclaw.core.requests import BudgetAsked, Budgets, Done, SetBudget
@@ -33,6 +34,8 @@ def run(context: Context, options: argparse.Namespace) -> int:
         ), Done)
     elif options.action == "forget":
         ask(context, SetBudget(group=options.group, forget=True), Done)
+    if options.action == "set":
+        note_unknown(context, [options.group])
     found = ask(context, BudgetAsked(), Budgets)
     if context.json:
         context.dump({"day": found.day, "currency": found.currency, "budgets": rows(found.rows)})

@@ -14,9 +14,8 @@ from microclaw.core.errors import UnhealthyError, UsageError
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The services."""
-    parser.add_argument(
-        "services", nargs="*", metavar="SERVICE", help="names from `microclaw status`; restart without any: all in use"
-    )
+    none = "; none: all in use" if parser.prog.endswith(" restart") else ""
+    parser.add_argument("services", nargs="*", metavar="SERVICE", help=f"names from `microclaw status`{none}")
 
 
 def run(context: Context, options: argparse.Namespace) -> int:

@@ -1,9 +1,10 @@
-"""`microclaw completion bash|zsh`: commands, services and flags, without starting Python at every TAB."""
+"""`microclaw completion bash|zsh`: commands, actions, services and flags, without starting Python at every TAB."""
 
 from __future__ import annotations
 
 import argparse
 import re
+from importlib import import_module
 
 from microclaw.cli.commands import COMMANDS
 from microclaw.cli.context import Context
@@ -22,8 +23,10 @@ _microclaw() {{
         case $command in
             start|stop|restart) COMPREPLY=($(compgen -W "{services}" -- "$word")) ;;
             logs) COMPREPLY=($(compgen -W "{services} supervisord" -- "$word")) ;;
-            config) COMPREPLY=($(compgen -W "path check show get set schema" -- "$word")) ;;
             completion) COMPREPLY=($(compgen -W "bash zsh" -- "$word")) ;;
+            *) [ "$COMP_CWORD" -eq 2 ] && case $command in
+{actions}
+            esac ;;
         esac
     fi
 }}
@@ -39,6 +42,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(_context: Context, options: argparse.Namespace) -> int:
     """Print the script."""
     services = " ".join(re.findall(r"^\[program:(\w+)\]", configuration().read_text(), re.MULTILINE))
-    script = _BASH.format(commands=" ".join(COMMANDS), flags=_FLAGS, services=services)
+    script = _BASH.format(commands=" ".join(COMMANDS), flags=_FLAGS, services=services, actions=_actions())
     print(f"autoload -U +X bashcompinit && bashcompinit\n{script}" if options.shell == "zsh" else script, end="")
     return 0
+
+
+def _actions() -> str:
+    """A line for each command that has actions."""
+    lines = []
+    for name, command in COMMANDS.items():
+        parser = argparse.ArgumentParser(prog=name)
+        import_module(f"microclaw.cli.{command.module}").arguments(parser)
+        found = parser._subparsers  # argparse has no other way to ask
+        words = [word for group in (found._group_actions if found else ()) for word in group.choices or ()]
+        if words:
+            lines.append(f'                {name}) COMPREPLY=($(compgen -W "{" ".join(words)}" -- "$word")) ;;')
+    return "\n".join(lines)

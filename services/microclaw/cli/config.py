@@ -38,7 +38,7 @@ def run(context: Context, options: argparse.Namespace) -> int:
     path = context.home.config
     match options.action:
         case "path":
-            print(path)
+            context.dump({"path": str(path)}) if context.json else print(path)
         case "schema":
             context.dump(schema())
         case "check":
@@ -88,6 +88,8 @@ def _values(section: Section, path: str = "") -> dict[str, object]:
 
 def _value(settings: Settings, key: str) -> object:
     known = _values(settings)
+    if inner := [name for name in known if name.startswith(f"{key}.")]:
+        raise UsageError(f"{key} is a table; its keys: {', '.join(inner)}")
     if key not in known:
         raise UsageError(f"{key} is not a known key{nearest(key, known)}")
     return known[key]
@@ -99,7 +101,7 @@ def _set(context: Context, key: str, value: str) -> None:
     if context.json:
         context.dump({"key": key, "value": shown})
     else:
-        context.say(f"{key} = {toml(shown)}; it counts from the services' next start: microclaw down, microclaw up")
+        context.say(f"{key} = {toml(shown)}; it counts from the services' next start: `microclaw restart`")
 
 
 def set_values(context: Context, values: Mapping[str, str]) -> Settings:

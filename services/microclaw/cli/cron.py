@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import time
 import uuid
@@ -29,6 +30,7 @@ from microclaw.core.requests import (
     Tasks,
     TasksAsked,
 )
+from microclaw.core.schedule import INTERVAL_MS_MAX
 
 _UNITS_MS = {"s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 _CHANGES: dict[str, Literal["pause", "resume", "cancel"]] = {"rm": "cancel", "enable": "resume", "disable": "pause"}
@@ -91,7 +93,7 @@ def run(context: Context, options: argparse.Namespace) -> int:
         done = f"task {answer.task.id} runs now; how it ends: microclaw cron runs {answer.task.id}"
     elif options.action in ("add", "edit"):
         answer = _add(context, options) if options.action == "add" else _edit(context, options)
-        done = f"task {answer.task.id}: next {_moment(answer.task.next_run_ms)}"
+        done = f"task {answer.task.id}: {_next(answer.task.next_run_ms)}"
     else:
         change = ChangeTask(command_id=uuid.uuid4().hex, task_id=options.task, action=_CHANGES[options.action])
         answer = ask(context, change, TaskAnswer)
@@ -108,7 +110,10 @@ def milliseconds(length: str) -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)", length.strip())
     if not found or float(found[1]) <= 0:
         raise UsageError(f"--every {length!r} is not a length of time; write 30s, 15m, 2h or 1d")
-    return int(float(found[1]) * _UNITS_MS[found[2]])
+    length_ms = int(float(found[1]) * _UNITS_MS[found[2]])
+    if length_ms > INTERVAL_MS_MAX:
+        raise UsageError(f"--every {length!r} is longer than ten years")
+    return length_ms
 
 
 def _add(context: Context, options: argparse.Namespace) -> TaskAnswer:
@@ -211,12 +216,18 @@ def _when(task: TaskRow) -> str:
     return "once" if task.schedule == "once" else f"{task.value} ({task.timezone})"
 
 
+def _next(ts_ms: int | None) -> str:
+    if ts_ms is not None and ts_ms <= time.time() * 1000:
+        return f"due at once: {_moment(ts_ms)} has passed"
+    return f"next {_moment(ts_ms)}"
+
+
 def _moment(ts_ms: int | None) -> str:
     if ts_ms is None:
         return "-"
     moment = datetime.fromtimestamp(ts_ms / 1000).astimezone()
     wait_s = ts_ms / 1000 - time.time()
-    return f"in {duration(wait_s)}" if 0 <= wait_s < 3600 else f"{moment:%Y-%m-%d %H:%M}"
+    return f"in {duration(math.ceil(wait_s))}" if 0 <= wait_s < 3600 else f"{moment:%Y-%m-%d %H:%M}"
 
 
 def _short(text: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from microclaw.cli.asking import ask, rows
 from microclaw.cli.context import Context
+from microclaw.cli.groups import note_unknown
 from microclaw.core.egress_rules import TOOLS
 from microclaw.core.requests import (
     ChangeEgressRule,
@@ -70,7 +71,11 @@ def run(context: Context, options: argparse.Namespace) -> int:
     whose = f"group {change.group}" if change.group else "all groups"
     done, word = _DONE[change.verdict]
     tool = f" {word} {change.tool}" if change.tool else ""
+    if context.json:
+        context.dump(rows([change])[0])
     context.say(f"{change.host} {done}{tool}, for {whose}, from now on")
+    if change.verdict != "forget":
+        note_unknown(context, [change.group])
     return 0
 
 

@@ -6,12 +6,14 @@ import argparse
 import re
 import time
 import uuid
+from collections.abc import Sequence
 
 import msgspec
 
 from microclaw.cli.asking import ask, asked_of, rows
 from microclaw.cli.context import Context, duration
-from microclaw.core.errors import UsageError
+from microclaw.cli.terminal import one_line
+from microclaw.core.errors import MicroclawError, UsageError
 from microclaw.core.people_requests import SERVICE, RemoveGroup, Users, UsersAsked
 from microclaw.core.requests import (
     Done,
@@ -92,8 +94,20 @@ def _list(context: Context) -> int:
         print("\nnot registered (microclaw groups add CHAT):")
         now = time.time()
         for chat in others:
-            print(f"  {chat.chat}  {chat.name}  last message {duration(now - chat.last_message_ms / 1000)} ago")
+            ago = f"{duration(now - chat.last_message_ms / 1000)} ago" if chat.last_message_ms else "never"
+            print(one_line(f"  {chat.chat}  {chat.name}  last message {ago}"))
     return 0
+
+
+def note_unknown(context: Context, names: Sequence[str]) -> None:
+    """Say so if one of these is no group's folder: what was set for a misspelt name holds for nobody."""
+    try:
+        known = {group.folder for group in ask(context, GroupsAsked(), Groups).groups}
+    except MicroclawError:
+        return  # the router is away; what was asked for is done all the same
+    for name in names:
+        if name and name not in known:
+            context.progress(f"note: there is no group {name!r} yet; there are: {', '.join(sorted(known)) or 'none'}")
 
 
 def _find(context: Context, name: str) -> Group:
@@ -125,7 +139,7 @@ def _show(context: Context, name: str) -> int:
     if group.container != type(group.container)():
         facts["container"] = msgspec.json.encode(group.container).decode()
     for fact, value in facts.items():
-        print(f"{context.paint(f'{fact}:'.ljust(10), 'grey')} {value}")
+        print(f"{context.paint(f'{fact}:'.ljust(10), 'grey')} {one_line(value)}")
     return 0
 
 

@@ -9,6 +9,7 @@ import time
 
 from microclaw.cli.asking import ask, rows
 from microclaw.cli.context import Context, duration
+from microclaw.cli.groups import note_unknown
 from microclaw.core.errors import UsageError
 from microclaw.core.requests import Done, RemoveSecret, SecretAnswer, SecretRow, Secrets, SecretsAsked, SetSecret
 
@@ -52,6 +53,8 @@ def run(context: Context, options: argparse.Namespace) -> int:
         )
     if options.action == "rm":
         ask(context, RemoveSecret(name=options.name), Done)
+        if context.json:
+            context.dump({"name": options.name, "done": "rm"})
         context.say(f"{options.name} is forgotten")
         return 0
     rotate = options.action == "rotate"
@@ -69,6 +72,7 @@ def run(context: Context, options: argparse.Namespace) -> int:
             f"agents of {_whom(kept)} find a stand-in for it in {kept.variable}; it works at {', '.join(kept.hosts)} "
             "alone, where `microclaw egress` lets them go"
         )
+        note_unknown(context, kept.groups)
     return 0
 
 

@@ -8,6 +8,8 @@ from typing import Literal, cast
 
 from microclaw.cli.asking import asked_of, rows
 from microclaw.cli.context import Context
+from microclaw.core.channel_settings import CONNECTORS
+from microclaw.core.errors import UsageError
 from microclaw.core.people import Role
 from microclaw.core.people_requests import SERVICE, ChangeUser, UserAnswer, Users, UsersAsked
 
@@ -34,6 +36,8 @@ def run(context: Context, options: argparse.Namespace) -> int:
     """Carry it out. Raises MicroclawError."""
     if options.action == "list":
         return _list(context)
+    if not options.name.strip():
+        raise UsageError("a user needs a name: microclaw users add NAME CHANNEL:ID")
     user = asked_of(context, SERVICE, ChangeUser(
         command_id=uuid.uuid4().hex, action=cast(Literal["add", "role", "rm"], options.action), name=options.name,
         role=Role(getattr(options, "role", Role.MEMBER)), sender=getattr(options, "sender", ""),
@@ -45,6 +49,10 @@ def run(context: Context, options: argparse.Namespace) -> int:
         context.say(f"{user.name} is forgotten: {', '.join(user.senders)} are strangers again")
     else:
         context.say(f"{user.name} is {user.role}, in group {user.folder}: {', '.join(user.senders)}")
+        channel = getattr(options, "sender", "").partition(":")[0]
+        if channel and channel not in CONNECTORS:
+            known = ", ".join(CONNECTORS)
+            context.progress(f"note: no connector of the house is called {channel!r}; there are: {known}")
     return 0
 
 

@@ -97,7 +97,7 @@ class ChatCommands:
         ts_ms = id_time(cause)
         meant = typed.group or group.folder
         if meant != group.folder and not (_sees_all(group, role) and meant in self._folders()):
-            return [_said(received.chat, f"There is no group {meant!r} here; `microclaw groups` lists them.", cause)]
+            return [_said(received.chat, f"There is no group {meant!r} here: `microclaw groups list`.", cause)]
         drafts: list[Draft] = []
         if typed.command is ChatCommand.COMPACT and self._model.backend == "local":
             return [_said(received.chat, NO_MODEL_TO_COMPACT_FOR, cause)]

@@ -39,7 +39,7 @@ class Sending:
         with self._engine.begin() as db:
             if db.execute(select(chats.c.chat).where(chats.c.chat == wanted.chat)).first() is None:
                 return Failed(
-                    reason=f"no chat {wanted.chat[:80]!r} is known: `microclaw groups` lists those that are",
+                    reason=f"no chat {wanted.chat[:80]!r} is known: `microclaw groups list` shows those that are",
                     code="not_found",
                 )
             now = self._clock_ms()

@@ -85,7 +85,7 @@ class Past:
         if asker != "cli":
             return Failed(reason=f"{asker} may not do that: use `microclaw sessions fork`", code="denied")
         if await self._groups.group(wanted.group) is None:
-            return Failed(reason=f"there is no group {wanted.group[:70]!r}: `microclaw groups` lists them")
+            return Failed(reason=f"there is no group {wanted.group[:70]!r}: `microclaw groups list` shows them")
         if wanted.name == wanted.group:
             return Failed(reason=f"{wanted.group} has this conversation already")
         failed: list[Failed] = []

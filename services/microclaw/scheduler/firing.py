@@ -20,6 +20,7 @@ from microclaw.core.heartbeat import ALWAYS, ActiveHours
 from microclaw.core.heartbeat import TASK_ID as HEARTBEAT_ID
 from microclaw.core.ids import derived_id, id_from_text, id_time, new_id
 from microclaw.core.kinds import ReplyRequested, RunFinished, RunRequested, ScheduledTask, TaskWithdrawn
+from microclaw.core.requests import Failed
 from microclaw.core.schedule import Plan, Schedule, ScheduleError, first_run, is_missed, plan, zone_named
 from microclaw.core.tasks import GROUP_NOT_FOUND, Task
 from microclaw.scheduler import store
@@ -73,23 +74,23 @@ class Firing:
                 count += self._fire_one(db, task, now, folders)
         return count
 
-    def fire_now(self, command_id: str, task_id: str, folders: frozenset[str] | None) -> Task | str:
+    def fire_now(self, command_id: str, task_id: str, folders: frozenset[str] | None) -> Task | Failed:
         """Run a task now, besides its times. Returns the task, or why not. The same command fires once."""
         now = self._wall()
         with self._engine.begin() as db:
             task = store.task_of(db, task_id)
             if task is None:
-                return f"there is no task {task_id}: `microclaw cron list` shows them"
+                return Failed(reason=f"there is no task {task_id}: `microclaw cron list` shows them", code="not_found")
             if not is_folder(task.group) or (folders is not None and task.group not in folders):
-                return f"{GROUP_NOT_FOUND}: {task.group}"
+                return Failed(reason=f"{GROUP_NOT_FOUND}: {task.group}", code="conflict")
             if store.answer_to(db, command_id) is not None:
                 return task
             if task.open_run and now < task.open_until_ms:
-                if task.open_waits:
-                    return f"a run of task {task_id} waits already, for something to run in: see `microclaw status`"
-                return f"task {task_id} is running: wait for its end, or stop it with /stop"
+                waits = f"a run of task {task_id} waits already, for something to run in: see `microclaw status`"
+                runs = f"task {task_id} is running: wait for its end, or stop it with /stop"
+                return Failed(reason=waits if task.open_waits else runs, code="conflict")
             if not store.claim(db, task_id, now, now):
-                return f"task {task_id} has just been fired"
+                return Failed(reason=f"task {task_id} has just been fired", code="conflict")
             task = replace(tasks.fired(task, (now,), task.next_run_ms, now), status=task.status)
             store.keep_task(db, task)
             store.keep_answer(db, command_id, b"fired", now)

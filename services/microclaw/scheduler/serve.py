@@ -87,8 +87,8 @@ class Scheduler:
         if not 0 < len(command.command_id) <= COMMAND_ID_CHARS_MAX:
             return Failed(reason=f"command_id must have 1 to {COMMAND_ID_CHARS_MAX} characters")
         task = self._firing.fire_now(command.command_id, command.task_id, await self._registered())
-        if isinstance(task, str):
-            return Failed(reason=task, code="conflict")
+        if isinstance(task, Failed):
+            return task
         self._unsent.set()
         return TaskAnswer(task=row_of(task))
 

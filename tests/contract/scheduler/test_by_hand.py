@@ -16,7 +16,7 @@ def clock(tmp_path: Path) -> Clockwork:
     return Clockwork(tmp_path)
 
 
-def by_hand(clock: Clockwork, command_id: str, task_id: str) -> Task | str:
+def by_hand(clock: Clockwork, command_id: str, task_id: str) -> Task | Failed:
     done = clock.firing.fire_now(command_id, task_id, clock.folders)
     clock.publish()
     return done

@@ -44,6 +44,9 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         (["--profile", "../x", "version"], 2, "--profile"),
         (["agent", "-m", " "], 2, "there is nothing to say"),
         (["message", "send", "--target", "5", "--message", "x"], 2, "needs --channel"),
+        (["config", "get", "queue"], 2, "queue is a table; its keys: queue.max_concurrent"),
+        (["config", "get", "zzzzzz"], 2, "zzzzzz is not a known key; `microclaw config show` lists all"),
+        (["users", "add", " ", "email:a@b.c"], 2, "a user needs a name"),
         (["status", "router"], 2, "router is not understood; see `microclaw status --help`"),
         (["bus", "replay", "console:main", "--after", "-5"], 2, "'-5' is not a whole number, 0 or more"),
         (["bus", "replay", "s", "--after", "9" * 30], 2, "is not a whole number"),
@@ -153,6 +156,14 @@ def test_columns_stand_below_each_other_whatever_is_in_them(capsys: pytest.Captu
     assert padded("\u6f22", 3) == "\u6f22 "
 
 
+def test_the_completion_knows_every_action_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    typed = 'COMP_WORDS=(microclaw bus dl); COMP_CWORD=2; _microclaw; echo "${COMPREPLY[*]}"'
+    ended = subprocess.run(["bash", "-c", f"{script}\n{typed}"], text=True, capture_output=True, check=True)
+    assert ended.stdout == "dlq\n"
+
+
 def test_a_dry_run_sends_nothing_and_needs_nobody(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["message", "send", "--channel=telegram", "--target=5", "--message=x", "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"chat": "telegram:5", "text": "x", "sent": False}
@@ -171,7 +182,7 @@ def test_lengths_of_time_as_people_write_them(text: str, ms: int) -> None:
     assert milliseconds(text) == ms
 
 
-@pytest.mark.parametrize("text", ["", "5", "-5s", "0s", "soon", "5 weeks"])
+@pytest.mark.parametrize("text", ["9999999d", "", "5", "-5s", "0s", "soon", "5 weeks"])
 def test_what_is_not_a_length_of_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         milliseconds(text)

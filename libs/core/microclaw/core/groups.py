@@ -131,7 +131,7 @@ def _malformed(wanted: Registration) -> Rejected | None:
         if not getattr(wanted, field).strip():
             return Rejected(f"{field} is missing: a registration needs chat, folder and name")
     if not is_chat(wanted.chat):
-        return Rejected(f"{wanted.chat[:60]!r} is not a chat: write channel:id, as in `microclaw groups`")
+        return Rejected(f"{wanted.chat[:60]!r} is not a chat: write channel:id, as `microclaw groups list` shows it")
     if not is_folder(wanted.folder):
         return Rejected(
             f"{wanted.folder[:70]!r} can't be a folder: use 1 to {FOLDER_CHARS_MAX} of A-Z a-z 0-9 _ -, "

@@ -19,6 +19,8 @@ from microclaw.core.settings import UNKNOWN_ZONE, Settings
 
 #: How much of a found value an error repeats, characters.
 VALUE_CHARS_MAX = 60
+#: How many known names an error lists.
+KNOWN_COUNT_MAX = 20
 
 
 def syntax(where: str, text: str, error: tomllib.TOMLDecodeError) -> UsageError:
@@ -67,7 +69,10 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean X?`, or what there is to choose from."""
     names = sorted(known)
     close = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(names)}"
+    if close:
+        return f"; did you mean {close[0]}?"
+    few = len(names) <= KNOWN_COUNT_MAX
+    return f"; known here: {', '.join(names)}" if few else "; `microclaw config show` lists all"
 
 
 def _read(wrong: str, tables: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:

@@ -11,7 +11,7 @@ from microclaw.core.settings_section import Section
 
 _HEAD = """\
 # MicroClaw's configuration (TOML). What is commented out is the default.
-# `microclaw config check` checks it. What runs reads it at its next start: `microclaw down`, `microclaw up`.
+# `microclaw config check` checks it. What runs reads it at its next start: `microclaw restart`.
 # "${NAME}" in a text is replaced by that environment variable. No keys here: `key` is the *name* of a secret.
 
 """
