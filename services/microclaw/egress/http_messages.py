@@ -175,6 +175,8 @@ class Wire:
                 if size > bytes_max:
                     raise BadMessage(413, f"the body is longer than {bytes_max} bytes")
                 yield bytes(event.data)
+                # What was read at once may be thousands of pieces: the others' turn comes after each of them.
+                await asyncio.sleep(0)
             elif isinstance(event, h11.EndOfMessage) or event is h11.PAUSED:
                 return
             elif isinstance(event, h11.ConnectionClosed):

@@ -22,8 +22,8 @@ from microclaw.egress.tunnel import Tunnel, TunnelLimits
 #: costs as much time as a long one, and egress has other workers to serve.
 FRAMES_BURST_MAX = 10_000
 FRAMES_PER_S = 2000.0
-#: Read at once: fewer frames than may come at once.
-READ_BYTES_MAX = 16 << 10
+#: Looked at at once: fewer frames than may come at once, and no more than take some ms, however tiny they are.
+READ_BYTES_MAX = 4 << 10
 
 
 class WebSockets:
@@ -89,11 +89,14 @@ class _Frames:
 
     async def read(self, count: int, /) -> bytes:
         """As far as it is known. :raises BadFrame: :raises OSError:"""
-        while data := self._already or await self._reader.read(min(count, READ_BYTES_MAX)):
-            self._already = b""
+        size = min(count, READ_BYTES_MAX)
+        while data := self._already[:size] or await self._reader.read(size):
+            self._already = self._already[size:]
             before = self._scrubber.frames
             out = self._scrubber.feed(data)
             await self._paid(self._scrubber.frames - before)
+            # The others' turn, though there is more to read already.
+            await asyncio.sleep(0)
             if out:
                 return out
         return b""
