@@ -12,6 +12,7 @@ from tests.engine_alone import EngineAlone, Peer, envelope
 from microclaw.bus.api import Subscription
 from microclaw.bus.delivering import BATCH_BYTES_MAX
 from microclaw.bus.journal import Journal
+from microclaw.bus.wire import Op
 from microclaw.core.ids import new_id
 
 
@@ -80,6 +81,35 @@ def test_large_messages_go_in_turns_of_bounded_bytes(tmp_path: Path) -> None:
             assert sum(map(len, taken)) < BATCH_BYTES_MAX + 410_000
             got[number] += taken
     assert got == [bodies, bodies]
+    journal.close()
+
+
+def test_whoever_had_a_message_before_takes_it_from_nobody_who_has_it_now(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.db")
+    alone = EngineAlone(journal)
+    slow, quick = alone.connect("slow"), alone.connect("quick")
+    wants = Subscription("work", (">",), ack_wait_ms=1_000, backoff_ms=(0,))
+    alone.subscribe(slow, wants)
+    alone.publish(alone.connect("publisher"), body("a"), body("a"))
+    alone.settle_down()
+    alone.subscribe(quick, wants)
+    while not (given := seen(alone, quick)):
+        assert [offset for offset, _ in seen(alone, slow)] == [1]
+        alone.clock.pass_(1.1)
+        alone.settle_down()
+    assert [offset for offset, _ in given] == [1]
+    for late in ((Op.NACK, "work", 1, 0, "later"), (Op.TERM, "work", 1, "never"), (Op.PROGRESS, "work", 1)):
+        alone.say(slow, *late)
+        alone.clock.pass_(0.3)
+        alone.settle_down()
+        assert seen(alone, slow) == seen(alone, quick) == []
+    alone.clock.pass_(0.2)
+    alone.settle_down()
+    assert [offset for offset, _ in seen(alone, slow) + seen(alone, quick)] == [1], "nor did it keep it for anybody"
+    alone.ack(quick, "work", [1])
+    alone.clock.pass_(0.1)
+    alone.settle_down()
+    assert [offset for offset, _ in seen(alone, slow) + seen(alone, quick)] == [2], "done is done, whoever says it"
     journal.close()
 
 

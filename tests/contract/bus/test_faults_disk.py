@@ -92,6 +92,33 @@ def test_fault05_publishers_wait_while_there_is_no_room_for_the_reserve(tmp_path
     journal.close()
 
 
+def test_fault05_on_a_full_disk_what_consumers_have_stays_with_them(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    alone = EngineAlone(journal)
+    stored(alone, 1)
+    one, other, peer = alone.connect("one"), alone.connect("other"), alone.connect("q")
+    alone.subscribe(one, WORK)
+    alone.turn()
+    alone.subscribe(other, WORK)
+    ((offset, *_),) = alone.taken(one)
+    journal._db.execute("PRAGMA max_page_count=1")
+    acked = alone.ack(one, "work", [offset], *(envelope("one", "t", new_id(1), text=BODY) for _ in range(200)))
+    alone.settle_down()
+    assert one.refusals.pop(acked)[0] == "no_space"
+    assert alone.taken(other) == alone.taken(one) == [], "it is still the first one's, who will say it again"
+    journal._db.execute("PRAGMA max_page_count=1000000")
+    rid = alone.publish(peer, envelope("q", "s", new_id(1)))
+    alone.settle_down()
+    assert rid in peer.receipts
+    assert alone.taken(other) == alone.taken(one) == [], "and its session waits for it"
+    alone.ack(one, "work", [offset])
+    alone.clock.pass_(1)
+    alone.settle_down()
+    assert [row[0] for row in alone.taken(one) + alone.taken(other)] == [offset + 1]
+    assert sum(member.in_flight for member in alone.engine.groups["work"].subscribers) == 1
+    journal.close()
+
+
 def test_fault05_a_dead_letter_that_could_not_be_requeued_stays_one(tmp_path: Path, monkeypatch) -> None:
     journal = Journal(tmp_path / "journal.db")
     alone = EngineAlone(journal)

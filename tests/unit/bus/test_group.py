@@ -7,6 +7,7 @@ import random
 from collections import defaultdict
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,17 +37,16 @@ class Disk:
         self.dead: set[int] = set()
 
     def write(self, group: Group) -> None:
-        changes = group.changes
         durable = group.durable()
         self.floor = durable.floor
         self.settled |= set(durable.beyond)
         if durable.sweep:
             self.settled = {offset for offset in self.settled if offset > durable.floor}
-        for parked in changes.parked.values():
+        for parked in durable.parked:
             self.parked[parked.offset] = parked
-        for offset in changes.unparked:
+        for offset in durable.unparked:
             self.parked.pop(offset, None)
-        for item, _reason in changes.buried:
+        for item, _reason in durable.buried:
             self.parked.pop(item.offset, None)
             self.dead.add(item.offset)
         group.saved(durable)
@@ -97,7 +97,7 @@ class World:
             offset = self.random.choice(list(self.out))
             del self.out[offset]
             self.done.append(offset)
-            self.group.ack([offset])
+            self.group.ack([offset], len(self.messages))
         elif choose < 0.8 and self.out:
             offset = self.random.choice(list(self.out))
             del self.out[offset]
@@ -139,7 +139,8 @@ class World:
             self.group.wake(self.now, int(self.now * 1000))
             self.turn()
             self.done += self.out
-            self.group.ack(list(self.out))
+            self.group.ack(list(self.out), len(self.messages))
+            self.disk.write(self.group)
             self.out.clear()
         self.disk.write(self.group)
 
@@ -154,7 +155,8 @@ def test_what_was_buried_while_it_waited_and_is_revived_is_given_once() -> None:
     group.revive(1, 1)
     group.wake(1.0, 1_000)
     assert [given.offsets for given in group.give(1.0, 9)] == [[1]]
-    group.ack([1])
+    group.ack([1], 1)
+    group.saved(group.durable())
     assert (one.in_flight, group.loaded, group.give(2.0, 9)) == (0, 0, [])
 
 
@@ -169,8 +171,28 @@ def test_what_was_buried_while_it_waited_and_is_revived_waits_for_its_session_ag
     group.revive(1, 1)
     group.wake(1.0, 1_000)
     assert group.give(1.0, 9) == [], "one of a session at a time"
-    group.ack([2])
+    group.ack([2], 2)
+    group.saved(group.durable())
     assert [given.offsets for given in group.give(1.0, 9)] == [[1]]
+
+
+@pytest.mark.parametrize("how", ["acknowledged", "terminated", "expired"])
+def test_what_is_settled_before_a_restarted_broker_looks_at_it_does_not_come_again(how: str) -> None:
+    group = Group(1, "g", floor=0, kinds=(">",), sessions="", ack_wait_s=10, max_deliver=9, backoff_ms=())
+    group.subscribers.append(Subscriber(b"x", 1, 5))
+    # Two more messages before it, which are still to be looked at.
+    group.restore(set(), [(Parked(3, 1, 0, "", ""), 1)], 0.0, 0)
+    assert [given.offsets for given in group.give(0.0, 9)] == [[3]]
+    match how:
+        case "acknowledged":
+            group.ack([3], 4)
+        case "terminated":
+            group.term(3, "never")
+        case "expired":
+            group.expire(3)
+    group.saved(group.durable())
+    group.look([Message(n, n, 1, None) for n in (1, 2, 3, 4)], {1}, None, 0.0, 0)
+    assert [given.offsets for given in group.give(0.0, 9)] == [[1, 2, 4]]
 
 
 def test_an_ack_that_came_before_its_consumer_died_is_no_dead_letter() -> None:
@@ -181,8 +203,9 @@ def test_an_ack_that_came_before_its_consumer_died_is_no_dead_letter() -> None:
     group.give(0.0, 9)
     group.leave(one, 0.0, 0, clean=False)
     group.ack([1], 2)
-    assert [parked.offset for parked, _ in group.changes.buried] == [2]
-    assert set(group.changes.settled) == {1, 2}
+    durable = group.durable()
+    assert [parked.offset for parked, _ in durable.buried] == [2]
+    assert (durable.floor, durable.unparked) == (2, [])
 
 
 @settings(max_examples=150, deadline=None)

@@ -123,8 +123,6 @@ class Engine:
     # --- groups -----------------------------------------------------------------------------------------------------
 
     def _load_groups(self) -> None:
-        before = dict(self.groups)
-        self.groups.clear()
         for no, name, floor, spec in self.journal.groups():
             kinds, sessions, ack_wait_s, max_deliver, backoff = msgspec.msgpack.decode(spec)
             group = Group(
@@ -137,15 +135,7 @@ class Engine:
                 if row is not None:
                     parked.append((item, row.session))
             group.restore(self.journal.settled(no), parked, self._monotonic(), self._wall_ms())
-            if name in before:
-                group.subscribers = before[name].subscribers
-                for subscriber in group.subscribers:
-                    subscriber.in_flight = 0
             self.groups[name] = group
-        for client in self.clients.values():
-            client.subscribers = {
-                sid: (self.groups[group.name], subscriber) for sid, (group, subscriber) in client.subscribers.items()
-            }
 
     # --- what clients say -------------------------------------------------------------------------------------------
 
@@ -202,22 +192,29 @@ class Engine:
             _check_counts(rid, *offsets)
             self._calls.append(Call(client, rid, [], self.groups.get(group), tuple(offsets)))
 
-    def _on_nack(self, _client: Client, group: str, offset: int, delay_ms: int | None, error: str) -> None:
+    def _held_by(self, client: Client, group: str, offset: int) -> Group | None:
+        """The group, unless another client has been given this meanwhile: then only an ack counts, which is true
+        whoever says it."""
+        found = self.groups.get(group)
+        lease = found.leases.get(offset) if found is not None else None
+        return found if lease is None or lease.subscriber.client == client.routing else None
+
+    def _on_nack(self, client: Client, group: str, offset: int, delay_ms: int | None, error: str) -> None:
         _check_counts(offset)
         _check_texts(error)
         delay_ms = int(delay_ms) if delay_ms is not None else None
-        if found := self.groups.get(group):
+        if found := self._held_by(client, group, offset):
             found.nack(offset, delay_ms, error, self._monotonic(), self._wall_ms())
 
-    def _on_term(self, _client: Client, group: str, offset: int, reason: str) -> None:
+    def _on_term(self, client: Client, group: str, offset: int, reason: str) -> None:
         _check_counts(offset)
         _check_texts(reason)
-        if found := self.groups.get(group):
+        if found := self._held_by(client, group, offset):
             found.term(offset, reason)
 
-    def _on_progress(self, _client: Client, group: str, offset: int) -> None:
+    def _on_progress(self, client: Client, group: str, offset: int) -> None:
         _check_counts(offset)
-        if found := self.groups.get(group):
+        if found := self._held_by(client, group, offset):
             found.progress(offset, self._monotonic())
 
     def _on_unsubscribe(self, client: Client, sid: int) -> None:
@@ -391,12 +388,13 @@ class Engine:
         return self._monotonic() >= self._settle_at
 
     def _undo(self, calls: list[Call], why: str) -> None:
-        """The transaction failed: everything in memory goes back to what is on disk."""
+        """The transaction failed: what was to be stored was not, and what was acknowledged is still out."""
         self.journal.rollback()
         self._calls = []
         self._room.full()
         self.storage.reload()
-        self._load_groups()
+        for group in self.groups.values():
+            group.undone()
         for call in calls:
             for n in range(len(call.rows) if call.each else 1):
                 self._refuse(call.client.routing, call.rid + n, "no_space", why, NO_SPACE_RETRY_MS)

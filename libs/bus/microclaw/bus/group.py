@@ -13,8 +13,8 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Container, Iterable
-from itertools import islice
+from collections.abc import Callable, Container, Iterable, Sequence
+from itertools import filterfalse, islice
 
 from microclaw.bus.journal_schema import Parked
 from microclaw.bus.leases import Attempt, Changes, Durable, Given, Lease, Offered, Subscriber
@@ -287,22 +287,32 @@ class Group:
 
     # --- settling ---------------------------------------------------------------------------------------------------
 
-    def ack(self, offsets: Iterable[int], last_offset: int = 0) -> None:
+    def ack(self, offsets: Sequence[int], last_offset: int) -> None:
         """These are done, whoever says it, also late: by a lease or after it, or to the successor of the broker that
-        gave them, which may not have looked at them yet. `last_offset`: there are no messages after this one."""
+        gave them, which may not have looked at them yet. `last_offset`: there are no messages after this one.
+
+        It becomes true once it is on disk (`saved`): what could not be written (`undone`) is as it was, with whoever
+        has it."""
+        if offsets and max(offsets) > last_offset:
+            offsets = [offset for offset in offsets if offset <= last_offset]
+        self.changes.acked += offsets
+
+    def _settle_acked(self, offsets: list[int]) -> None:
         leases, pending, head, behind = self.leases, self._pending, self._head, self._behind
-        settled, ready = self.changes.settled, self._ready
+        ready = self._ready
         unusual = bool(self._attempts or self._later)
         for offset in offsets:
             if lease := leases.pop(offset, None):
                 lease.subscriber.in_flight -= 1
             session = pending.get(offset)
             if session is None or unusual or head.get(session) != offset:
-                self._ack_any(offset, last_offset)
+                if self.holds(offset):
+                    self._settle(offset)
+                elif offset >= self.next:
+                    self._settled_ahead.add(offset)
                 continue
             # As `_settle`, for what nearly all messages are.
             del pending[offset]
-            settled.append(offset)
             waiting = behind.get(session)
             if waiting:
                 head[session] = following = waiting.popleft()
@@ -311,17 +321,6 @@ class Group:
                 del head[session]
             if waiting is not None and not waiting:
                 del behind[session]
-
-    def _ack_any(self, offset: int, last_offset: int) -> None:
-        if offset in self._pending or offset in self._parked:
-            self._settle(offset)
-            self.changes.settled.append(offset)
-        elif self.next <= offset <= last_offset and offset not in self._settled_ahead:
-            self._settled_ahead.add(offset)
-            self.changes.settled.append(offset)
-        elif self.changes.buried:
-            # Buried since the last commit, say because its consumer was gone by then, and yet done.
-            self.changes.buried = [one for one in self.changes.buried if one[0].offset != offset]
 
     def progress(self, offset: int, now: float) -> None:
         """Its consumer is still at it."""
@@ -411,6 +410,9 @@ class Group:
         session = self._pending.pop(offset, None)
         if session is None:
             session = self._parked.pop(offset)
+            if offset >= self.next:
+                # Parked by an earlier broker; that it is settled must be known when it is looked at.
+                self._settled_ahead.add(offset)
             self.changes.parked.pop(offset, None)
             self.changes.unparked.append(offset)
         if self._attempts:
@@ -450,18 +452,33 @@ class Group:
     def dirty(self) -> bool:
         """Something must be written."""
         changes = self.changes
-        return bool(changes.settled or changes.parked or changes.unparked or changes.buried)
+        return bool(changes.acked or changes.settled or changes.parked or changes.unparked or changes.buried)
 
     def durable(self) -> Durable:
-        """What `Journal.settle` writes."""
-        floor = self.floor
-        settled = self.changes.settled
+        """What is to be written: where the group is with what was acknowledged."""
+        changes = self.changes
+        done = set(changes.acked)
+        floor = next(filterfalse(done.__contains__, self._pending), self.next) - 1
+        unparked, buried = changes.unparked, changes.buried
+        if not done <= self._pending.keys():
+            if buried:
+                # Since the last commit, say because its consumer was gone by then, and yet it is done.
+                buried = [one for one in buried if one[0].offset not in done]
+            unparked = unparked + [offset for offset in done if offset in self._parked]
+            done = {offset for offset in done if self.holds(offset) or offset >= self.next}
+        settled = [*changes.settled, *done] if changes.settled else done
         beyond = [offset for offset in settled if offset > floor] if settled and max(settled) > floor else []
-        return Durable(floor, beyond, bool(self._saved_beyond) and min(self._saved_beyond) <= floor)
+        sweep = bool(self._saved_beyond) and min(self._saved_beyond) <= floor
+        return Durable(floor, beyond, sweep, list(changes.parked.values()), unparked, buried)
 
     def saved(self, durable: Durable) -> None:
-        """This and what `changes` says is on disk."""
+        """This is on disk."""
         self._saved_beyond.update(durable.beyond)
         if durable.sweep:
             self._saved_beyond = {offset for offset in self._saved_beyond if offset > durable.floor}
+        self._settle_acked(self.changes.acked)
         self.changes = Changes()
+
+    def undone(self) -> None:
+        """It could not be written: those who acknowledged something are told, and still have it."""
+        self.changes.acked.clear()

@@ -63,9 +63,8 @@ class Attempt:
     last_error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Durable:
-    """A group's place."""
+class Durable(msgspec.Struct, gc=False):
+    """A group's place, and what of it must be written to get there."""
 
     #: Everything up to here is settled or parked.
     floor: int
@@ -73,13 +72,19 @@ class Durable:
     beyond: list[int]
     #: Some that are on disk lie below it by now.
     sweep: bool
+    parked: list[Parked]
+    #: Parked once, and settled.
+    unparked: list[int]
+    #: Dead letters, and why they are.
+    buried: list[tuple[Parked, str]]
 
 
-@dataclass(slots=True)
-class Changes:
-    """What of a group must be written in this transaction."""
+class Changes(msgspec.Struct, gc=False):
+    """What of a group has changed since it was last written."""
 
-    settled: list[int] = field(default_factory=list)
-    parked: dict[int, Parked] = field(default_factory=dict)
-    unparked: list[int] = field(default_factory=list)
-    buried: list[tuple[Parked, str]] = field(default_factory=list)
+    #: Said to be done by a consumer, who is told once it is written; until then it has it.
+    acked: list[int] = []
+    settled: list[int] = []
+    parked: dict[int, Parked] = {}
+    unparked: list[int] = []
+    buried: list[tuple[Parked, str]] = []

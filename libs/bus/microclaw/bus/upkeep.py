@@ -19,14 +19,13 @@ EXPIRE_ROWS_MAX = 200
 def save(journal: Journal, group: Group, now_ms: int) -> Durable:
     """Write what of a group has changed, inside a transaction; give what this returns to `Group.saved` once that is
     committed."""
-    changes = group.changes
     durable = group.durable()
     journal.settle(group.no, durable.floor, durable.beyond, sweep=durable.sweep)
-    for parked in changes.parked.values():
+    for parked in durable.parked:
         journal.park(group.no, parked)
-    for offset in changes.unparked:
+    for offset in durable.unparked:
         journal.unpark(group.no, offset)
-    for parked, reason in changes.buried:
+    for parked, reason in durable.buried:
         journal.bury(group.no, parked, reason, now_ms)
     return durable
 
