@@ -76,32 +76,50 @@ def note(text: str) -> None:
 
 
 @contextlib.contextmanager
-def running(peers: list[Peer], directory: Path) -> Iterator[dict[str, tuple[Server, Load]]]:
-    """All servers and their load processes."""
+def running(
+    peers: list[Peer], directory: Path, missing: dict[str, str]
+) -> Iterator[dict[str, tuple[Server, Load]]]:
+    """All servers and their load processes. A peer that does not start is left out, and named in `missing`."""
     live: dict[str, tuple[Server, Load]] = {}
     with contextlib.ExitStack() as ending:
         for peer in peers:
             place = directory / peer.name
             place.mkdir()
-            server = peer.start(place)
-            ending.callback(server.stop)
-            load = Load(peer.client, server.address, max(publishers for publishers, _ in CASES))
-            ending.callback(load.close)
-            load.run(8, 16, 0.15)
-            live[peer.name] = (server, load)
-            note(f"{peer.name}: started and warm")
+            with contextlib.ExitStack() as its, failing(peer.name, missing, "did not start"):
+                server = peer.start(place)
+                its.callback(server.stop)
+                load = Load(peer.client, server.address, max(publishers for publishers, _ in CASES))
+                its.callback(load.close)
+                load.run(8, 16, 0.15)
+                live[peer.name] = (server, load)
+                ending.push(its.pop_all())
+                note(f"{peer.name}: started and warm")
         yield live
 
 
+@contextlib.contextmanager
+def failing(name: str, missing: dict[str, str], what: str) -> Iterator[None]:
+    """Around what a peer may fail at: it is named in `missing`, and the others go on. Ours may not fail."""
+    try:
+        yield
+    except (RuntimeError, EOFError, BrokenPipeError) as error:  # silent, or its process of the load died
+        if name.startswith("ours"):
+            raise
+        missing[name] = f"{what}, and is left out: {error!r}"
+        note(f"{name}: {missing[name]}")
+
+
 def measure(
-    live: dict[str, tuple[Server, Load]], bounds: dict[str, list[float]], directory: Path, size: Size
+    live: dict[str, tuple[Server, Load]], bounds: dict[str, list[float]], directory: Path, size: Size,
+    missing: dict[str, str],
 ) -> Results:
-    """All cases on all engines, taking turns."""
+    """All cases on all engines, taking turns. A peer that fails is left out from then on, and named in `missing`."""
     results: Results = {case: {name: [] for name in live} for case in CASES}
     for number in range(size.rounds):
         for case in CASES:
-            for name, (_, load) in live.items():
-                results[case][name].append(load.run(*case, size.run_s))
+            for name in [name for name in live if name not in missing]:
+                with failing(name, missing, f"failed in round {number + 1} at {case[0]}x{case[1]}"):
+                    results[case][name].append(live[name][1].run(*case, size.run_s))
                 if case == (1, 1) and name in ("ours", "redis-always"):
                     bounds["fdatasync p50, us"].append(bus_bounds.fdatasync_p50_us(directory, size.run_s / 4))
         for batch in BATCHES:
@@ -109,7 +127,9 @@ def measure(
         bounds[_GROWING].append(bus_bounds.append_p50_us(directory, size.run_s / 4))
         bounds["ZeroMQ echo p50, us"].append(bus_bounds.zmq_echo_p50_us(directory, size.run_s / 4))
         note(f"round {number + 1} of {size.rounds}")
-    return results
+    # What a peer did before it failed is no measure of it.
+    return {case: {name: runs for name, runs in engines.items() if name not in missing}
+            for case, engines in results.items()}
 
 
 def ratios_of(results: Results, bounds: dict[str, list[float]]) -> dict[str, float]:
@@ -197,8 +217,8 @@ def main(arguments: list[str]) -> int:
     # Short and below /tmp: a Unix socket's path may have about 100 characters.
     with tempfile.TemporaryDirectory(prefix="mcb-", dir=options.directory) as temporary:
         directory = Path(temporary)
-        with running(peers, directory) as live:
-            results = measure(live, bounds, directory, size)
+        with running(peers, directory, missing) as live:
+            results = measure(live, bounds, directory, size, missing)
             ratios = ratios_of(results, bounds)
         note("replay")
         ratios["replay_per_s"] = bus_scale.replay_rate(directory, size.replay_messages, 3)
