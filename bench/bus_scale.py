@@ -112,10 +112,12 @@ def fill(path: Path, messages: int, say: Say) -> None:
         ]
         journal.begin()
         storage.store([Call(client, 0, rows)], now_ms)
-        placed = storage.fold() if storage.unfolded >= UNFOLDED_MAX else 0
         journal.commit()
-        if placed:
-            storage.folded(placed)
+        while storage.folding or storage.unfolded >= UNFOLDED_MAX:
+            journal.begin()
+            folded = storage.fold()
+            journal.commit()
+            storage.folded(folded)
         if first // FILL_ROWS % 50 == 49:
             say(f"filling: {first:,} rows, {first / (time.monotonic() - begun):,.0f}/s")
     journal.checkpoint("TRUNCATE")

@@ -119,7 +119,7 @@ class Administration:
         )
 
     def _sessions(self, asked: admin.SessionsAsked) -> admin.SessionsOfBus:
-        self._engine.upkeep.tidy(now=True)
+        self._engine.upkeep.fold_all()
         found = self._engine.journal.sessions(asked.prefix, min(asked.limit, TAIL_ROWS_MAX))
         return admin.SessionsOfBus(sessions=tuple(
             admin.SessionOfBus(name=name, last_seq=last, kept=kept) for name, last, kept in found

@@ -118,13 +118,14 @@ class Server:
         self._poller.register(wake_read, zmq.POLLIN)
         expire_at = silence_at = time.monotonic()
         polled_at = 0.0
+        more = False
         while not self._stopping:
             now = time.monotonic()
             # What came while the last turn was on its way to the disk is taken without asking the kernel, but not so
             # often that a dead client or a signal goes unseen.
             if polled_at < now - POLL_EVERY_S or not self._drain():
                 polled_at = now
-                due = min(self._engine.next_due() or now + 60, expire_at, silence_at)
+                due = now if more else min(self._engine.next_due() or now + 60, expire_at, silence_at)
                 died = []
                 for fd, _ in self._poller.poll(math.ceil(max(0.0, due - now) * 1000)):
                     if self._authenticator is not None and fd is self._authenticator.socket:
@@ -138,7 +139,7 @@ class Server:
                 for routing in died:
                     self._died(routing)
             self._send(self._engine.turn())
-            self._engine.upkeep.tidy()
+            more = self._engine.upkeep.tidy()
             now = time.monotonic()
             if now >= silence_at:
                 self._cut_silent(now)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from tests.engine_alone import Clock, EngineAlone, envelope
 
-from microclaw.bus import journal
+from microclaw.bus import journal, storing
 from microclaw.bus.api import Subscription
 from microclaw.bus.envelope import decode
 from microclaw.bus.journal import Journal
@@ -141,7 +141,8 @@ class TheBus(RuleBasedStateMachine):
 
     @rule()
     def fold(self) -> None:
-        self.alone.engine.upkeep.tidy(now=True)
+        with mock.patch.object(storing, "FOLD_PLACES_MAX", 3):
+            self.alone.engine.upkeep.tidy(now=True)
 
     @rule()
     def restart(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.engine_alone import EngineAlone, Peer, envelope
 
-from microclaw.bus import tail, upkeep
+from microclaw.bus import storing, tail, upkeep
 from microclaw.bus.api import Subscription
 from microclaw.bus.envelope import decode
 from microclaw.bus.journal import Journal
@@ -35,6 +35,11 @@ def replayed(alone: EngineAlone, peer: Peer, after: int, limit: int = 1_000, ses
     rows, _ = peer.replayed[rid]
     assert [seq for seq, _ in rows] == list(range(after + 1, after + 1 + len(rows)))
     return [decode(body).message_id for _, body in rows]
+
+
+def places_of(journal: Journal) -> dict[str, int]:
+    """How many places of each session the index has."""
+    return dict(journal._db.execute("SELECT name, count(*) FROM places JOIN sessions ON no = session GROUP BY no"))
 
 
 @pytest.mark.parametrize("limit", [1, 7, 10, 11, 1_000])
@@ -91,6 +96,82 @@ def test_under_load_the_index_is_folded_by_itself_and_between_turns(tmp_path: Pa
     journal.close()
 
 
+def test_a_publisher_never_waits_for_more_than_a_bounded_part_of_the_folding(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(upkeep, "UNFOLDED_MAX", 100)
+    monkeypatch.setattr(storing, "FOLD_PLACES_MAX", 16)
+    journal = Journal(tmp_path / "journal.db")
+    alone = EngineAlone(journal)
+    peer = alone.connect("p")
+    ids: dict[str, list[bytes]] = {name: [] for name in "abcde"}
+    for n in range(100):
+        name = "abcde"[n % 5] if n < 50 else "a"
+        ids[name] += publish(alone, peer, 1, name)
+    parts = 0
+    before = 0
+    while alone.engine.upkeep.tidy():
+        parts += 1
+        there = sum(places_of(journal).values())
+        assert there - before <= 16
+        before = there
+        # All goes on meanwhile, in sessions that are done and in those that are not.
+        for name in "ae":
+            ids[name] += publish(alone, peer, 1, name)
+            assert replayed(alone, peer, 0, session=name) == ids[name]
+    assert parts >= 6
+    assert journal.placed() == 100, "what came meanwhile is for the next pass"
+    assert sum(places_of(journal).values()) >= 100
+    journal.close()
+
+
+@pytest.mark.parametrize("parts", range(8))
+def test_a_kill_in_the_middle_of_the_folding_loses_no_place_and_doubles_none(
+    tmp_path: Path, monkeypatch, parts: int
+) -> None:
+    monkeypatch.setattr(storing, "FOLD_PLACES_MAX", 16)
+    journal = Journal(tmp_path / "journal.db")
+    alone = EngineAlone(journal)
+    peer = alone.connect("p")
+    ids = {name: publish(alone, peer, 25, name) for name in "abcd"}
+    for _ in range(parts):
+        alone.engine.upkeep.tidy(now=True)
+    ids["a"] += publish(alone, peer, 3, "a")
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    for file in ("journal.db", "journal.db-wal"):
+        shutil.copy(tmp_path / file, killed / file)
+    journal.close()
+    assert check(killed / "journal.db") == []
+    successor = Journal(killed / "journal.db")
+    alone = EngineAlone(successor)
+    peer = alone.connect("p")
+    for name, known in ids.items():
+        assert replayed(alone, peer, 0, session=name) == known
+        known += publish(alone, peer, 3, name)
+        assert replayed(alone, peer, 0, session=name) == known
+    alone.engine.upkeep.fold_all()
+    assert places_of(successor) == {name: len(known) for name, known in ids.items()}
+    assert check(killed / "journal.db") == []
+    successor.close()
+
+
+def test_retention_waits_for_the_index_and_takes_what_it_has(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(storing, "FOLD_PLACES_MAX", 16)
+    journal = Journal(tmp_path / "journal.db")
+    alone = EngineAlone(journal, retention_ms=1_000)
+    peer = alone.connect("p")
+    for name in "abcd":
+        publish(alone, peer, 10, name)
+    alone.clock.pass_(3_600)
+    assert alone.engine.upkeep.expire() == 0, "half of a pass: not all up to any offset is in the index"
+    alone.engine.upkeep.fold_all()
+    assert alone.engine.upkeep.expire() == 40
+    assert places_of(journal) == {}
+    assert check(tmp_path / "journal.db") == []
+    ids = publish(alone, peer, 2, "a")
+    assert replayed(alone, peer, 10, session="a") == ids
+    journal.close()
+
+
 def test_a_replay_of_what_is_neither_folded_nor_in_memory_folds_first(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(tail, "TAIL_MESSAGES_MAX", 50)
     monkeypatch.setattr(tail, "TAIL_SLACK", 0)
@@ -101,7 +182,7 @@ def test_a_replay_of_what_is_neither_folded_nor_in_memory_folds_first(tmp_path: 
     assert replayed(alone, peer, 160) == ids[160:]
     assert journal.placed() == 0, "what is in memory needs no index"
     assert replayed(alone, peer, 20) == ids[20:]
-    assert journal.placed() == 200
+    assert (journal.placed(), places_of(journal)) == (0, {"s": 200}), "this session's alone"
     journal.close()
 
 
@@ -209,7 +290,7 @@ def test_retention_and_the_owners_questions_do_not_read_the_whole_journal(tmp_pa
     for n in range(40):
         publish(alone, peer, 1_000, f"s{n % 4}")
         alone.clock.pass_(1)
-    alone.engine.upkeep.tidy(now=True)
+    alone.engine.upkeep.fold_all()
     steps = 0
 
     def count() -> int:

@@ -143,7 +143,8 @@ class Mesh:
         assert offsets[1] is None or journal.placed() <= offsets[1], "and the index over places knows of no other"
         if thorough:
             wrong = db.execute("SELECT count(*) FROM messages m LEFT JOIN places p USING (session, seq)"
-                               " WHERE (m.offset <= ?) <> (p.offset IS m.offset)", (journal.placed(),))
+                               " WHERE (m.offset <= ? OR p.offset IS NOT NULL) AND p.offset IS NOT m.offset",
+                               (journal.placed(),))
             assert list(wrong) == [(0,)], "what it should know it knows rightly"
             self._check_groups(journal, stored)
 

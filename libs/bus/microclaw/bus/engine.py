@@ -98,7 +98,7 @@ class Engine:
         self._myself = Client(b"", BROKER, b"", 0, rights=Rights(publish=("audit.entry",)))
         self.storage = Storage(journal)
         self._delivering = Delivering(self.storage, self._say)
-        self._replays = Replays(journal, self.storage, self._say, lambda: self.upkeep.tidy(now=True))
+        self._replays = Replays(journal, self.storage, self._say, lambda session: self.upkeep.fold(session))
         self._requests = Requests(self._say)
         #: Questions to the broker itself: answered after the commit, so that who asks sees what it just did.
         self._asked_of_me: list[tuple[Client, int, bytes]] = []

@@ -8,6 +8,7 @@ growing a file, which costs the file system a second journal commit.
 from __future__ import annotations
 
 import fcntl
+import functools
 import itertools
 import os
 import sqlite3
@@ -33,6 +34,8 @@ from microclaw.bus.mark import Mark
 #: Rows in one INSERT: SQLite takes 32,766 parameters, and long statements are slow to prepare. A few are always one
 #: statement.
 INSERT_ROWS = (256, 128, 64, 32, *range(16, 0, -1))
+#: Places in one INSERT.
+PLACES_ROWS = 256
 #: WAL pages (4 KiB) between checkpoints: 16 MB, where checkpoints are rare and each still short.
 CHECKPOINT_PAGES = 4000
 #: Journals up to this size are checked page by page at every start.
@@ -238,18 +241,19 @@ class Journal(JournalReads):
         # What was set aside long ago is deleted after what is newer.
         self._write("INSERT OR REPLACE INTO meta VALUES ('last_expired', ?)", (max(offset, self._last_expired()),))
 
-    def fold(self) -> int:
-        """Bring the index over places up to date (inside a transaction); returns the offset that it now reaches.
+    def place(self, places: Sequence[tuple[int, int, int]], placed: int | None) -> None:
+        """Put these (session, seq, offset) into the index over places (inside a transaction), best in their order. All
+        messages up to `placed` have theirs there then; None = no more than before."""
+        for start in range(0, len(places), PLACES_ROWS):
+            some = places[start:start + PLACES_ROWS]
+            self._write(_places_sql(len(some)), tuple(itertools.chain.from_iterable(some)))
+        if placed is not None:
+            self._write("INSERT OR REPLACE INTO meta VALUES ('placed', ?)", (placed,))
 
-        It is not kept with every message: in the order of the journal each message's place is on another page, in the
-        order of sessions and seqs many are on one."""
-        last = self.last_offset()
-        self._write(
-            "INSERT INTO places SELECT session, seq, offset FROM messages WHERE offset > ? AND offset <= ?"
-            " ORDER BY session, seq", (self.placed(), last),
-        )
-        self._write("INSERT OR REPLACE INTO meta VALUES ('placed', ?)", (last,))
-        return last
+    def place_all(self) -> None:
+        """Make the index over places of all messages at once (for a repair; inside a transaction)."""
+        self._write("INSERT INTO places SELECT session, seq, offset FROM messages ORDER BY session, seq")
+        self._write("INSERT OR REPLACE INTO meta VALUES ('placed', ?)", (self.last_offset(),))
 
     def add_kind(self, name: str) -> int:
         """The number of a kind, made on first use (inside a transaction)."""
@@ -327,13 +331,13 @@ class Journal(JournalReads):
 
     def expire(self, before_ms: int, floor: int, limit: int) -> int:
         """Delete up to `limit` of the oldest messages stored before `before_ms` that every group is done with (up to
-        `floor`), but none that is parked or dead. Returns how many. Their places must be folded."""
+        `floor`) and the index over places has, but none that is parked or dead. Returns how many."""
         # The oldest stand first: whatever follows one that is young enough is not looked at, else each look at a large
         # journal with nothing to delete would read all of it.
         oldest = list(self._db.execute(
             "SELECT offset, session, seq, stored_ms FROM messages WHERE offset <= ?"
             " AND offset NOT IN (SELECT offset FROM parked UNION SELECT offset FROM dead) ORDER BY offset LIMIT ?",
-            (floor, limit),
+            (min(floor, self.placed()), limit),
         ))
         rows = [row[:3] for row in itertools.takewhile(lambda row: row[3] < before_ms, oldest)]
         last: dict[int, int] = {}
@@ -365,6 +369,11 @@ class Journal(JournalReads):
 
 def _insert_sql(rows: int) -> str:
     return f"INSERT INTO messages VALUES {','.join(['(?,?,?,?,?,?,?,?,NULL,NULL)'] * rows)}"  # noqa: S608 - only place holders
+
+
+@functools.cache
+def _places_sql(rows: int) -> str:
+    return f"INSERT INTO places VALUES {','.join(['(?,?,?)'] * rows)}"  # noqa: S608 - only place holders
 
 
 def _lock(path: Path) -> BinaryIO:

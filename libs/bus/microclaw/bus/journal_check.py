@@ -90,7 +90,7 @@ def _places(db: sqlite3.Connection) -> Iterator[str]:
     placed = db.execute("SELECT coalesce(max(value), 0) FROM meta WHERE key = 'placed'").fetchone()[0]
     query = (
         "SELECT m.offset FROM messages m LEFT JOIN places p ON p.session = m.session AND p.seq = m.seq"
-        " WHERE m.offset <= ? AND p.offset IS NOT m.offset"
+        " WHERE (m.offset <= ? OR p.offset IS NOT NULL) AND p.offset IS NOT m.offset"
         " UNION SELECT p.offset FROM places p LEFT JOIN messages m USING (offset) WHERE m.offset IS NULL LIMIT ?"
     )
     for (offset,) in db.execute(query, (placed, FINDINGS_MAX)):
@@ -180,7 +180,7 @@ def _save(source: sqlite3.Connection, target: Journal, lost: list[str], progress
     # What is lost at the end is given to no other message: groups are past it.
     if (known := _last_known(source)) > target.last_offset():
         target.begin_after(known)
-    target.fold()
+    target.place_all()
     target.commit()
 
 

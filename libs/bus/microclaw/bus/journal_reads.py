@@ -36,13 +36,15 @@ class JournalReads:
         return int(self._value("SELECT value FROM meta WHERE key = 'last_expired'") or 0)
 
     def placed(self) -> int:
-        """The index over places reaches this offset; what is later stands in `messages` alone."""
+        """All messages up to this offset are in the index over places; of later ones it has some of each session's, the
+        oldest first."""
         return int(self._value("SELECT value FROM meta WHERE key = 'placed'") or 0)
 
-    def unfolded(self) -> Iterator[tuple[int, int, int]]:
-        """(session, seq, offset) of every message that the index over places does not have yet, oldest first."""
+    def unfolded(self) -> Iterator[tuple[int, int]]:
+        """(session, offset) of every message that the index over places does not have yet, oldest first."""
         yield from self._db.execute(
-            "SELECT session, seq, offset FROM messages WHERE offset > ? ORDER BY offset", (self.placed(),)
+            "SELECT m.session, m.offset FROM messages m LEFT JOIN places p ON p.session = m.session AND p.seq = m.seq"
+            " WHERE m.offset > ? AND p.offset IS NULL ORDER BY m.offset", (self.placed(),)
         )
 
     def first_offset(self) -> int:

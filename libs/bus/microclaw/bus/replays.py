@@ -38,8 +38,8 @@ class _Waiting:
 class Replays:
     """The questions that wait for something new."""
 
-    def __init__(self, journal: Journal, storage: Storage, say: Say, fold: Callable[[], None]) -> None:
-        """`fold` brings the index over places up to date."""
+    def __init__(self, journal: Journal, storage: Storage, say: Say, fold: Callable[[int], object]) -> None:
+        """`fold` brings places of a session into the index."""
         self._journal = journal
         self._fold = fold
         self._storage = storage
@@ -84,8 +84,8 @@ class Replays:
         if waiting.after < base:
             self._say(waiting.client.routing, [Op.REFUSED, waiting.rid, "gap", str(base + 1), 0])
             return True
-        if self._storage.must_fold(number, last, waiting.after):
-            self._fold()
+        if self._storage.should_fold(number, last, waiting.after):
+            self._fold(number)
         try:
             rows = self._storage.replay(number, last, waiting.after, waiting.limit, REPLAY_BYTES_MAX)
         except Damaged as error:

@@ -6,6 +6,7 @@ import logging
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
 from microclaw.bus.calls import Call, Refusal
@@ -17,6 +18,8 @@ from microclaw.bus.tail import Tail
 
 #: Messages whose places are known by heart alone, before the journal's index over places is brought up to date.
 UNFOLDED_MAX = 32_768
+#: Places written to that index in one transaction: how long a publisher may have to wait for it.
+FOLD_PLACES_MAX = 4_096
 #: Sessions remembered.
 SESSIONS_MAX = 20_000
 
@@ -36,6 +39,16 @@ class Session:
         self.newest = newest
 
 
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What one transaction brought into the index over places."""
+
+    #: Number of a session → how many of its newest messages, the oldest first.
+    places: dict[int, int]
+    #: All messages up to here are in the index now, None = that has not changed.
+    placed: int | None
+
+
 class Storage:
     """The journal and what is known of it by heart."""
 
@@ -48,6 +61,9 @@ class Storage:
         self._sessions: dict[str, Session] = {}
         #: Number of a session → its `Session.newest`.
         self._unfolded: dict[int, list[int]] = defaultdict(list)
+        #: Sessions of the pass over all of them that is under way, the next one last; and what it reaches in the end.
+        self._pass: list[int] = []
+        self._pass_end = 0
         self.reload()
 
     def reload(self) -> None:
@@ -60,7 +76,8 @@ class Storage:
         self.last_offset = self._journal.last_offset()
         self._placed = self._journal.placed()
         self._unfolded.clear()
-        for session, _seq, offset in self._journal.unfolded():
+        self._pass.clear()
+        for session, offset in self._journal.unfolded():
             self._unfolded[session].append(offset)
 
     # --- what is known ----------------------------------------------------------------------------------------------
@@ -96,7 +113,7 @@ class Storage:
         """Messages from this offset on."""
         return self._tail.after(offset, limit) or self._journal.scan(offset, limit)
 
-    def must_fold(self, session: int, last: int, after: int) -> bool:
+    def should_fold(self, session: int, last: int, after: int) -> bool:
         """A replay from there on would need rows one by one: their places are not folded, and they are no longer in
         memory."""
         newest = self._unfolded.get(session)
@@ -220,7 +237,7 @@ class Storage:
     def _store_all(self, call: Call, rid: int, rows: list[NewRow], now_ms: int) -> list[int]:
         """These, all or none; what of them is there already is found. Their part of the answer."""
         try:
-            known = self._known(rows)
+            known = self._repeats(rows)
         except Refusal as refusal:
             call.refusals = call.refusals | {rid: refusal}
             return [0]
@@ -245,7 +262,7 @@ class Storage:
                 else -(first[row.message_id].seq if row.message_id in first else known[row.message_id])
                 for row in rows]
 
-    def _known(self, rows: list[NewRow]) -> dict[bytes, int]:
+    def _repeats(self, rows: list[NewRow]) -> dict[bytes, int]:
         """id → seq of those that are in the journal already.
 
         :raises Refusal: one of the ids is that of another message, there or in this very call.
@@ -269,23 +286,71 @@ class Storage:
 
     @property
     def unfolded(self) -> int:
-        """Messages whose places are known by heart alone."""
+        """Messages that may have their place in memory alone."""
         return self.last_offset - self._placed
 
-    def fold(self) -> int:
-        """Bring the index over places up to date, inside a transaction; call `folded` with what this returns once it is
-        committed."""
-        return self._journal.fold() if self.unfolded else self._placed
+    @property
+    def folding(self) -> bool:
+        """A pass over all sessions is under way."""
+        return bool(self._pass)
 
-    def folded(self, placed: int) -> None:
-        """The index over places reaches this offset, on disk."""
-        self._placed = placed
-        for newest in self._unfolded.values():
-            newest.clear()
-        if len(self._unfolded) > SESSIONS_MAX:
-            self._sessions.clear()
-            self._session_names.clear()
-            self._unfolded.clear()
+    def fold(self, session: int = 0) -> Folded:
+        """Bring some more of what is new into the index over places, of this session or (0) in a pass over all. Inside
+        a transaction; give `folded` what this returns once it is committed.
+
+        It is not done with every message: in the order of the journal each message's place is on another page, in the
+        order of sessions and seqs many are on one."""
+        if not session and not self._pass:
+            self._pass = sorted((no for no, newest in self._unfolded.items() if newest), reverse=True)
+            self._pass_end = self.last_offset
+        room = FOLD_PLACES_MAX
+        places: dict[int, int] = {}
+        rows: list[tuple[int, int, int]] = []
+        for no in [session] if session else reversed(self._pass):
+            if not room:
+                break
+            newest = self._unfolded[no]
+            first = self._known(no).last - len(newest) + 1
+            some = newest[:room]
+            rows += [(no, seq, offset) for seq, offset in enumerate(some, first)]
+            places[no] = len(some)
+            room -= len(some)
+        placed = None if session or not room else self._pass_end
+        self._journal.place(rows, placed)
+        return Folded(places, placed)
+
+    def _known(self, no: int) -> Session:
+        """A session by its number."""
+        name = self.session_name(no)
+        known = self._sessions.get(name) or self._on_disk(name)
+        if known is None:
+            raise LookupError(f"session {no} has messages and no name")
+        return known
+
+    def folded(self, done: Folded) -> None:
+        """That is on disk."""
+        for no, count in done.places.items():
+            del self._unfolded[no][:count]
+        while self._pass and not self._has_old(self._pass[-1]):
+            self._pass.pop()
+        if done.placed is not None:
+            self._pass.clear()
+            self._placed = done.placed
+            if len(self._unfolded) > SESSIONS_MAX:
+                self._forget()
+
+    def _has_old(self, no: int) -> bool:
+        """It has something that the pass must still reach."""
+        newest = self._unfolded[no]
+        return bool(newest) and newest[0] <= self._pass_end
+
+    def _forget(self) -> None:
+        """Know sessions by heart no more of which everything is on disk."""
+        for name in [name for name, session in self._sessions.items() if not session.newest]:
+            del self._sessions[name]
+        for no in [no for no, newest in self._unfolded.items() if not newest]:
+            del self._unfolded[no]
+            self._session_names.pop(no, None)
 
 
 def same_message(one: bytes, other: bytes) -> bool:

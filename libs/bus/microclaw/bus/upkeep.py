@@ -47,6 +47,7 @@ class Upkeep:
 
     def expire(self) -> int:
         """Delete some of what is older than the retention and done with. Call it now and then; returns how many."""
+        self.tidy(now=True)
         floors = [group.floor for group in self._groups.values()]
         floor = min(floors, default=self._storage.last_offset)
         try:
@@ -54,7 +55,6 @@ class Upkeep:
             # What was set aside since the last turn is below the floor, and kept for what stands in the journal alone.
             dirty = [group for group in self._groups.values() if group.dirty]
             saved = [(group, save(self._journal, group, self._wall_ms())) for group in dirty]
-            placed = self._storage.fold()
             gone = self._journal.expire(self._wall_ms() - self._retention_ms, floor, EXPIRE_ROWS_MAX)
             self._journal.commit()
         except NoSpace:
@@ -62,24 +62,35 @@ class Upkeep:
             return 0
         for group, durable in saved:
             group.saved(durable)
-        self._storage.folded(placed)
         if self._blobs is not None and not gone:
             for handle in self._blobs.old(self._wall_ms() / 1000):
                 if not self._journal.refers(handle):
                     self._blobs.delete(handle)
         return gone
 
-    def tidy(self, *, now: bool = False) -> None:
-        """Do what nobody waits for, when there is enough of it (or `now`). Call it when all is answered."""
-        if self._storage.unfolded >= (1 if now else UNFOLDED_MAX):
-            try:
-                self._journal.begin()
-                placed = self._storage.fold()
-                self._journal.commit()
-            except NoSpace:
-                self._room.full()
-            else:
-                self._storage.folded(placed)
+    def tidy(self, *, now: bool = False) -> bool:
+        """Do a part of what nobody waits for, when there is enough of it (or `now`), or it is begun. Call it when all
+        is answered. True = there is more of it."""
+        if not self._storage.folding and self._storage.unfolded < (1 if now else UNFOLDED_MAX):
+            return False
+        return self.fold() and self._storage.folding
+
+    def fold(self, session: int = 0) -> bool:
+        """Bring some more into the index over places, of this session or (0) of all. False = the disk is full."""
+        try:
+            self._journal.begin()
+            done = self._storage.fold(session)
+            self._journal.commit()
+        except NoSpace:
+            self._room.full()
+            return False
+        self._storage.folded(done)
+        return True
+
+    def fold_all(self) -> None:
+        """Bring the index over places up to date, however long it takes (for the owner's questions)."""
+        while self.tidy(now=True):
+            pass
 
     def requeue(self, group: Group, offset: int) -> bool:
         """Deliver a dead letter again, as if never delivered. False = there is none."""
