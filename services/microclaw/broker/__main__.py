@@ -18,6 +18,7 @@ from microclaw.broker.serve import Server, want_descriptors
 from microclaw.bus import only_one
 from microclaw.bus.ballast import Ballast
 from microclaw.bus.blobs import BlobStore
+from microclaw.bus.checkpoints import Checkpoints
 from microclaw.bus.curve import KeyRing
 from microclaw.bus.engine import Engine
 from microclaw.bus.journal import Journal
@@ -60,6 +61,7 @@ def main() -> int:
     engine = Engine(journal, monotonic=time.monotonic, wall_ms=now_ms,
                     retention_ms=settings.bus.retention_days * DAY_MS,
                     rights=judge(own, os.getppid()), ballast=ballast, blobs=BlobStore(home.data / "blobs"))
+    engine.upkeep.checkpoints = checkpoints = Checkpoints(journal, time.monotonic)
     ring = KeyRing(home.data / "bus-keys")
     engine.own = Administration(
         engine, now_ms(), ring, settings.bus.listen, lambda name: rights_of(name, own) is not None
@@ -94,7 +96,7 @@ def main() -> int:
         )
         logging.shutdown()
         os._exit(UnhealthyError.exit_code)
-    journal.close()
+    checkpoints.close()
     log.info("stopped")
     return 0
 

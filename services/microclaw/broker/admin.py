@@ -44,7 +44,7 @@ class Administration:
         self._listens = listens
         self._knows = knows
         self._started_ms = started_ms
-        self._jobs = Jobs(engine.journal)
+        self._jobs = Jobs(engine.journal, engine.upkeep)
         self._answers: dict[type, Callable[[Any], msgspec.Struct]] = {
             StatusAsked: self._status, admin.BusInfoAsked: self._info, admin.GroupsOfBusAsked: self._groups,
             admin.SessionsAsked: self._sessions, admin.TailAsked: self._tail, admin.DeadLettersAsked: self._dead,

@@ -12,6 +12,7 @@ import msgspec
 from microclaw.bus.admin import JobState, StartJob
 from microclaw.bus.journal import Journal
 from microclaw.bus.journal_check import check, open_read_only
+from microclaw.bus.upkeep import Upkeep
 from microclaw.core.requests import Failed
 
 #: Pages copied at once by a backup; between two steps the broker writes.
@@ -21,8 +22,9 @@ BACKUP_PAGES = 256
 class Jobs:
     """The one job that runs, or the last one that ran."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, upkeep: Upkeep) -> None:
         self._journal = journal
+        self._upkeep = upkeep
         self._state = JobState(job="", done=True, progress=1.0)
         self._thread: threading.Thread | None = None
 
@@ -35,7 +37,7 @@ class Jobs:
         if self._thread is not None and self._thread.is_alive():
             return Failed(reason=f"{self._state.job} is still at work: wait for it", code="conflict")
         if wanted.job == "compact":
-            self._journal.compact()
+            self._upkeep.compact()
             self._state = JobState(job="compact", done=True, progress=1.0)
             return self._state
         if wanted.job == "backup":

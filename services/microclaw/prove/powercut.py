@@ -39,7 +39,8 @@ class Machine:
 
     def cut(self) -> None:
         """The power is gone. The process must end at once."""
-        for name, writes in self._unsynced.items():
+        # The broker's second thread may be at work.
+        for name, writes in list(self._unsynced.items()):
             file = os.open(name, os.O_RDWR)
             # The newest first, so that the oldest image is what remains.
             for offset, before in reversed(writes):

@@ -15,7 +15,7 @@ from microclaw.bus import admin
 from microclaw.bus.api import Bus, Draft, Subscription
 from microclaw.bus.journal import Journal
 from microclaw.bus.journal_check import check, repair
-from microclaw.core.kinds import ReplyRequested
+from microclaw.core.kinds import ReplyDelivered, ReplyRequested
 from microclaw.core.requests import Failed
 
 
@@ -29,6 +29,8 @@ async def bury(bus: Bus, *texts: str) -> None:
     await bus.publish(*(say(text, f"s-{text}") for text in texts))
     for _ in texts:
         await bus.term(await asyncio.wait_for(anext(stream), DEADLINE_S), "can't be read")
+    # A `term` has no answer: what is said after it on the same connection has.
+    await bus.publish(Draft("s", ReplyDelivered(chat="s", reply_id="", status="failed")))
 
 
 async def ask(owner: Bus, question: object, answer: type) -> object:

@@ -215,7 +215,7 @@ def test_ac34_fault05_a_really_full_file_system_at_commit_at_checkpoint_and_at_s
     program.write_text(FULL_DISK)
     disk = tmp_path / "disk"
     disk.mkdir()
-    script = 'mount -t tmpfs -o size=80m tmpfs "$1" && exec "$2" "$3" "$1" "$4"'
+    script = 'mount -t tmpfs -o size=120m tmpfs "$1" && exec "$2" "$3" "$1" "$4"'
     ended = subprocess.run(
         ["unshare", "-rm", "sh", "-c", script, "sh", disk, sys.executable, program, os.getcwd()],
         capture_output=True, text=True, timeout=60,

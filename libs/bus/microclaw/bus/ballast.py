@@ -10,8 +10,8 @@ import contextlib
 import os
 from pathlib import Path
 
-#: Room in reserve: a write-ahead log between two checkpoints.
-BALLAST_BYTES = 16 << 20
+#: Room in reserve: for all that a write-ahead log may hold (`journal.PREWARM_BYTES`) and something beside it.
+BALLAST_BYTES = 24 << 20
 
 
 class Ballast:

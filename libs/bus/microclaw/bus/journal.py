@@ -40,8 +40,8 @@ PLACES_ROWS = 256
 CHECKPOINT_PAGES = 4000
 #: Journals up to this size are checked page by page at every start.
 CHECKED_BYTES_MAX = 16 << 20
-#: WAL bytes written in advance: a little more than there are between two checkpoints.
-PREWARM_BYTES = 17 << 20
+#: WAL bytes written in advance: what there is between two checkpoints, and what is written during one under load.
+PREWARM_BYTES = 20 << 20
 PREWARM_STEP_BYTES = 1 << 20
 
 
@@ -78,7 +78,7 @@ class Journal(JournalReads):
         self._db = driver.connect(path)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute(f"PRAGMA synchronous={synchronous}")
-        self._db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+        self.checkpoint_after(CHECKPOINT_PAGES)
         self._db.execute("PRAGMA cache_size=-6000")
         version = self._value("PRAGMA user_version")
         if version == 0:
@@ -157,7 +157,7 @@ class Journal(JournalReads):
             self._write("DROP TABLE prewarm")
         finally:
             self._db.execute(f"PRAGMA synchronous={self._synchronous}")
-            self._db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+            self.checkpoint_after(self._checkpoint_pages)
         self.checkpoint("RESTART")
 
     # --- writing --------------------------------------------------------------------------------------------------
@@ -361,6 +361,25 @@ class Journal(JournalReads):
             if self._driver.full(error):
                 raise NoSpace from error
             raise
+
+    def copy_beside(self) -> None:
+        """Bring what is in the WAL now into the file by a connection of its own: for another thread, while this one goes
+        on. What is copied is synced with the WAL's last page only. :raises NoSpace: as `checkpoint`."""
+        db = self._driver.connect(self.path)
+        try:
+            db.execute(f"PRAGMA synchronous={self._synchronous}")
+            list(db.execute("PRAGMA wal_checkpoint(PASSIVE)"))
+        except Exception as error:
+            if self._driver.full(error):
+                raise NoSpace from error
+            raise
+        finally:
+            db.close()
+
+    def checkpoint_after(self, pages: int) -> None:
+        """Let a commit that finds the WAL so long bring it into the file (`CHECKPOINT_PAGES` unless this is called)."""
+        self._checkpoint_pages = pages
+        self._db.execute(f"PRAGMA wal_autocheckpoint={pages}")
 
     def close(self) -> None:
         """Checkpoint and let go."""

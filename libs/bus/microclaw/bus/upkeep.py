@@ -1,10 +1,12 @@
-"""What the broker does beside the traffic: retention, the index over places, dead letters and groups on demand."""
+"""What the broker does beside the traffic: retention, the index over places, checkpoints; dead letters, groups and
+compaction on demand."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from microclaw.bus.blobs import BlobStore
+from microclaw.bus.checkpoints import Checkpoints
 from microclaw.bus.group import Group
 from microclaw.bus.journal import Journal
 from microclaw.bus.journal_schema import NoSpace, Parked
@@ -44,6 +46,8 @@ class Upkeep:
         self._blobs = blobs
         self._wall_ms = wall_ms
         self._retention_ms = retention_ms
+        #: None = SQLite does it, inside a commit.
+        self.checkpoints: Checkpoints | None = None
 
     def expire(self) -> int:
         """Delete some of what is older than the retention and done with. Call it now and then; returns how many."""
@@ -71,6 +75,8 @@ class Upkeep:
     def tidy(self, *, now: bool = False) -> bool:
         """Do a part of what nobody waits for, when there is enough of it (or `now`), or it is begun. Call it when all
         is answered. True = there is more of it."""
+        if self.checkpoints is not None:
+            self.checkpoints.turn()
         if not self._storage.folding and self._storage.unfolded < (1 if now else UNFOLDED_MAX):
             return False
         return self.fold() and self._storage.folding
@@ -86,6 +92,12 @@ class Upkeep:
             return False
         self._storage.folded(done)
         return True
+
+    def compact(self) -> None:
+        """Give unused space back to the file system; nothing else can be written meanwhile."""
+        if self.checkpoints is not None:
+            self.checkpoints.rest()
+        self._journal.compact()
 
     def fold_all(self) -> None:
         """Bring the index over places up to date, however long it takes (for the owner's questions)."""
