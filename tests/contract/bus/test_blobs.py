@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 from tests.broker_process import DEADLINE_S, BrokerProcess
+from tests.engine_alone import EngineAlone
 
+from microclaw.bus import upkeep
 from microclaw.bus.api import Draft
 from microclaw.bus.blobs import GRACE_S, PART_BYTES_MAX, BlobStore, handle_of
 from microclaw.bus.errors import Refused
+from microclaw.bus.journal import Journal
 from microclaw.core.kinds import ReplyRequested
 
 
@@ -77,7 +80,6 @@ def test_a_blob_that_is_not_what_its_name_says_is_refused_and_leaves_nothing(tmp
 
 def test_retention_deletes_a_blob_when_no_kept_message_names_it(tmp_path: Path) -> None:
     from microclaw.bus.engine import Engine
-    from microclaw.bus.journal import Journal
     from microclaw.bus.wire import PROTOCOL, Op
     from microclaw.core.rights import Rights
 
@@ -106,6 +108,25 @@ def test_retention_deletes_a_blob_when_no_kept_message_names_it(tmp_path: Path) 
         pass
     assert not store.has(handle_of(unnamed))
     assert not store.has(handle_of(named)), "its message is gone"
+
+
+def test_retention_looks_at_a_bounded_number_of_blobs_at_once_and_at_all_of_them_in_the_end(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(upkeep, "EXPIRE_BLOBS_MAX", 10)
+    store = BlobStore(tmp_path / "blobs")
+    alone = EngineAlone(Journal(tmp_path / "journal.db"), blobs=store)
+    handles = []
+    for n in range(35):
+        data = b"%d" % n
+        handles.append(handle_of(data))
+        store.put(b"me", handles[-1], 0, data, last=True)
+        os.utime(store.path(handles[-1]), (0, 0))
+    left = []
+    for _ in range(5):
+        alone.engine.upkeep.expire()
+        left.append(sum(map(store.has, handles)))
+    assert left == [25, 15, 5, 0, 0]
 
 
 def _body() -> bytes:

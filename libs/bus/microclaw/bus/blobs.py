@@ -132,11 +132,14 @@ class BlobStore:
         except FileNotFoundError:
             raise Refused("malformed", f"{handle} is not kept here") from None
 
-    def old(self, now_s: float) -> Iterator[str]:
-        """Blobs that came more than `GRACE_S` ago."""
+    def all(self) -> Iterator[str]:
+        """The handles of all blobs."""
         for path in self._folder.glob("??/*"):
-            if path.stat().st_mtime < now_s - GRACE_S:
-                yield f"sha256:{path.name}"
+            yield f"sha256:{path.name}"
+
+    def is_old(self, handle: str, now_s: float) -> bool:
+        """It came more than `GRACE_S` ago."""
+        return self.path(handle).stat().st_mtime < now_s - GRACE_S
 
     def delete(self, handle: str) -> None:
         """Nobody refers to it any more."""

@@ -363,8 +363,8 @@ class Journal(JournalReads):
             raise
 
     def copy_beside(self) -> None:
-        """Bring what is in the WAL now into the file by a connection of its own: for another thread, while this one goes
-        on. What is copied is synced with the WAL's last page only. :raises NoSpace: as `checkpoint`."""
+        """Bring what is in the WAL now into the file by a connection of its own: for another thread, while this one
+        goes on. What is copied is synced with the WAL's last page only. :raises NoSpace: as `checkpoint`."""
         db = self._driver.connect(self.path)
         try:
             db.execute(f"PRAGMA synchronous={self._synchronous}")

@@ -3,7 +3,8 @@ compaction on demand."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 
 from microclaw.bus.blobs import BlobStore
 from microclaw.bus.checkpoints import Checkpoints
@@ -16,6 +17,8 @@ from microclaw.bus.storing import UNFOLDED_MAX, Storage
 
 #: Expired messages deleted in one turn: bounds how long a publisher waits behind it.
 EXPIRE_ROWS_MAX = 200
+#: Blobs looked at in one turn, whether a message still needs them.
+EXPIRE_BLOBS_MAX = 200
 
 
 def save(journal: Journal, group: Group, now_ms: int) -> Durable:
@@ -44,6 +47,7 @@ class Upkeep:
         self._groups = groups
         self._room = room
         self._blobs = blobs
+        self._blobs_left: Iterator[str] = blobs.all() if blobs is not None else iter(())
         self._wall_ms = wall_ms
         self._retention_ms = retention_ms
         #: None = SQLite does it, inside a commit.
@@ -67,10 +71,18 @@ class Upkeep:
         for group, durable in saved:
             group.saved(durable)
         if self._blobs is not None and not gone:
-            for handle in self._blobs.old(self._wall_ms() / 1000):
-                if not self._journal.refers(handle):
-                    self._blobs.delete(handle)
+            self._delete_blobs(self._blobs)
         return gone
+
+    def _delete_blobs(self, blobs: BlobStore) -> None:
+        """Look at some, where the last call ended."""
+        looked = 0
+        for handle in itertools.islice(self._blobs_left, EXPIRE_BLOBS_MAX):
+            looked += 1
+            if blobs.is_old(handle, self._wall_ms() / 1000) and not self._journal.refers(handle):
+                blobs.delete(handle)
+        if looked < EXPIRE_BLOBS_MAX:
+            self._blobs_left = blobs.all()
 
     def tidy(self, *, now: bool = False) -> bool:
         """Do a part of what nobody waits for, when there is enough of it (or `now`), or it is begun. Call it when all
