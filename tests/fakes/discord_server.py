@@ -75,6 +75,11 @@ class DiscordServer:
         self.add(message)
         return message
 
+    def renames(self, channel: int, name: str) -> None:
+        """A channel is called otherwise from now on."""
+        self.channels[channel]["name"] = name
+        self.gateway.tell("CHANNEL_UPDATE", self.channels[channel])
+
     def edits(self, message: Json, text: str) -> None:
         """Its author changes a message."""
         message |= {"content": text, "edited_timestamp": datetime.now(UTC).isoformat()}

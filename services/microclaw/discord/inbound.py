@@ -97,7 +97,9 @@ class Hearing:
             case "GUILD_CREATE":
                 self._on_guild(data)
             case "CHANNEL_CREATE" | "CHANNEL_UPDATE" | "THREAD_CREATE" | "THREAD_UPDATE":
-                self._places.learn(data, int(data.get("guild_id") or 0))
+                place = self._places.learn(data, int(data.get("guild_id") or 0))
+                if place is not None and not place.is_thread:
+                    self._tell_names(place.guild)
             case "THREAD_LIST_SYNC":
                 for thread in data["threads"]:
                     self._places.learn(thread, int(data["guild_id"]))
@@ -129,6 +131,7 @@ class Hearing:
     def _on_guild(self, data: Mapping[str, Any]) -> None:
         places = self._places.learn_guild(data)
         guild = int(data["id"])
+        self._tell_names(guild)
         floor = int(self._channel.notes.get(GUILD, str(guild)) or 0)
         if not floor:
             # What was written before we came is none of our business.
@@ -144,6 +147,15 @@ class Hearing:
             # It may have been archived since, with news in it.
             if home == guild and thread not in listed and self._is_recent(self._cursors[thread], THREAD_SILENT_MS):
                 self._catch_up(thread, floor)
+
+    def _tell_names(self, guild: int) -> None:
+        names = {f"discord:{channel}": name for channel, name in self._places.titles(guild).items()}
+        worker = asyncio.create_task(self._tell(names), name=f"names {guild}")
+        self._workers.add(worker)
+        worker.add_done_callback(self._ended)
+
+    async def _tell(self, names: dict[str, str]) -> None:
+        await self._channel.names.tell(names)
 
     def _on_message(self, data: Mapping[str, Any]) -> None:
         channel = int(data["channel_id"])

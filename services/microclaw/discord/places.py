@@ -79,6 +79,13 @@ class Places:
             return ""
         return " ".join(filter(None, (self._guilds.get(place.guild, ""), *self._path(place))))
 
+    def titles(self, guild: int) -> dict[int, str]:
+        """Of a guild's channels, threads apart."""
+        return {
+            place.id: self.title(place.id) for place in self._places.values()
+            if place.guild == guild and not place.is_thread
+        }
+
     def channel_name(self, channel: int) -> str:
         """Its name alone, "" = unknown."""
         place = self._places.get(channel)

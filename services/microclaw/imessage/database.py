@@ -173,6 +173,14 @@ class Database:
         found = self._db.execute("SELECT min(ROWID) - 1 FROM message WHERE date >= ?", (apple,)).fetchone()[0]
         return self.last_rowid() if found is None else int(found)
 
+    def group_names(self) -> dict[str, str]:
+        """What the groups that have a name are called, by their identifiers."""
+        rows = self._db.execute(
+            "SELECT chat_identifier, display_name FROM chat WHERE style = ? AND display_name != '' ORDER BY ROWID",
+            (GROUP_STYLE,),
+        )
+        return {str(row["chat_identifier"]): str(row["display_name"]) for row in rows if row["chat_identifier"]}
+
     def chat_guid(self, chat_identifier: str) -> str:
         """What AppleScript calls the chat; its first part differs between versions of macOS. "" = there is none."""
         found = self._db.execute(

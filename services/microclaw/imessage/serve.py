@@ -10,7 +10,7 @@ from microclaw.bus.service import Service
 from microclaw.channel.link import LoggedOut, Unreachable
 from microclaw.channel.open import Channel, open_channel
 from microclaw.core.channel_settings import Imessage
-from microclaw.imessage.database import CantRead, OtherSchema
+from microclaw.imessage.database import CantRead, OtherSchema, opened
 from microclaw.imessage.inbound import Inbound
 from microclaw.imessage.outbound import Outbound
 from microclaw.imessage.script import Osascript
@@ -52,7 +52,15 @@ async def serve(service: Service) -> None:
         async def connect() -> None:
             await _follow(channel, inbound, outbound, path, settings.poll_ms / 1000)
 
-        await channel.run(outbound, connect)
+        async def group_names() -> dict[str, str | None]:
+            return {f"imessage:{chat}": name for chat, name in (await asyncio.to_thread(_group_names, path)).items()}
+
+        await channel.run(outbound, connect, group_names=group_names)
+
+
+def _group_names(path: Path) -> dict[str, str]:
+    with opened(path) as database:
+        return database.group_names()
 
 
 async def _follow(channel: Channel, inbound: Inbound, outbound: Outbound, path: Path, poll_s: float) -> None:

@@ -15,9 +15,9 @@ from microclaw.bus.api import Bus, Delivery, Draft
 from microclaw.core.approvals import read_answer
 from microclaw.core.chat_commands import read_command
 from microclaw.core.flood import LATE_MS
-from microclaw.core.groups import is_conversation
+from microclaw.core.groups import channel_of, is_chat, is_conversation
 from microclaw.core.ids import derived_id, id_time
-from microclaw.core.kinds import ApprovalAnswered, MessageReceived, ReplyRequested
+from microclaw.core.kinds import ApprovalAnswered, ChatsNamed, MessageReceived, ReplyRequested
 from microclaw.core.loops import Turn
 from microclaw.core.pairing import read_typed
 from microclaw.core.people import Entry, Role, entry, may_command, may_decide, sender_of, shown
@@ -29,7 +29,7 @@ from microclaw.core.trigger import should_wake, trigger_of
 from microclaw.router.awaiting import is_the_answer
 from microclaw.router.chat_commands import ChatCommands
 from microclaw.router.door import Door
-from microclaw.router.messages import hand_over, not_handed_over, note_chat, store
+from microclaw.router.messages import hand_over, name_chat, not_handed_over, note_chat, store
 from microclaw.router.models import Models
 from microclaw.router.pace import Paces
 from microclaw.router.people import People
@@ -90,6 +90,18 @@ class Inbound:
                 self._changed = False
                 self._door.reload()
         return await self._outbox.with_ack(self._bus, cause)
+
+    async def on_named(self, delivery: Delivery) -> list[Draft]:
+        """A connector tells what its groups are called; of another channel's it is not believed."""
+        channel = channel_of(delivery.envelope.session_id)
+        named = [
+            each for each in delivery.envelope.read(ChatsNamed).chats
+            if is_chat(each.chat) and is_conversation(each.chat) and channel_of(each.chat) == channel and each.name
+        ]
+        with self._engine.begin() as db:
+            for each in named:
+                name_chat(db, each)
+        return []
 
     def wake_late(self) -> list[bytes]:
         """Hand over, once each, what came too fast to wake its group. Returns the causes to flush."""

@@ -11,7 +11,7 @@ from microclaw.bus.api import Draft
 from microclaw.core.channels import shown_name
 from microclaw.core.groups import channel_of
 from microclaw.core.ids import derived_id, id_time
-from microclaw.core.kinds import Attachment, MessageReceived, PromptMessage, Quote, RunRequested
+from microclaw.core.kinds import Attachment, MessageReceived, NamedChat, PromptMessage, Quote, RunRequested
 from microclaw.core.people import Role, is_trusted
 from microclaw.core.prompt import split
 from microclaw.core.requests import Group
@@ -54,6 +54,14 @@ def note_chat(db: Connection, received: MessageReceived) -> None:
             "here": received.chat, "name": received.chat_name or known.name,
             "last_message_ms": max(received.sent_ms, known.last_message_ms), "is_group": received.is_group,
         })
+
+
+def name_chat(db: Connection, named: NamedChat) -> None:
+    """Remember what a group chat is called. That it was heard of is not said."""
+    if db.execute(_CHAT, {"chat": named.chat}).first() is None:
+        db.execute(_ADD_CHAT, {"chat": named.chat, "name": named.name, "last_message_ms": 0, "is_group": True})
+    else:
+        db.execute(_RENEW_CHAT, {"here": named.chat, "name": named.name})
 
 
 def store(db: Connection, received: MessageReceived, role: Role | None = None) -> bool:

@@ -98,6 +98,7 @@ async def serve(service: Service) -> None:
             Subscription("router", ("message.received",)), inbound.on_message,
             concurrency=CHATS_AT_ONCE, settled=outbox.settled,
         )
+        service.consume(Subscription("router.named", ("chats.named",)), inbound.on_named)
         service.consume(
             Subscription("router.delivered", ("reply.delivered",)), deliveries.on_delivered, settled=outbox.settled,
         )

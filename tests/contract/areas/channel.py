@@ -6,19 +6,25 @@ import configparser
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import select
 from tests.contract.areas.house_words import chat_of, router
 from tests.contract.areas.wire import refused_once, sent_while_away, sent_while_connected, taken_by
 from tests.contract.house import house
+from tests.contract.router.router_play import RouterPlay, envelope_of
 from tests.contract.rows import Case, Phrases, Unmapped
 
+from microclaw.bus.api import Bus, Delivery, Draft, Receipt
+from microclaw.channel import tables as channel_tables
 from microclaw.channel.link import Link, LoggedOut, Unreachable, keep_connected
-from microclaw.core.channels import NAMES_EVERY_MS, Names, names_are_due, text_of
-from microclaw.core.kinds import MessageReceived
+from microclaw.channel.names import ASKED, GroupNames
+from microclaw.channel.notes import Notes
+from microclaw.core.channels import text_of
+from microclaw.core.kinds import ChatsNamed, MessageReceived
 from microclaw.core.settings import Approvals
 from microclaw.router.tables import chats, messages
+from microclaw.store.engine import engine_for
 
 _HOUR_MS = 3_600_000
 _HOUR_S = 3600.0
@@ -184,26 +190,48 @@ async def _reconnects(case: Case) -> dict[str, Any]:
 
 
 async def _names(case: Case) -> dict[str, Any]:
+    """A connector asks its platform and tells a router."""
     case.knows("groups_synced_h_ago", "force", "sync", "group_without_name")
     given, now = case.given, 1_000 * _HOUR_MS
-    ago = given.get("groups_synced_h_ago")
-    names = Names(None if ago is None else now - round(ago * _HOUR_MS))
     calls = 0
 
     async def fetch() -> Mapping[str, str | None]:
         nonlocal calls
         calls += 1
-        if given.get("sync") == "throws":
+        if given.get("sync") == "throws" and calls == 1:
             raise ValueError("the platform's library broke")
         return {"wa:1@g.us": "One"} | ({"wa:2@g.us": None} if given.get("group_without_name") else {})
 
-    was_due = names_are_due(names.synced_ms, now, force=given.get("force", False))
-    found = await names.sync(fetch, now, force=given.get("force", False))
-    again = await names.sync(fetch, now + 2 * NAMES_EVERY_MS, force=True) if given.get("sync") != "throws" else {}
-    return {
-        "fetched": was_due and bool(found), "host_alive": calls > 0,
-        "skipped": "wa:2@g.us" not in found and bool(found or again),
-    }
+    async with router() as made:
+        engine = engine_for(made.folder / "wa.db")
+        channel_tables.metadata.create_all(engine)
+        notes = Notes(engine, channel_tables.notes, lambda: now)
+        if (ago := given.get("groups_synced_h_ago")) is not None:
+            notes.set(ASKED, {"wa": str(now - round(ago * _HOUR_MS))})
+        names = GroupNames("wa", cast(Bus, _Told(made)), notes, lambda: now)
+        await names.sync(fetch, force=given.get("force", False))
+        fetched = calls > 0
+        if given.get("sync") == "throws":
+            # The next time it works.
+            await names.sync(fetch, force=True)
+        known = {chat.chat: chat.name for chat in (await made.groups()).chats}
+        engine.dispose()
+    if fetched:
+        assert known["wa:1@g.us"] == "One"
+    return {"fetched": fetched, "host_alive": bool(known), "skipped": fetched and "wa:2@g.us" not in known}
+
+
+class _Told:
+    """The bus, as far as to the router."""
+
+    def __init__(self, made: RouterPlay) -> None:
+        self._made = made
+
+    async def publish(self, draft: Draft) -> list[Receipt]:
+        assert isinstance(draft.payload, ChatsNamed)
+        told = envelope_of(draft.payload, draft.session_id, draft.message_id or b"")
+        assert await self._made.inbound.on_named(Delivery(told, 1, None)) == []
+        return [Receipt(draft.message_id or b"", 1, duplicate=False)]
 
 
 async def _routed(case: Case) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.contract.discord.scene import Scene
+from tests.contract.discord.scene import Scene, discord
+from tests.contract.listener import Listener
 from tests.fakes.discord_world import ANN, BOB, BOT, BOT_ROLE, COOKS, DM, GENERAL, OTHER, OTHER_BOT, THREAD, user
 
-from microclaw.core.kinds import MessageReceived
+from microclaw.core.kinds import ChatsNamed, MessageReceived
 from microclaw.core.trigger import triggers
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -30,6 +31,20 @@ async def test_a_message_is_told_with_who_wrote_it_and_where(scene: Scene) -> No
     assert message.platform_id == told["id"]
     assert not (message.from_me or message.is_own_reply or message.is_edit or message.is_forwarded)
     assert not message.is_for_us and message.quote is None
+
+
+async def test_a_channel_where_nobody_wrote_is_known_by_its_name_and_told_again_when_that_changes() -> None:
+    async with discord() as scene:
+        named = Listener(scene.watcher, "names", ChatsNamed)
+        first = await named.next()
+        assert {each.chat: each.name for each in first.chats} == {
+            f"discord:{GENERAL}": "Home #general", f"discord:{OTHER}": "Home #other",
+        }
+        scene.server.gateway.forget()
+        await scene.connected()
+        scene.server.renames(OTHER, "else")
+        changed = await named.next()
+        assert {each.chat: each.name for each in changed.chats} == {f"discord:{OTHER}": "Home #else"}
 
 
 async def test_a_thread_and_a_direct_chat_are_chats_of_their_own(scene: Scene) -> None:

@@ -22,7 +22,7 @@ from microclaw.bus.api import Bus, Draft
 from microclaw.bus.blobs import handle_of
 from microclaw.bus.service import now_ms
 from microclaw.core.ids import derived_id
-from microclaw.core.kinds import Attachment, MessageReceived, ReplyDelivered, ReplyRequested
+from microclaw.core.kinds import Attachment, ChatsNamed, MessageReceived, ReplyDelivered, ReplyRequested
 from microclaw.core.requests import ChannelStatus, ChannelStatusAsked
 
 OSASCRIPT = Path(__file__).parents[2] / "fakes" / "osascript"
@@ -76,6 +76,13 @@ async def status(owner: Bus) -> ChannelStatus:
 def reply(number: int, text: str, chat: str = ANN, **more: object) -> Draft:
     wanted = ReplyRequested(chat=f"imessage:{chat}", text=text, **more)
     return Draft(wanted.chat, wanted, message_id=derived_id(1_700_000_000_000, chat, number), ts_ms=now_ms())
+
+
+async def test_a_group_where_nobody_wrote_yet_is_known_by_its_name() -> None:
+    async with messages() as mac:
+        mac.app.chat("chat78", group=True)
+        (named,) = await Listener(await mac.made.connect("names"), "names", ChatsNamed).take(1)
+        assert {each.chat: each.name for each in named.chats} == {f"imessage:{GROUP}": "Family"}
 
 
 async def test_messages_each_way_come_through_once_and_in_order_though_all_goes_wrong() -> None:

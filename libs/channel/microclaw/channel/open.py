@@ -22,6 +22,7 @@ from microclaw.channel.inbound import Inbound
 from microclaw.channel.ledger import Ledger
 from microclaw.channel.link import Link, keep_connected
 from microclaw.channel.media import Media
+from microclaw.channel.names import FetchNames, GroupNames
 from microclaw.channel.notes import Notes
 from microclaw.channel.outbound import Outbound
 from microclaw.channel.platform import Platform
@@ -60,6 +61,7 @@ class Channel:
         self.outbox = Outbox(engine, tables.outbox, tables.inbox)
         self.link = Link(self.name, now_ms)
         self.inbound = Inbound(service.bus, self.notes)
+        self.names = GroupNames(self.name, service.bus, self.notes, now_ms)
         self.media = Media(service.bus, settings.channels.media_max_mb << 20)
         self._age = Age(settings.channels.late_after_min * 60_000, settings.channels.expire_after_h * 3_600_000)
 
@@ -70,11 +72,12 @@ class Channel:
     async def run(
         self, platform: Platform, connect: Callable[[], Awaitable[None]], *,
         show_typing: Callable[[str], Awaitable[None]] | None = None, typing_every_s: float = 4.0,
-        preview: Preview | None = None,
+        preview: Preview | None = None, group_names: FetchNames | None = None,
     ) -> None:
         """Until the service is to stop: stay connected by `connect` (`keep_connected`), send what is to be sent.
 
-        `show_typing(chat)` and `preview` show that the agent is at work, and what it writes, where a platform can.
+        `show_typing(chat)` and `preview` show that the agent is at work, and what it writes, where a platform can;
+        `group_names()` asks it for its groups, once a day (where it tells by itself, `names.tell` is for that).
         """
         service, outbox = self.service, self.outbox
         previews = (
@@ -103,6 +106,8 @@ class Channel:
                 Typing(show_typing, typing_every_s, now_ms, previews).on_presence, concurrency=8,
             )
         service.spawn(keep_connected(self.link, connect, service.trouble), "connection")
+        if group_names is not None:
+            service.spawn(self.names.keep(self.link, group_names), "names")
         service.answer(ChannelStatusAsked, self._on_status)
         service.answer(SecretRenewed, self._on_renewed)
         await service.ready()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable, Mapping
-
 #: First pause before connecting again, and the longest, in seconds.
 RECONNECT_FIRST_S = 5.0
 RECONNECT_MAX_S = 300.0
@@ -12,7 +9,6 @@ RECONNECT_MAX_S = 300.0
 RECONNECT_JITTER = 0.2
 #: Connectors that show an answer while it is being written.
 SHOW_WRITING = frozenset({"telegram", "discord"})
-log = logging.getLogger("microclaw.channels")
 
 #: Names of groups are asked of a platform at most so often, ms.
 NAMES_EVERY_MS = 24 * 3600 * 1000
@@ -30,33 +26,6 @@ def reconnect_delay_s(failures: int, chance: float) -> float:
 def text_of(body: str | None, *captions: str | None) -> str:
     """The text of a message: its body, or the caption of what it shows; "" = it has none."""
     return next((text for text in (body, *captions) if text), "")
-
-
-#: Asks the platform for its groups: address → name, or None where it has none.
-FetchNames = Callable[[], Awaitable[Mapping[str, str | None]]]
-
-
-class Names:
-    """The names of a platform's groups, asked for now and then."""
-
-    def __init__(self, synced_ms: int | None = None) -> None:
-        #: When they were last told.
-        self.synced_ms = synced_ms
-
-    async def sync(self, fetch: FetchNames, now_ms: int, *, force: bool = False) -> dict[str, str]:
-        """The groups' names if it is time to ask, else nothing. Groups without a name are left out.
-
-        Never raises: names are not worth a connector.
-        """
-        if not names_are_due(self.synced_ms, now_ms, force=force):
-            return {}
-        try:
-            found = await fetch()
-        except Exception as error:  # noqa: BLE001 - whatever a platform's library raises
-            log.warning("the groups' names can't be had", extra={"why": f"{type(error).__name__}: {error}"})
-            return {}
-        self.synced_ms = now_ms
-        return {chat: name for chat, name in found.items() if name}
 
 
 def names_are_due(synced_ms: int | None, now_ms: int, *, force: bool = False) -> bool:

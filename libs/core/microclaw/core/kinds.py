@@ -82,6 +82,20 @@ class MessageReceived(Payload, frozen=True, kw_only=True, tag="message.received"
     attachments: tuple[Attachment, ...] = ()
 
 
+class NamedChat(msgspec.Struct, frozen=True, kw_only=True):
+    """A group chat that a connector's account is in."""
+
+    chat: str
+    name: str
+
+
+class ChatsNamed(Payload, frozen=True, kw_only=True, tag="chats.named"):
+    """These group chats are called so, whether anybody ever wrote there or not. Session: the first of them."""
+
+    #: All of the connector's own channel.
+    chats: tuple[NamedChat, ...]
+
+
 class ScheduledTask(msgspec.Struct, frozen=True, kw_only=True):
     """The task behind a run."""
 
@@ -247,7 +261,7 @@ KINDS: dict[str, type[Payload]] = {
     str(kind.__struct_config__.tag): kind
     for kind in (
         ControlRequested,
-        MessageReceived, RunRequested, TaskWithdrawn, RunGranted, RunFinished, ReplyRequested, ReplyDelivered,
-        PresenceChanged, AuditEntry, ApprovalAnswered, ServiceAlarm,
+        MessageReceived, ChatsNamed, RunRequested, TaskWithdrawn, RunGranted, RunFinished, ReplyRequested,
+        ReplyDelivered, PresenceChanged, AuditEntry, ApprovalAnswered, ServiceAlarm,
     )
 }

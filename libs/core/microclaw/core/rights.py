@@ -38,7 +38,7 @@ class Rights:
 def connector(name: str) -> Rights:
     """The rights of the connector whose chats begin with `name:`."""
     return Rights(
-        publish=("message.received", "reply.delivered", AUDIT), sessions=(f"{name}:", "audit"),
+        publish=("message.received", "chats.named", "reply.delivered", AUDIT), sessions=(f"{name}:", "audit"),
         read=("reply.requested", "presence.changed"), ask=("egress",),
     )
 
@@ -46,7 +46,7 @@ def connector(name: str) -> Rights:
 RIGHTS: Mapping[str, Rights] = {
     "router": Rights(
         publish=("run.requested", "reply.requested", "approval.answered", "control.requested", AUDIT),
-        read=("message.received", "reply.delivered"), ask=("queue", "scheduler", "egress"),
+        read=("message.received", "chats.named", "reply.delivered"), ask=("queue", "scheduler", "egress"),
     ),
     # It says the end of a run that was lost or never begun: the sandbox can't.
     "queue": Rights(
