@@ -65,6 +65,9 @@ class Jobs:
             finally:
                 os.umask(previous)
             try:
+                # Of this moment: SQLite begins a copy anew with every write that it sees, and they would never end.
+                source.execute("BEGIN")
+                source.execute("SELECT 1 FROM meta").fetchone()
                 source.backup(
                     target, pages=BACKUP_PAGES, sleep=0.01,
                     progress=lambda _status, left, total: self._progress(1 - left / max(total, 1)),

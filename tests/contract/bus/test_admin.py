@@ -10,11 +10,14 @@ import time
 from pathlib import Path
 
 from tests.broker_process import DEADLINE_S, BrokerProcess
+from tests.engine_alone import EngineAlone, envelope
 
+from microclaw.broker.jobs import Jobs
 from microclaw.bus import admin
 from microclaw.bus.api import Bus, Draft, Subscription
 from microclaw.bus.journal import Journal
 from microclaw.bus.journal_check import check, repair
+from microclaw.core.ids import new_id
 from microclaw.core.kinds import ReplyDelivered, ReplyRequested
 from microclaw.core.requests import Failed
 
@@ -129,6 +132,28 @@ async def test_a_backup_taken_under_load_is_a_whole_journal(broker: BrokerProces
     assert check(file) == []
     journal = Journal(file)
     assert journal.last_offset() >= 1000
+    journal.close()
+
+
+def test_a_backup_of_a_large_journal_comes_to_its_end_while_others_write(tmp_path: Path) -> None:
+    """SQLite begins a copy anew whenever somebody wrote between two steps of it."""
+    journal = Journal(tmp_path / "journal.db", synchronous="OFF")
+    alone = EngineAlone(journal)
+    publisher = alone.connect("p")
+    for _ in range(20):
+        alone.publish(publisher, *(envelope("p", "s", new_id(1), text="x" * 50_000) for _ in range(50)))
+        alone.turn()
+    file = tmp_path / "backup.db"
+    jobs = Jobs(journal)
+    jobs.start(admin.StartJob(job="backup", path=str(file)))
+    deadline = time.monotonic() + DEADLINE_S
+    while not jobs.state().done:
+        assert time.monotonic() < deadline
+        alone.publish(publisher, envelope("p", "s", new_id(1)))
+        alone.turn()
+        time.sleep(0.002)
+    assert (jobs.state().error, check(file)) == ("", [])
+    assert journal.last_offset() > 1_000
     journal.close()
 
 

@@ -14,7 +14,7 @@ from tests.engine_alone import EngineAlone
 
 from microclaw.bus import upkeep
 from microclaw.bus.api import Draft
-from microclaw.bus.blobs import GRACE_S, PART_BYTES_MAX, BlobStore, handle_of
+from microclaw.bus.blobs import GRACE_S, PART_BYTES_MAX, UPLOADS_MAX, BlobStore, handle_of
 from microclaw.bus.errors import Refused
 from microclaw.bus.journal import Journal
 from microclaw.core.kinds import ReplyRequested
@@ -42,7 +42,8 @@ async def test_a_large_body_travels_by_its_handle(connect) -> None:
 async def test_many_large_bodies_are_had_at_once(connect) -> None:
     """More than a frame may hold, asked for side by side."""
     bus = await connect("one")
-    data = [blob(PART_BYTES_MAX, seed) for seed in range(20)]
+    data = [blob(PART_BYTES_MAX + 5_000, seed) for seed in range(UPLOADS_MAX + 4)]
+    # Some have to wait.
     handles = await asyncio.gather(*(bus.put_blob(one) for one in data))
     assert await asyncio.wait_for(asyncio.gather(*map(bus.get_blob, handles)), DEADLINE_S) == data
 

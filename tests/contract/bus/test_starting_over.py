@@ -12,9 +12,9 @@ import zmq.asyncio
 from tests.broker_process import DEADLINE_S, BrokerProcess
 
 from microclaw.bus import wire
-from microclaw.bus.api import Draft
+from microclaw.bus.api import Draft, Subscription
 from microclaw.bus.wire import Op
-from microclaw.core.kinds import ReplyRequested
+from microclaw.core.kinds import ReplyDelivered, ReplyRequested
 from microclaw.core.requests import GroupsAsked, ServiceStatus, StatusAsked
 
 
@@ -112,6 +112,33 @@ async def test_only_who_was_asked_can_answer(broker: BrokerProcess) -> None:
         assert await asker.hear(Op.REQUEST) == [Op.REQUEST, 1, b"true"]
     finally:
         context.destroy(linger=0)
+
+
+async def test_what_was_given_out_of_an_earlier_journal_settles_nothing_in_this_one(
+    broker: BrokerProcess, connect,
+) -> None:
+    """The owner made it anew, or put an older copy in its place, while a service was at work."""
+    worker, publisher = await connect("worker"), await connect("publisher")
+    stream = worker.subscribe(Subscription("group", ("reply.requested",)))
+    held = []
+    for text in ("acked", "in the way", "nacked"):
+        await publisher.publish(Draft(f"before {text}", ReplyRequested(chat="s", text=text)))
+        held.append(await asyncio.wait_for(anext(stream), DEADLINE_S))
+    broker.kill()
+    effect = Draft("effects", ReplyDelivered(chat="s", reply_id="", status="sent"))
+    acking = asyncio.create_task(worker.ack(held[0], effect))
+    await asyncio.sleep(0.1)
+    for file in broker.home.data.glob("journal*"):
+        file.unlink()
+    broker.start()
+    assert [receipt.seq for receipt in await asyncio.wait_for(acking, DEADLINE_S)] == [1], "the effect is there"
+    for n in range(3):
+        await publisher.publish(Draft(f"after {n}", ReplyRequested(chat="s", text=str(n))), timeout_s=DEADLINE_S)
+    await worker.term(held[1], "never")
+    await worker.nack(held[2])
+    came = [await asyncio.wait_for(anext(stream), DEADLINE_S) for _ in range(3)]
+    assert [delivery.envelope.session_id for delivery in came] == ["after 0", "after 1", "after 2"]
+    assert {delivery.count for delivery in came} == {1}
 
 
 async def test_an_ack_to_the_brokers_successor_settles_though_it_has_not_looked_at_the_message_yet(

@@ -30,7 +30,7 @@ class BlobCalls:
                 raise Refused("denied", "this broker keeps no blobs")
             done = self._blobs.put(client.instance, handle, start, part, last=last)
         except Refused as refused:
-            self._say(client.routing, [Op.REFUSED, rid, refused.code, refused.why, 0])
+            self._say(client.routing, [Op.REFUSED, rid, refused.code, refused.why, refused.retry_after_ms])
         except OSError as error:
             why = f"the blob can't be written: {error}"
             self._say(client.routing, [Op.REFUSED, rid, "no_space", why, NO_SPACE_RETRY_MS])

@@ -111,7 +111,13 @@ class Client(Bus):
         self._each = None
         self._acking.clear()
 
-    def _again(self) -> list[list[Any]]:
+    def _again(self, another: bool) -> list[list[Any]]:
+        if another:
+            for stream in self._streams.values():
+                stream.forget()
+            for operation, _ in self._calls.values():
+                if operation[0] == _ACK:
+                    operation[3] = []
         again: list[list[Any]] = [stream.operation() for stream in self._streams.values()]
         if self._server is not None:
             again.append([Op.SERVE])
@@ -143,7 +149,7 @@ class Client(Bus):
         call = self._calls.get(rid)
         if call is None:
             return
-        if code in ("no_space", "busy") and call[0][0] in (_PUBLISH, _ACK):
+        if code in ("no_space", "busy") and call[0][0] in (_PUBLISH, _ACK, Op.BLOB_PUT):
             # It may pass: the caller goes on waiting, as for a broker that is away.
             log.warning("the broker can't take it now", extra={"code": code, "why": why})
             self._loop.call_later(retry_after_ms / 1000 or RETRY_S, self._try_again, rid)
@@ -169,7 +175,7 @@ class Client(Bus):
             for offset, seq, count, body in zip(offsets, seqs, counts, bodies, strict=True):
                 if offset not in held:
                     held.add(offset)
-                    stream.queue.append(Delivery(placed(body, seq), count, Token(stream, offset)))
+                    stream.queue.append(Delivery(placed(body, seq), count, Token(stream, offset, held)))
             stream.wake()
 
     def _asked(self, operation: list[Any], rid: int) -> asyncio.Future[list[Any]]:
@@ -263,26 +269,26 @@ class Client(Bus):
         group = token.stream.subscription.group
         try:
             if not drafts:
-                await self._ack_alone(group, (token.offset,))
+                await self._ack_alone(group, token.offsets)
                 return []
             ids, items = self._items(drafts)
             rid = self._rid()
-            (answer,) = await self._call([_ACK, rid, group, [token.offset], items], rid, None)
+            (answer,) = await self._call([_ACK, rid, group, token.offsets, items], rid, None)
         finally:
-            token.stream.open.discard(token.offset)
+            token.held.discard(token.offset)
         return _receipts(ids, answer)
 
     async def ack_all(self, deliveries: Sequence[Delivery]) -> None:
         """See `Bus.ack_all`."""
         groups: dict[str, list[int]] = {}
         for delivery in deliveries:
-            groups.setdefault(delivery.token.stream.subscription.group, []).append(delivery.token.offset)
+            groups.setdefault(delivery.token.stream.subscription.group, []).extend(delivery.token.offsets)
         try:
             for waiter in [self._ack_alone(group, offsets) for group, offsets in groups.items()]:
                 await waiter
         finally:
             for delivery in deliveries:
-                delivery.token.stream.open.discard(delivery.token.offset)
+                delivery.token.held.discard(delivery.token.offset)
 
     def _ack_alone(self, group: str, offsets: Sequence[int]) -> asyncio.Future[None]:
         """Acks that cause nothing share an operation with the others of this turn of the event loop."""
@@ -302,19 +308,22 @@ class Client(Bus):
     async def nack(self, delivery: Delivery, *, delay_ms: int | None = None, error: str = "") -> None:
         """See `Bus.nack`."""
         token: Token = delivery.token
-        token.stream.open.discard(token.offset)
-        self._say([Op.NACK, token.stream.subscription.group, token.offset, delay_ms, error])
+        token.held.discard(token.offset)
+        for offset in token.offsets:
+            self._say([Op.NACK, token.stream.subscription.group, offset, delay_ms, error])
 
     async def term(self, delivery: Delivery, reason: str) -> None:
         """See `Bus.term`."""
         token: Token = delivery.token
-        token.stream.open.discard(token.offset)
-        self._say([Op.TERM, token.stream.subscription.group, token.offset, reason])
+        token.held.discard(token.offset)
+        for offset in token.offsets:
+            self._say([Op.TERM, token.stream.subscription.group, offset, reason])
 
     async def in_progress(self, delivery: Delivery) -> None:
         """See `Bus.in_progress`."""
         token: Token = delivery.token
-        self._say([Op.PROGRESS, token.stream.subscription.group, token.offset])
+        for offset in token.offsets:
+            self._say([Op.PROGRESS, token.stream.subscription.group, offset])
 
     def subscribe(self, subscription: Subscription) -> Deliveries:
         """See `Bus.subscribe`."""

@@ -66,9 +66,10 @@ class Link:
 
     def __init__(
         self, address: str, name: str, keys: PeerKeys | None, *, heard: Callable[[list[Any]], None],
-        again: Callable[[], list[list[Any]]], sealed: Callable[[], None],
+        again: Callable[[bool], list[list[Any]]], sealed: Callable[[], None],
     ) -> None:
-        """`heard` is called with what the broker says; `again` says what must be said (again) after a HELLO; `sealed`
+        """`heard` is called with what the broker says; `again` says what must be said (again) after a HELLO (True: the
+        broker's journal is another one than before: what its offsets stood for is void); `sealed`
         is called before a flush: operations said until then must not be changed any more."""
         self.epoch = ""
         self._name = name
@@ -185,13 +186,14 @@ class Link:
     def _on_hello(self, epoch: str) -> None:
         if self._greeted.done():
             return
-        if self.epoch and epoch != self.epoch:
+        another = bool(self.epoch) and epoch != self.epoch
+        if another:
             log.warning("the journal is another one than before", extra={"epoch": epoch})
         self.epoch = epoch
         self._greeted.set_result(None)
         self._sealed()
         self._out.clear()
-        for operation in self._again():
+        for operation in self._again(another):
             self.say(operation)
 
     async def close(self, last: list[list[Any]]) -> None:

@@ -60,6 +60,11 @@ class Stream(Deliveries):
             if not waiter.done():
                 waiter.set_result(None)
 
+    def forget(self) -> None:
+        """The journal is another one: what is still to be done comes anew, under offsets that may be others'."""
+        self.open = set()
+        self.queue = deque(item for item in self.queue if isinstance(item, Refused))
+
     async def _filled(self) -> None:
         while not self.queue:
             if self.closed:
@@ -105,6 +110,13 @@ class Token(msgspec.Struct, eq=False):
 
     stream: Stream
     offset: int
+    #: `Stream.open` as it was when this came.
+    held: set[int]
+
+    @property
+    def offsets(self) -> list[int]:
+        """What to say of it: the offset, or nothing since the journal is another one, where it is another message."""
+        return [self.offset] if self.held is self.stream.open else []
 
 
 @dataclass(slots=True)
