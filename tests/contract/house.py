@@ -255,6 +255,8 @@ class House:
         self.given: dict[bytes, int] = {}
         #: When each was granted.
         self._taken: dict[bytes, int] = {}
+        #: Of every life.
+        self._memories: list[Memory] = []
         self.wake()
 
     def wake(self) -> None:
@@ -274,6 +276,7 @@ class House:
             bus, MemoryLedger(self._engine, self._now), self.home.groups, self.home.sessions, zone=ZoneInfo("UTC"),
             clock_ms=self._now,
         )
+        self._memories.append(self.memory)
         self.tools = HostTools(
             bus, self.notes, self.memory, self._now, groups=self.home.groups, policy=self._approvals
         )
@@ -317,14 +320,17 @@ class House:
 
     async def run_next(self) -> RunFinished:
         """The oldest grant, to its end."""
-        message_id, grant = self.grants[0]
+        return await self._run(self.grants[0])
+
+    async def _run(self, given: tuple[bytes, RunGranted]) -> RunFinished:
+        message_id, grant = given
         self.given[message_id] = self.given.get(message_id, 0) + 1
         envelope = envelope_of(grant, f"group:{grant.group}", message_id, self._taken[message_id])
         delivery = Delivery(envelope, self.given[message_id], None)
         async with asyncio.timeout(DEADLINE_S):
             drafts = await self.turns.on_granted(delivery)
         await self.bus.publish(*drafts)
-        self.grants.pop(0)
+        self.grants.remove(given)
         (end,) = [draft.payload for draft in drafts if isinstance(draft.payload, RunFinished)]
         self.ends.append(end)
         self.queue.take(envelope_of(end, f"group:{grant.group}", drafts[-1].message_id or b""))
@@ -333,10 +339,17 @@ class House:
 
     async def begin_next(self) -> asyncio.Task[RunFinished]:
         """The oldest grant, as far as its worker's first prompt."""
-        _, grant = self.grants[0]
-        seen = len(self.prompts(grant.group))
-        task = asyncio.create_task(self.run_next())
-        await until(lambda: len(self.prompts(grant.group)) > seen or task.done())
+        return await self._begin(self.grants[0])
+
+    async def begin_all(self) -> list[asyncio.Task[RunFinished]]:
+        """All grants there are, each in its group's worker, as far as that."""
+        return [await self._begin(given) for given in self.grants]
+
+    async def _begin(self, given: tuple[bytes, RunGranted]) -> asyncio.Task[RunFinished]:
+        group = given[1].group
+        seen = len(self.prompts(group))
+        task = asyncio.create_task(self._run(given))
+        await until(lambda: len(self.prompts(group)) > seen or task.done())
         return task
 
     async def run_all(self) -> None:
@@ -361,12 +374,13 @@ class House:
         self._see_grants()
         self.wake()
 
-    async def stop_sandbox(self, running: asyncio.Task[RunFinished]) -> float:
-        """SIGTERM to the sandbox service in the middle of a run. Returns the seconds it took."""
+    async def stop_sandbox(self, *running: asyncio.Task[RunFinished]) -> float:
+        """SIGTERM to the sandbox service in the middle of these runs. Returns the seconds it took."""
         began = time.monotonic()
         await self.pool.close()
-        with contextlib.suppress(Retry):
-            await running
+        for each in running:
+            with contextlib.suppress(Retry):
+                await each
         took = time.monotonic() - began
         self.wake()
         return took
@@ -383,8 +397,10 @@ class House:
 
     async def close(self) -> None:
         await self.pool.close()
+        for memory in self._memories:
+            # What it is still about when its workers have ended.
+            await memory.close()
         await self.backend.end()
-        await self.memory.close()
         self.router.stop()
         for engine in (self.queue.engine, self.clock.engine, self._engine):
             assert engine is not None

@@ -7,6 +7,7 @@ must be. Exit 1 if a `keep` or `harden` row failed or is unmapped.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections import Counter
 from pathlib import Path
@@ -21,6 +22,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--area", help="this area alone")
     parser.add_argument("--all", action="store_true", help="tell of every row")
     options = parser.parse_args(argv)
+    # What our services log while they play a row is theirs.
+    logging.getLogger().addHandler(logging.NullHandler())
     meta, rows = read(options.file)
     judged = [judge(row, meta) for row in rows if options.area in (None, row["area"])]
     tell(judged, every=options.all)

@@ -29,11 +29,13 @@ def test_we_do_as_the_row_says(row: Mapping[str, Any], meta: Mapping[str, Any]) 
     assert judged.verdict is Verdict.PASSED, judged.why
 
 
-@pytest.mark.parametrize("row", [
-    pytest.param(row, id=row["id"]) for file in OWN_FILES for row in read(file)[1]
+@pytest.mark.parametrize(("row", "meta"), [
+    pytest.param(row, meta, id=row["id"]) for meta, rows in map(read, OWN_FILES) for row in rows
 ])
-def test_the_adapters_know_more_than_the_rows_they_were_written_for(row: Mapping[str, Any]) -> None:
-    judged = judge(row, {})
+def test_the_adapters_know_more_than_the_rows_they_were_written_for(
+    row: Mapping[str, Any], meta: Mapping[str, Any]
+) -> None:
+    judged = judge(row, meta)
     assert judged.verdict is Verdict.PASSED, judged.why
 
 

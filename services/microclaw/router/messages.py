@@ -37,7 +37,8 @@ _WAITING = (
     .where(
         messages.c.chat == bindparam("chat"), messages.c.request_id.is_(None), messages.c.is_own_reply.is_(False)
     )
-    .order_by(messages.c.number)
+    # Networks deliver late: what came in the meantime is told as it was said.
+    .order_by(messages.c.sent_ms, messages.c.number)
 )
 
 
@@ -101,7 +102,7 @@ def is_heard(db: Connection, chat: str) -> bool:
 
 
 def not_handed_over(db: Connection, chat: str) -> Sequence[Row[tuple[object, ...]]]:
-    """What people wrote in the chat and no run has got yet, in the order of arrival."""
+    """What people wrote in the chat and no run has got yet, in the order in which it was sent."""
     return db.execute(_WAITING, {"chat": chat}).all()
 
 

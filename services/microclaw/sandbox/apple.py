@@ -45,14 +45,17 @@ class AppleContainer:
 
     def __init__(
         self, closed: Collection[Path] = (), *, image_name: str = OWN_IMAGE, program: str = PROGRAM,
-        say: image.Say | None = None,
+        say: image.Say | None = None, may_start: bool = False,
     ) -> None:  # fmt: skip
         """:param closed: folders of this installation that no run may see.
-        :param say: told the lines of an image being made."""
+        :param say: told the lines of an image being made.
+        :param may_start: start container's services where they are not running: after the machine's start nobody else
+            does."""
         self._closed = closed
         self._image_name = image_name
         self._program = program
         self._say = say or (lambda _line: None)
+        self._may_start = may_start
         self._image = ""
 
     def agent_argv(self) -> list[str]:
@@ -127,6 +130,14 @@ class AppleContainer:
             least = ".".join(map(str, command.VERSION_MIN))
             raise EngineMissing(f"container {number} can't cut a sandbox off the network; install {least} or newer")
         code, said = await self._call(command.STATUS)
+        if code and self._may_start:
+            log.info("starting container's services")
+            code, said = await self._call(command.START)
+            if code:
+                raise EngineMissing(
+                    f"container's services are not running and can't be started: {_last(said)}; "
+                    "see what this says: container system start"
+                )
         if code:
             raise EngineMissing("container's services are not running; start them: container system start")
         return f"container {number}"

@@ -17,6 +17,7 @@ SOCKET = "egress.sock"
 
 ABOUT = ["--version"]
 STATUS = ["system", "status"]
+START = ["system", "start"]
 LIST = ["list", "--all", "--format", "json"]
 
 

@@ -28,13 +28,14 @@ _INSTALL = {
 
 def make(
     name: str, closed: Collection[Path] = (), image_name: str = OWN_IMAGE, say: Say | None = None,
-    installation: str = "",
+    installation: str = "", *, may_start: bool = False,
 ) -> Backend:
     """The backend of this name, not yet looked at.
 
     :param closed: folders of this installation that no run may see.
     :param say: told the lines of an image being made.
     :param installation: for whom images are built (`image.ensure`).
+    :param may_start: start an engine that is installed and not running, where that is a user's own to do (Apple's).
     :raises ValueError: there is no such backend.
     """
     if name in ("docker", "podman"):
@@ -48,7 +49,7 @@ def make(
     if name == "apple":
         from microclaw.sandbox.apple import AppleContainer
 
-        return AppleContainer(closed, image_name=image_name, say=say)
+        return AppleContainer(closed, image_name=image_name, say=say, may_start=may_start)
     raise ValueError(f"there is no backend {name!r}, only {', '.join(NAMES)}")
 
 

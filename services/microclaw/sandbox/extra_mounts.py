@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from microclaw.core.home import Home
 from microclaw.core.mounts import Refusal, Wanted, decide, read_allow_list
-from microclaw.sandbox.backend import Mount
+from microclaw.sandbox.backend import Mount, SpecRefused
+from microclaw.sandbox.spec import check_mounts
 
 #: Longest allow-list.
 LIST_BYTES_MAX = 1 << 20
@@ -30,21 +31,32 @@ def real_path(path: str) -> str | None:
 
 
 def extra_mounts(
-    home: Home, wanted: Sequence[Wanted], *, is_main: bool, trouble: Callable[[str], None]
+    home: Home, wanted: Sequence[Wanted], *, is_main: bool, trouble: Callable[[str], None],
+    beside: Sequence[Mount] = (), closed: Collection[Path] = (),
 ) -> list[Mount]:
-    """Those of `wanted` that are allowed. The others are left out and told: the group works without them."""
+    """Those of `wanted` that are allowed. The others are left out and told: the group works without them.
+
+    :param beside: what the group has besides.
+    :param closed: what no run may see.
+    """
     if not wanted:
         return []
     path = allow_list_path(home)
     raw = path.read_bytes()[:LIST_BYTES_MAX] if path.is_file() else None
     allowed = read_allow_list(raw)
+    real_closed = [path.resolve() for path in closed]
     found: list[Mount] = []
     for each in wanted:
         verdict = decide(each, allowed, is_main=is_main, home=str(Path.home()), resolve=real_path)
         if isinstance(verdict, Refusal):
             trouble(f"a folder is not mounted: {verdict.reason}")
-        elif verdict.container_path in {mount.target for mount in found}:
-            trouble(f"a folder is not mounted: {verdict.container_path} is there already; give it another name")
+            continue
+        mount = Mount(Path(verdict.host_path), verdict.container_path, writable=not verdict.readonly)
+        try:
+            # Here, and not when the sandbox is started: there it would cost the group every run.
+            check_mounts([*beside, *found, mount], real_closed)
+        except SpecRefused as refused:
+            trouble(f"a folder is not mounted: {refused}; give it another name, or take it out of the group's mounts")
         else:
-            found.append(Mount(Path(verdict.host_path), verdict.container_path, writable=not verdict.readonly))
+            found.append(mount)
     return found

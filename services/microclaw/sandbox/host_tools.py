@@ -374,8 +374,10 @@ class HostTools:
         self._brought(who, source("tool:list_groups"))
         open_chats = visible_chats(known.chats, who.grant.is_main)
         direct = [chat for chat in known.chats if not chat.is_group]
+        left_out = sum(max(0, len(rows) - ROWS_MAX) for rows in (known.groups, open_chats, direct))
         return msgspec.json.encode({
             "groups": known.groups[:ROWS_MAX], "chats": open_chats[:ROWS_MAX], "direct_chats": direct[:ROWS_MAX],
+            **({"left_out": left_out} if left_out else {}),
         }).decode()
 
     async def _group_of(self, who: Caller, chat: str) -> Group | None:

@@ -13,7 +13,6 @@ GROUP = "/workspace/group"
 SESSION = "/workspace/session"
 SHARED = "/workspace/global"
 PROJECT = "/workspace/project"
-EXTRA = "/workspace/extra"
 
 
 def group_mounts(home: Home, group: str, *, is_main: bool, project: Sequence[Path]) -> list[Mount]:

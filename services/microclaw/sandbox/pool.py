@@ -27,6 +27,7 @@ from microclaw.core.worker import Setup
 from microclaw.sandbox.backend import Backend, Limits, Mount, RunSpec, SandboxError
 from microclaw.sandbox.doors import Doors
 from microclaw.sandbox.extra_mounts import extra_mounts
+from microclaw.sandbox.installation import closed_folders
 from microclaw.sandbox.mounts import group_mounts
 from microclaw.sandbox.worker import Worker, WorkerLost
 
@@ -165,10 +166,11 @@ class Pool:
     async def mounts(self, tenant: Tenant, trouble: Callable[[str], None] | None = None) -> list[Mount]:
         """What this group's sandboxes see. :raises SpecRefused: that is no group's name."""
         own = await self._own(tenant.group)
-        return [
-            *group_mounts(self._home, tenant.group, is_main=tenant.is_main, project=self._project),
-            *extra_mounts(self._home, own.mounts, is_main=tenant.is_main, trouble=trouble or self._trouble),
-        ]
+        mounts = group_mounts(self._home, tenant.group, is_main=tenant.is_main, project=self._project)
+        return mounts + extra_mounts(
+            self._home, own.mounts, is_main=tenant.is_main, trouble=trouble or self._trouble, beside=mounts,
+            closed=closed_folders(self._home),
+        )
 
     async def warm(self, tenant: Tenant) -> None:
         """Have a worker ready before it is needed.

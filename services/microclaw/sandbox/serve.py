@@ -64,7 +64,10 @@ async def serve(service: Service) -> None:
 
     closed = closed_folders(home)
     readiness = Readiness(
-        [make(name, closed, settings.sandbox.image, installation=installation) for name in names_of(settings)],
+        [
+            make(name, closed, settings.sandbox.image, installation=installation, may_start=True)
+            for name in names_of(settings)
+        ],
         auto=settings.sandbox.backend == "auto", start=start, trouble=service.trouble,
     )
     own = OwnSettings(service.bus)

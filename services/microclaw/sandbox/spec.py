@@ -78,7 +78,7 @@ def check_spec(spec: RunSpec, closed: Collection[Path] = ()) -> None:
         )
     _check_command(spec)
     _check_env(spec)
-    _check_mounts(spec.mounts, closed)
+    check_mounts(spec.mounts, closed)
     if spec.door is not None:
         # The door lies among the sockets of the installation, which are closed: it alone is let through.
         _check_source(spec.door, "the egress door", ())
@@ -109,7 +109,8 @@ def _check_env(spec: RunSpec) -> None:
         raise SpecRefused(f"the environment is larger than {ENV_BYTES_MAX} bytes")
 
 
-def _check_mounts(mounts: Sequence[Mount], closed: Collection[Path]) -> None:
+def check_mounts(mounts: Sequence[Mount], closed: Collection[Path] = ()) -> None:
+    """Pure: whether a run may have these together. :raises SpecRefused: one line that says which not, and why."""
     if len(mounts) > MOUNTS_MAX:
         raise SpecRefused(f"{len(mounts)} mounts are more than {MOUNTS_MAX}")
     seen: list[PurePosixPath] = []

@@ -111,7 +111,8 @@ class Turns:
             self._notes.not_begun(grant.run_id)
         log.info("run ended", extra={
             "run_id": grant.run_id, "group": grant.group, "attempt": grant.attempt, "count": delivery.count,
-            "ok": finished.ok, "error": finished.error, "visible": finished.visible, "reply_chars": len(end.reply),
+            "ok": finished.ok, "error": finished.error, "visible": finished.visible,
+            "prompt_chars": sum(len(message.text) for message in grant.messages), "reply_chars": len(end.reply),
             "took_ms": round((time.monotonic() - began_s) * 1000, 1),
         })
         return [*drafts_of(grant, grant_id, end), *told]
@@ -243,12 +244,9 @@ class Turns:
 
     async def _watch(self, group: str) -> Watch:
         wanted = self._settings.sandbox
-        hard_s = hard_timeout_s(wanted.run_timeout_s, wanted.idle_timeout_s)
+        longest_s = longest_turn_s(hard_timeout_s(wanted.run_timeout_s, wanted.idle_timeout_s))
         own_ms = (await self._own(group)).timeout_ms
-        # A group's own time-out never outlasts what the queue's lease was reckoned with.
-        longest_s = longest_turn_s(hard_s)
-        if own_ms:
-            hard_s = min(hard_timeout_s(own_ms / 1000, wanted.idle_timeout_s), longest_s)
+        hard_s = hard_timeout_s(wanted.run_timeout_s, wanted.idle_timeout_s, own_ms)
         return Watch(time.monotonic(), hard_s - GRACE_S, longest_s)
 
     def _failed(self, grant: RunGranted, error: str, *, retryable: bool) -> End:

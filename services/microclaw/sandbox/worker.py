@@ -199,10 +199,11 @@ class Worker:
             "code": ended.code, "out_of_memory": ended.out_of_memory, "output_cut": ended.output_cut,
             "turns": self.turns, "why": (self._why.detail or str(self._why.how)) if self._why else "by itself",
         }
-        if ended.code and self._why is None:
+        is_crash = bool(ended.code) and self._why is None
+        if is_crash:
             # The agent writes nobody's words there; it tells why the program does not start, or died.
             facts["stderr"] = ended.stderr_tail[-STDERR_CHARS_MAX:]
-        log.info("worker ended", extra=self._ids() | facts)
+        log.log(logging.WARNING if is_crash else logging.INFO, "worker ended", extra=self._ids() | facts)
         if self._run_id:
             await self._lines.put(None)
 

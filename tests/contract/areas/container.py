@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 from tests.contract.areas import container_engine as engine
 from tests.contract.areas.house_words import chat_of
@@ -34,6 +36,8 @@ from microclaw.sandbox.pool import worker_id_for
 
 _PATHS = {"/home/node/.claude": SESSION, "/workspace/ipc": None, "/app/src": None}
 _TIMEOUT_S = 1800.0
+#: In such pieces a program's words are read; both of a row's sizes are whole numbers of them, or fit before the cap.
+_PIECE_BYTES = 4096
 _OK: list[tuple[str, Any]] = [("done", {"text": "ok"})]
 
 
@@ -42,8 +46,8 @@ def answer(case: Case) -> Any:
     for keys, play in (
         (("group_timeout_ms", "default_timeout_ms"), _hard_timeout), (("output_at_s",), _results),
         (("stderr_only_for_s",), _silence), (("container_timeout_ms",), _timed_out), (("chunks",), _pieces),
-        (("between_markers",), _garbled), (("stdout_bytes",), _too_much), (("env_file",), _secrets),
-        (("folder",), _name), (("is_main",), _mounts), (("SIGTERM_while",), _stopped),
+        (("between_markers",), _garbled), (("stdout_bytes", "stderr_bytes"), _too_much), (("env_file",), _secrets),
+        (("folder",), _name), (("is_main",), _mounts), (("SIGTERM_while", "SIGINT_while"), _stopped),
         (("log_level",), _logged), (("stderr",), _last_words), (("exit_code",), _ended),
         (("runtime_binary",), _no_engine), (("orphans",), engine.orphans), (("name",), engine.name),
         (("runtime",), engine.runtime), (("stop_command",), engine.stop),
@@ -58,8 +62,9 @@ def answer(case: Case) -> Any:
 
 def _hard_timeout(case: Case) -> dict[str, Any]:
     case.knows("group_timeout_ms", "default_timeout_ms", "idle_timeout_ms")
-    own = case.given.get("group_timeout_ms") or case.need("default_timeout_ms")
-    return {"ms": round(hard_timeout_s(own / 1000, case.need("idle_timeout_ms") / 1000) * 1000)}
+    own_ms = case.given.get("group_timeout_ms") or 0
+    usual_s, idle_s = case.need("default_timeout_ms") / 1000, case.need("idle_timeout_ms") / 1000
+    return {"ms": round(hard_timeout_s(usual_s, idle_s, own_ms) * 1000)}
 
 
 def _results(case: Case) -> dict[str, Any]:
@@ -150,21 +155,25 @@ async def _count(output: Output) -> int:
 
 async def _garbled(case: Case) -> dict[str, Any]:
     case.knows("between_markers", "then")
-    if case.given.get("then") not in (None, "a valid pair"):
-        raise Unmapped(f"then: {case.given['then']}")
-    ends = await _one_run([[("raw", case.given["between_markers"] + "\n"), *_OK]])
+    said = {"a valid pair": _OK, "two valid pairs": [("send", "part"), *_OK], "nothing": [("exit", 0)]}
+    then = case.given.get("then") or "a valid pair"
+    if then not in said:
+        raise Unmapped(f"then: {then}")
+    ends = await _one_run([[("raw", case.given["between_markers"] + "\n"), *said[then]]])
     return {"results": len(ends["replies"]), "run_fails": not ends["end"].ok}
 
 
 async def _too_much(case: Case) -> dict[str, Any]:
     """What a program says beside its results goes to its standard error; results have a pipe of their own."""
-    case.knows("stdout_bytes", "limit")
-    limit, piece = case.need("limit"), 4096
+    case.knows("stdout_bytes", "stderr_bytes", "limit")
+    limit, left = case.need("limit"), case.given.get("stdout_bytes") or case.need("stderr_bytes")
     output = Output(limit, lambda: None)
     kept = 0
-    for _ in range(case.given["stdout_bytes"] // piece):
+    while left:
+        piece = min(left, _PIECE_BYTES)
         output.stderr(b"x" * piece)
         kept += 0 if output.errors_cut else piece
+        left -= piece
     await output.stdout(encode_line(TurnDone(run_id="r", ok=True)))
     output.end()
     return {
@@ -195,6 +204,9 @@ async def _ended(case: Case) -> dict[str, Any]:
     said: list[tuple[str, Any]] = [("session", "a session")]
     if case.given.get("output_seen"):
         said += [("send", "part")] if code else _OK
+    elif not code:
+        # An end in peace, without a word, is a turn's end here as well.
+        said.append(("done", {}))
     ends = await _one_run([[*said, ("exit", code)]])
     is_done = ends["end"].ok or ends["end"].visible
     return {
@@ -218,16 +230,26 @@ async def _last_words(case: Case) -> dict[str, Any]:
 
 async def _logged(case: Case) -> dict[str, Any]:
     case.knows("exit_code", "log_level")
-    level = logging.getLevelName(str(case.given["log_level"]).upper())
+    name = str(case.given["log_level"]).upper()
+    # What is finer than our finest is that.
+    level = logging.getLevelNamesMapping().get("DEBUG" if name == "TRACE" else name)
+    if level is None:
+        raise Unmapped(f"log_level: {name}")
     secret = "the-words-of-the-user"
+    code = case.need("exit_code")
     with _records(level) as records:
-        await _one_run([[("stderr", "boom\n"), ("exit", case.need("exit_code"))]], secret)
+        await _one_run([[("stderr", "boom\n"), *([] if code else _OK), ("exit", code)]], secret)
     written = [json.dumps(record.__dict__, default=str) for record in records]
-    fields = {name.capitalize() for record in records for name in record.__dict__ if name in ("stderr", "mounts")}
+    fields = {_LOGGED[name] for record in records for name in record.__dict__ if name in _LOGGED}
     return {
         "contains": Checked(fields, lambda found, wanted: set(wanted) <= found),
         "contains_prompt_text": any(secret in line for line in written),
     }
+
+
+#: Our fields of log records → the sections of the original's log.
+_LOGGED = {"stderr": "Stderr", "mounts": "Mounts", "prompt_chars": "Input Summary", "code": "Exit Code",
+           "took_ms": "Duration", "group": "Group"}
 
 
 @contextmanager
@@ -251,32 +273,39 @@ def _records(level: int) -> Iterator[list[logging.LogRecord]]:
 
 async def _no_engine(case: Case) -> dict[str, Any]:
     case.knows("runtime_binary")
-    if case.given["runtime_binary"] != "missing":
+    if case.given["runtime_binary"] not in ("missing", "present"):
         raise Unmapped(f"runtime_binary: {case.given['runtime_binary']}")
-    ends = await _one_run([_OK], backend_error="no engine here: install one")
+    missing = "no engine here: install one" if case.given["runtime_binary"] == "missing" else ""
+    ends = await _one_run([_OK], backend_error=missing)
     error = ends["end"].error
     return {
-        "status": "success" if ends["end"].ok else "error", "host_alive": ends["waits"],
+        # What was asked for waits for an engine.
+        "status": "success" if ends["end"].ok else "error", "host_alive": ends["waits"] == bool(missing),
         # The original's words for a sandbox that can't be started.
         "error_contains": Phrases({"spawn error": "no engine here" in error and not ends["end"].retryable}),
     }
 
 
 async def _stopped(case: Case) -> dict[str, Any]:
-    case.knows("SIGTERM_while")
-    if case.given["SIGTERM_while"] != "one container runs":
-        raise Unmapped(f"SIGTERM_while: {case.given['SIGTERM_while']}")
+    """Every service takes both signals the same way."""
+    case.knows("SIGTERM_while", "SIGINT_while")
+    (said,) = case.given.values()
+    found = re.fullmatch(r"(nothing|no|one|two|three)(?: containers?)?(?: runs?| are running| is running)?", said)
+    if found is None:
+        raise Unmapped(f"SIGTERM_while: {said}")
+    count = ("no", "one", "two", "three").index(found[1].replace("nothing", "no"))
     async with house([[("sleep", 5), *_OK], _OK]) as made:
-        await made.register(chat_of("fam@g.us"), "fam", requires_trigger=False)
-        await made.hears(MessageReceived(
-            chat=chat_of("fam@g.us"), platform_id="1", sender="x", sender_name="X", text="hi", sent_ms=1,
-        ))
-        took_s = await made.stop_sandbox(await made.begin_next())
-        is_under_way = bool(made.grants) and not made.ends
+        for number in range(count):
+            await made.register(chat_of(f"{number}@g.us"), f"fam{number}", requires_trigger=False)
+            await made.hears(MessageReceived(
+                chat=chat_of(f"{number}@g.us"), platform_id="1", sender="x", sender_name="X", text="hi", sent_ms=1,
+            ))
+        took_s = await made.stop_sandbox(*await made.begin_all())
+        is_under_way = len(made.grants) == count and not made.ends
         await made.run_all()
         return {
             "host_exits_s_max": at_most(took_s), "container_left_running": is_under_way,
-            "reply_still_delivered_after_restart": [reply.text for reply in made.replies()] == ["ok"],
+            "reply_still_delivered_after_restart": [reply.text for reply in made.replies()] == ["ok"] * count,
         }
 
 
@@ -301,6 +330,7 @@ def _mounts(case: Case) -> dict[str, Any]:
     writable = {mount.target for mount in mounts if mount.writable}
     readonly = {mount.target for mount in mounts if not mount.writable}
     return {
+        "writable_includes": Checked(writable, lambda got, wanted: got >= _ours(wanted)),
         "writable": Checked(writable, lambda got, wanted: got == _ours(wanted)),
         "readonly": Checked(readonly, lambda got, wanted: got == _ours(wanted)),
         "readonly_includes": Checked(readonly, lambda got, wanted: all(
@@ -320,23 +350,25 @@ def _ours(paths: list[str]) -> set[str]:
 
 
 async def _secrets(case: Case) -> dict[str, Any]:
+    """Our own environment has them; a worker's has not, nor its command line."""
     case.knows("env_file")
-    secrets = secrets_in(case.given["env_file"])
-    ends = await _one_run([_OK])
+    secrets = secrets_in(case.given["env_file"] or "")
+    with mock.patch.dict(os.environ, secrets):
+        ends = await _one_run([_OK])
     (spec,) = ends["specs"]
-    seen = json.dumps([dict(spec.env), list(spec.argv)[:1], [str(mount.source) for mount in spec.mounts]])
+    seen = {*spec.env, *spec.env.values(), *spec.argv}
     return {
         "names": list(secrets),
-        "raw_values_visible_in_container": any(value in seen for value in secrets.values()),
+        "raw_values_visible_in_container": bool(seen & {*secrets, *secrets.values()}),
     }
 
 
 def _name(case: Case) -> dict[str, Any]:
-    """Ours has no time in it but something random; the engine's prefix comes before it."""
+    """Ours has no time in it but something random, and small letters; the engine's prefix comes before it."""
     case.knows("folder")
     worker_id = worker_id_for(case.given["folder"], b"\x12\x34\x56\x78")
     return {"name_matches": Checked(worker_id, lambda name, pattern: re.fullmatch(
-        pattern.replace("<prefix>-", "").replace("[0-9]+", "[0-9a-f]+").strip("^$"), name
+        pattern.replace("<prefix>-", "").replace("[0-9]+", "[0-9a-f]+").strip("^$"), name, re.IGNORECASE
     ) is not None)}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,12 @@ from microclaw.sandbox.spec import check_spec
 
 _PROGRAM = Path(__file__).parents[2] / "fakes" / "container"
 _LABEL = "microclaw"
+#: Words for how the container program is, and what of its state the stand-in has then.
+_RUNTIMES: dict[str, tuple[str, ...]] = {
+    "running": (), "already running": (), "not installed": (), "missing": (),
+    "not running and cannot be started": ("down", "stuck"), "not running": ("down", "stuck"),
+    "not running but can be started": ("down",), "not running and can be started": ("down",), "stopped": ("down",),
+}
 
 
 @contextmanager
@@ -35,7 +42,7 @@ def _apple() -> Iterator[tuple[AppleContainer, Path]]:
         before = {name: os.environ.get(name) for name in ("FAKE_CONTAINER", "PATH")}
         os.environ |= {"FAKE_CONTAINER": folder, "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
         try:
-            yield AppleContainer(program=str(_PROGRAM), image_name="agent:1"), state
+            yield AppleContainer(program=str(_PROGRAM), image_name="agent:1", may_start=True), state
         finally:
             for name, value in before.items():
                 if value is None:
@@ -49,15 +56,17 @@ async def orphans(case: Case) -> dict[str, Any]:
     case.knows("orphans", *(key for key in case.given if key.startswith("stop_of_")))
     stubborn = {key.removeprefix("stop_of_") for key, how in case.given.items()
                 if key.startswith("stop_of_") and how == "fails"}
+    if not isinstance(case.given["orphans"], list):
+        raise Unmapped(f"orphans: {case.given['orphans']}")
     entries = [entry.rsplit(" ", 1) for entry in case.given["orphans"]]
-    # Where a row names none of the original's containers, all of them are.
-    has_prefix = any(name.startswith("nanoclaw-") for name, _ in entries)
+    # A row that tells how stopping one of them goes speaks of ours, whatever it calls them.
+    are_ours = any(f"stop_of_{name}" in case.given for name, _ in entries)
     with _apple() as (apple, state):
         processes = {}
         for name, how in entries:
             if how != "running":
                 continue
-            is_ours = name.startswith("nanoclaw-") or not has_prefix
+            is_ours = name.startswith("nanoclaw-") or are_ours
             process = subprocess.Popen(["/bin/sleep", "60"], start_new_session=True)
             processes[name] = process
             # Its process can't be found: the stand-in fails to stop it.
@@ -111,17 +120,22 @@ def name(case: Case) -> dict[str, Any]:
 
 
 async def runtime(case: Case) -> dict[str, Any]:
-    """No agent is started, and the owner is told what to do. (The service itself stays, and looks again.)"""
+    """Where it can't be had, no agent is started, and the owner is told what to do. (The service itself stays, and
+    looks again.)"""
     case.knows("runtime")
-    if not str(case.given["runtime"]).startswith("not running"):
-        raise Unmapped(f"runtime: {case.given['runtime']}")
+    said = str(case.given["runtime"])
+    if said not in _RUNTIMES:
+        raise Unmapped(f"runtime: {said}")
     told: list[str] = []
 
     async def start(backend: Backend) -> None:
-        raise AssertionError(f"{backend.name} was started")
+        await backend.reap("ours")
 
     with _apple() as (apple, state):
-        (state / "down").touch()
+        for fact in _RUNTIMES[said]:
+            (state / fact).touch()
+        if said in ("not installed", "missing"):
+            apple = AppleContainer(program=str(state / "no-such-program"), image_name="agent:1", may_start=True)
         readiness = Readiness([apple], auto=False, start=start, trouble=told.append)
         import asyncio
 
@@ -135,11 +149,16 @@ async def runtime(case: Case) -> dict[str, Any]:
         finally:
             looking.cancel()
             await asyncio.wait({looking})
-    return {"host_started": started, "clear_message": any("start" in line and len(line) > 40 for line in told)}
+    return {
+        "host_started": started,
+        # It says what to do.
+        "clear_message": any(re.search("start|install", line) and len(line) > 40 for line in told),
+        "runtime_started": started and "down" in _RUNTIMES[said],
+    }
 
 
 async def stop(case: Case) -> dict[str, Any]:
-    """A worker that hears no polite word is killed all the same."""
+    """No worker is asked politely for long: whatever comes of that, it is killed."""
     case.knows("stop_command")
     with _apple() as (apple, state):
         spec = RunSpec(

@@ -59,7 +59,7 @@ async def _read(made: RouterPlay, case: Case, name: str) -> dict[str, Any]:
                 hand_over(db, group, done, new_id(made.now))
                 rows = not_handed_over(db, group.chat)
             waiting += rows
-    waiting.sort(key=lambda row: row.number)
+    waiting.sort(key=lambda row: (row.sent_ms, row.number))
     return {
         "ids": [row.platform_id for row in waiting], "pending": bool(waiting), "count": len(waiting),
         "new_timestamp": iso(max(row.sent_ms for row in waiting)) if waiting else cursor,

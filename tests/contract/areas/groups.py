@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tests.contract.areas.house_words import chat_of, jid_of, router
-from tests.contract.rows import Case, Unmapped
+from tests.contract.rows import Case, Checked, Unmapped
 
 from microclaw.core.groups import is_folder
-from microclaw.core.nanoclaw import container_config_of, container_of
+from microclaw.core.nanoclaw import container_of
 from microclaw.core.requests import Failed
 
 
@@ -35,13 +35,16 @@ async def answer(case: Case) -> dict[str, Any]:
         (group,) = groups
         found |= {
             "requires_trigger": group.requires_trigger, "folder": group.folder, "name": group.name,
-            "trigger": group.trigger, "container_config": container_config_of(group.container),
+            "trigger": group.trigger,
+            # What it says counts: what is left out, and what is said as it would be without.
+            "container_config": Checked(group.container, lambda kept, wanted: kept == container_of(wanted or {})),
         }
     return found
 
 
 def _facts(registration: dict[str, Any]) -> dict[str, Any]:
-    others = set(registration) - {"jid", "folder", "name", "trigger", "requires_trigger", "container_config"}
+    known = {"jid", "folder", "name", "trigger", "requires_trigger", "container_config", "added_at"}
+    others = set(registration) - known
     if others:
         raise Unmapped(f"registration: {', '.join(sorted(others))}")
     # What a registration does not name at all is as if it were empty.

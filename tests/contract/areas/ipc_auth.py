@@ -8,6 +8,7 @@ turns/test_approvals.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,15 +23,25 @@ from microclaw.core.requests import TaskAnswer
 from microclaw.core.settings import Approvals
 
 #: The original's names of fields that we call otherwise.
-_OUR_NAMES = {"targetJid": "target_group_jid", "chatJid": "chat", "taskId": "task_id"}
-_SCHEDULE = {"prompt": "made by the call", "schedule_type": "once", "schedule_value": "2999-01-01T00:00:00Z"}
+_OUR_NAMES = {
+    "targetJid": "target_group_jid", "chatJid": "chat", "taskId": "task_id", "requiresTrigger": "requires_trigger",
+}
+#: Fields of a request that a row may name beside `target`.
+_FIELDS = (
+    "text", "prompt", "schedule_type", "schedule_value", "context_mode", "script", "name", "folder", "trigger",
+    "requires_trigger",
+)
+#: A request that names no context is one that no agent wrote: its tool always names it.
+_SCHEDULE = {
+    "prompt": "made by the call", "schedule_type": "once", "schedule_value": "2999-01-01T00:00:00Z",
+    "context_mode": "isolated",
+}
 _TASK_TOOLS = ("pause_task", "resume_task", "cancel_task", "update_task")
 
 
 async def answer(case: Case) -> dict[str, Any]:
     case.knows(
-        "groups", "request", "from_folder", "target", "fields_in_file", "missing", "folder", "requires_trigger",
-        "update_of",
+        "groups", "request", "from_folder", "target", "fields_in_file", "missing", "update_of", *_FIELDS,
     )
     groups, caller = case.need("groups"), case.need("from_folder")
     async with house(approvals=Approvals(new_recipients=False)) as made:
@@ -47,20 +58,26 @@ async def answer(case: Case) -> dict[str, Any]:
         chat = next((chat_of(jid) for jid, folder in groups.items() if folder == caller), f"wa:{caller}")
         if "fields_in_file" in case.given and not isinstance(case.given["fields_in_file"], Mapping):
             raise Unmapped("fields_in_file")
-        request = case.need("request")
-        before = _state(made)
+        request = case.need("request") or ""
         if request == "refresh_groups":
             await _heard_of(made, "newly-heard@g.us")
-        args = await _args(made, case, request, groups, caller) | dict(case.given.get("fields_in_file", {}))
+        said = {name: case.given[name] for name in _FIELDS if name in case.given}
+        said |= {_OUR_NAMES.get(name, name): value for name, value in case.given.get("fields_in_file", {}).items()}
+        args = await _args(made, case, request, groups) | said
         missing = {_OUR_NAMES.get(name, name) for name in case.given.get("missing", [])}
         args = {name: value for name, value in args.items() if name not in missing}
         tool = "list_groups" if request == "refresh_groups" else request
+        before = _state(made)
+        known_tasks = {row.id for row in made.clock.rows()}
         reply = await made.call(caller, chat, caller == MAIN_FOLDER, tool, args)
-        tasks = [row for row in made.clock.rows() if row.prompt == "made by the call"]
+        tasks = [row for row in made.clock.rows() if row.id not in known_tasks]
         facts: dict[str, Any] = {
             "allowed": reply.ok,
             "task_folder": tasks[0].group if tasks else None,
-            "task_status": _status(made, args.get("task_id")),
+            "task_status": tasks[0].status if tasks else _status(made, args.get("task_id")),
+            "context_mode": tasks[0].context if tasks else None,
+            "schedule_type": tasks[0].schedule if tasks else None,
+            "tasks_created": len(tasks), "sent": [reply.text for reply in made.replies()],
             # A call is answered; nothing of it stays behind, whatever it was.
             "file_removed": bool(reply.text),
             "snapshot_rewritten": "newly-heard@g.us" in reply.text,
@@ -73,7 +90,7 @@ async def answer(case: Case) -> dict[str, Any]:
 def _state(made: House) -> Any:
     return (
         [(group.chat, group.folder, group.is_main) for group in made.router.registry.all()],
-        [(row.id, row.status, row.prompt) for row in made.clock.rows() if row.prompt == "made by the call"],
+        [(row.id, row.status, row.prompt) for row in made.clock.rows()],
         [reply.chat for reply in made.replies()],
     )
 
@@ -102,7 +119,7 @@ async def _heard_of(made: House, jid: str) -> None:
     ))
 
 
-async def _args(made: House, case: Case, request: str, groups: Mapping[str, str], caller: str) -> dict[str, Any]:
+async def _args(made: House, case: Case, request: str, groups: Mapping[str, str]) -> dict[str, Any]:
     target = case.given.get("target")
     if request in _TASK_TOOLS:
         return {"task_id": _task(made, str(target))} | ({"prompt": "changed"} if request == "update_task" else {})
@@ -116,23 +133,22 @@ async def _args(made: House, case: Case, request: str, groups: Mapping[str, str]
         return _SCHEDULE | {"target_group_jid": chat_of(str(target))}
     if request == "register_group":
         jid = str(target)
-        folder = case.given.get("folder") or groups.get(jid) or f"{jid.partition('@')[0]}-group"
-        args: dict[str, Any] = {"jid": chat_of(jid), "name": "A group", "folder": folder, "trigger": "@Andy"}
-        if "requires_trigger" in case.given:
-            args["requires_trigger"] = case.given["requires_trigger"]
-        return args
+        folder = groups.get(jid) or f"{jid.partition('@')[0]}-group"
+        return {"jid": chat_of(jid), "name": "A group", "folder": folder, "trigger": "@Andy"}
     return {}
 
 
 def _task(made: House, target: str) -> str:
-    if target == "task that does not exist":
+    if target in ("task that does not exist", "a task that does not exist", "unknown task"):
         return "task-0000"
-    owner = target.removeprefix("task of ")
-    if owner == target:
+    found = re.fullmatch(r"(?:an? )?(?:(?P<status>active|paused) )?task of (?:group )?(?P<owner>.+)", target)
+    if found is None:
         raise Unmapped(f"target: {target}")
     made.clock.now = ms(NOON)
-    answer = made.clock.try_create("interval", "600000", group=owner, chat=f"wa:{owner}")
+    answer = made.clock.try_create("interval", "600000", group=found["owner"], chat=f"wa:{found['owner']}")
     assert isinstance(answer, TaskAnswer)
+    if found["status"] == "paused":
+        made.clock.change(answer.task.id, "pause", viewer=found["owner"])
     return answer.task.id
 
 
@@ -152,4 +168,5 @@ async def _registered(made: House, case: Case) -> dict[str, Any]:
         "takes_effect": Phrases({"without restart": any(grant.chat == group.chat for _, grant in made.grants)}),
         "folder_created": Checked(str(logs) if logs.is_dir() else "", str.endswith),
         "stored_requires_trigger": group.requires_trigger, "is_main": group.is_main, "is_main_kept": group.is_main,
+        "stored_name": group.name, "stored_folder": group.folder, "stored_trigger": group.trigger,
     }

@@ -4,8 +4,10 @@ be read is a line that makes no sense; putting it aside is noting it in the log;
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -18,7 +20,18 @@ from microclaw.core.kinds import MessageReceived
 from microclaw.core.worker import Turn, decode_host_line, encode_line
 
 _OK: list[tuple[str, Any]] = [("done", {"text": "ok"})]
+_JID = "fam@g.us"
 _ROW_MESSAGE = '{"type": "message", "chatJid": "fam@g.us", "text": "from a file"}'
+#: Words for a content, and the content.
+_CONTENTS: dict[str, Any] = {
+    "(a )?(valid message|message to its own chat)": {"type": "message", "chatJid": _JID, "text": "hello"},
+    "(a )?message to (a foreign|another|an unregistered) chat": {
+        "type": "message", "chatJid": "other@g.us", "text": "psst",
+    },
+    "(a )?message (without|with no|with an empty) text": {"type": "message", "chatJid": _JID, "text": ""},
+    "(a )?((message|request) of )?(an )?unknown type": {"type": "sing", "chatJid": _JID, "text": "hello"},
+    "(bad|broken|invalid|truncated|malformed|damaged|no|not) json( at all)?": _ROW_MESSAGE[:30],
+}
 
 
 def answer(case: Case) -> Any:
@@ -41,16 +54,27 @@ def _heard(text: str, number: int = 1) -> MessageReceived:
 
 async def _scanned(case: Case) -> dict[str, Any]:
     case.knows("file", "content")
-    name, content = case.given["file"], case.need("content")
+    name, content = case.given["file"].rpartition("/")[2], case.need("content")
     if not name.endswith(".json"):
         return await _not_a_request(name)
-    if content == "message to a foreign chat":
-        return await _foreign()
-    if content in ("valid message", "message to its own chat"):
-        return await _valid()
-    if content and content[0].isalpha() and content not in ("null", "true", "false") and " " in content:
-        raise Unmapped(f"content: {content}")  # words about a content, not one
-    return await _damaged(name, content)
+    if isinstance(content, str):
+        content = _content(content)
+    if isinstance(content, Mapping) and "type" in content:
+        return await _request(content)
+    return await _damaged(name, content if isinstance(content, str) else json.dumps(content))
+
+
+def _content(said: str) -> Any:
+    """What the row means: words about a content, or the content itself, decoded where it can be."""
+    for words, content in _CONTENTS.items():
+        if re.fullmatch(words, said, re.IGNORECASE):
+            return content
+    try:
+        return json.loads(said)
+    except ValueError:
+        if re.fullmatch(r"\w+( \w+)+", said):
+            raise Unmapped(f"content: {said}") from None  # words that nobody knows
+        return said
 
 
 async def _run(made: House) -> None:
@@ -69,22 +93,18 @@ async def _not_a_request(name: str) -> dict[str, Any]:
         }
 
 
-async def _foreign() -> dict[str, Any]:
+async def _request(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A request that can be read is a call of the tool."""
+    tool = "send_message" if content["type"] == "message" else str(content["type"])
+    args = {"text": content.get("text"), "chat": chat_of(str(content.get("chatJid", "")))}
     async with house() as made:
         await made.register(chat_of("other@g.us"), "other")
-        reply = await made.call(
-            "fam", chat_of("fam@g.us"), False, "send_message", {"chat": chat_of("other@g.us"), "text": "psst"}
-        )
+        reply = await made.call("fam", chat_of(_JID), False, tool, args)
+        sent = [each.text for each in made.replies()]
         return {
-            "handled": bool(made.replies()), "removed": bool(reply.text),
+            "handled": reply.ok and sent == [content.get("text")], "sent": sent, "removed": bool(reply.text),
             "warned": any(audit.outcome == "deny" for audit in made.audits()),
         }
-
-
-async def _valid() -> dict[str, Any]:
-    async with house() as made:
-        reply = await made.call("fam", chat_of("fam@g.us"), False, "send_message", {"text": "hello"})
-        return {"handled": [each.text for each in made.replies()] == ["hello"], "removed": bool(reply.text)}
 
 
 async def _damaged(name: str, content: str) -> dict[str, Any]:
@@ -111,7 +131,7 @@ async def _damaged(name: str, content: str) -> dict[str, Any]:
 async def _follow_ups(case: Case) -> dict[str, Any]:
     """Their names begin with the time at which they were written: they arrive in that order."""
     case.knows("files")
-    files = sorted(case.given["files"], key=_written)
+    files = sorted((name for name in case.given["files"] if name.endswith(".json")), key=_written)
     async with house([[("sleep", 0.3), *_OK], _OK]) as made:
         await made.register(chat_of("fam@g.us"), "fam", requires_trigger=False)
         await made.hears(_heard("first"))

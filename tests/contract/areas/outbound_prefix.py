@@ -13,7 +13,7 @@ from microclaw.core.text import outbound
 async def answer(case: Case) -> dict[str, Any]:
     case.knows("assistant_name", "channel_prefix_flag", "agent_text", "ipc_text")
     flag = case.given.get("channel_prefix_flag")
-    if flag not in (True, False, None, "absent"):
+    if flag not in (True, False, None, "absent", "unset", "undefined"):
         raise Unmapped(f"channel_prefix_flag: {flag}")
     prefix = {"prefix": flag} if isinstance(flag, bool) else {}
     if "ipc_text" in case.given:

@@ -146,6 +146,21 @@ async def test_ac47_stopped_services_are_told(apple, state):
     found = await apple.probe()
     assert not found.usable
     assert "container system start" in found.reason
+    assert ["system", "start"] not in calls(state)
+
+
+async def test_the_service_starts_stopped_services_and_tells_where_it_can_not(state):
+    (state / "down").touch()
+    (state / "stuck").touch()
+    apple = AppleContainer(program=str(PROGRAM), image_name="agent:1", may_start=True)
+    found = await apple.probe()
+    assert not found.usable
+    assert "failed to get a response" in found.reason
+    assert "container system start" in found.reason
+    (state / "stuck").unlink()
+    assert (await apple.probe()).usable
+    assert (await apple.probe()).usable
+    assert calls(state).count(["system", "start"]) == 2
 
 
 async def test_a_sound_one_is_taken(apple, state):

@@ -11,7 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from microclaw.core.home import home_from
 from microclaw.core.mounts import AllowList, Granted, Refusal, Root, Wanted, decide, read_allow_list
+from microclaw.sandbox.extra_mounts import allow_list_path, extra_mounts
+from microclaw.sandbox.installation import closed_folders
+from microclaw.sandbox.mounts import group_mounts
+from microclaw.sandbox.spec import check_mounts
 
 LIST = json.dumps({
     "allowedRoots": [{"path": "~/projects", "allowReadWrite": True}, {"path": "~/docs", "allowReadWrite": False}],
@@ -58,7 +63,7 @@ def test_what_lies_elsewhere_or_looks_like_credentials_is_refused(home: Path, pa
     assert isinstance(ask(home, host_path=path), Refusal)
 
 
-@pytest.mark.parametrize("name", ["/etc", "  ", "x:ro", "../up", "a/../../b", "x\ny"])
+@pytest.mark.parametrize("name", ["/etc", "  ", "x:ro", "../up", "a/../../b", "x\ny", ".", "./", "a,readonly"])
 def test_a_name_that_leads_away_is_refused(home: Path, name: str) -> None:
     assert isinstance(ask(home, host_path="~/projects/app", container_path=name), Refusal)
 
@@ -79,6 +84,41 @@ def test_links_count_as_what_they_point_to(home: Path) -> None:
     assert ask(home, host_path="~/projects/link-in") == Granted(app, "/workspace/extra/link-in", readonly=True)
     text = LIST.replace("~/projects", "~/plink")
     assert ask(home, text, host_path="~/projects/app") == Granted(app, "/workspace/extra/app", readonly=True)
+
+
+def test_an_empty_pattern_blocks_everything(home: Path) -> None:
+    text = LIST.replace('"blockedPatterns": []', '"blockedPatterns": [""]')
+    assert isinstance(ask(home, text, host_path="~/projects/app"), Refusal)
+
+
+def test_a_name_says_one_place(home: Path) -> None:
+    for name in ("a//b", "./a/b", "a/b/"):
+        found = ask(home, host_path="~/projects/app", container_path=name)
+        assert found == Granted(str(home / "projects/app"), "/workspace/extra/a/b", readonly=True)
+
+
+def test_what_a_run_may_not_have_is_left_out_and_the_rest_is_mounted(tmp_path: Path) -> None:
+    """One bad folder must not cost the group every run."""
+    kept = home_from({"MICROCLAW_HOME": str(tmp_path / "h")})
+    kept.create()
+    for name in ("a", "b", "odd\x07name"):
+        (tmp_path / name).mkdir()
+    allow_list_path(kept).write_text(json.dumps({
+        "allowedRoots": [{"path": str(tmp_path)}], "blockedPatterns": [], "nonMainReadOnly": True,
+    }))
+    wanted = [
+        Wanted(str(tmp_path / "a"), "x"), Wanted(str(tmp_path / "b"), "x/inside"), Wanted(str(tmp_path / "b"), "x"),
+        Wanted(str(kept.secrets), "keys"), Wanted(str(tmp_path), "all"), Wanted(str(tmp_path / "odd\x07name"), "odd"),
+        Wanted(str(tmp_path / "b"), "y"),
+    ]
+    told: list[str] = []
+    beside = group_mounts(kept, "fam", is_main=False, project=())
+    found = extra_mounts(
+        kept, wanted, is_main=True, trouble=told.append, beside=beside, closed=closed_folders(kept),
+    )
+    assert [mount.target for mount in found] == ["/workspace/extra/x", "/workspace/extra/y"]
+    assert len(told) == 5 and all(line.startswith("a folder is not mounted: ") for line in told)
+    check_mounts([*beside, *found], closed_folders(kept))
 
 
 @given(st.lists(st.sampled_from(["a", "b", "..", ".", "", "c.d", " "]), max_size=6))

@@ -20,12 +20,12 @@ MAIN_FOLDER = "main"
 #: Chats that are no conversations: neither stored nor listed.
 NO_CHATS = frozenset({"status@broadcast", "__group_sync__"})
 
-_FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\Z")
+_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\Z")
 _CHAT = re.compile(r"[a-z][a-z0-9_]*:\S.*\Z")
 
 
 def is_folder(folder: str) -> bool:
-    """Whether this may name a group's folder: 1–64 of `A-Za-z0-9_-`, not beginning with `-`, not reserved."""
+    """Whether this may name a group's folder: 1–64 of `A-Za-z0-9_-`, a letter or digit first, not reserved."""
     return (
         len(folder) <= FOLDER_CHARS_MAX
         and _FOLDER.match(folder) is not None
@@ -135,7 +135,7 @@ def _malformed(wanted: Registration) -> Rejected | None:
     if not is_folder(wanted.folder):
         return Rejected(
             f"{wanted.folder[:70]!r} can't be a folder: use 1 to {FOLDER_CHARS_MAX} of A-Z a-z 0-9 _ -, "
-            "not beginning with -, and not the reserved `global`"
+            "a letter or digit first, and not the reserved `global`"
         )
     for field, limit in (("name", NAME_CHARS_MAX), ("trigger", TRIGGER_CHARS_MAX)):
         value = getattr(wanted, field)

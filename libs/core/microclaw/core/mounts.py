@@ -91,18 +91,18 @@ def decide(
     # An empty name means the same as none, a blank one is a name that is none.
     name = wanted.container_path or PurePosixPath(wanted.host_path).name
     if not _is_name(name):
-        return Refusal(f"{name!r} can't be a mount's name: use a relative path without '..' or ':'")
+        return Refusal(f"{name!r} can't be a mount's name: use a relative path without '..', ':' or ','")
     real = resolve(expand(wanted.host_path, home))
     if real is None:
         return Refusal(f"{wanted.host_path} does not exist; create it first")
     pattern = blocked_by(real, (*BLOCKED, *allowed.blocked_patterns))
     if pattern is not None:
-        return Refusal(f"{wanted.host_path} is never mounted: it matches {pattern!r}")
+        return Refusal(f"{wanted.host_path} is never mounted: it matches the blocked pattern {pattern!r}")
     root = _root_of(real, allowed.allowed_roots, home, resolve)
     if root is None:
         return Refusal(f"{wanted.host_path} is under no allowed root; add one to the mount allow-list")
     may_write = root.allow_read_write and (is_main or not allowed.non_main_read_only)
-    return Granted(real, f"{EXTRA}/{name}", readonly=wanted.readonly or not may_write)
+    return Granted(real, str(PurePosixPath(EXTRA, name)), readonly=wanted.readonly or not may_write)
 
 
 def expand(path: str, home: str) -> str:
@@ -113,14 +113,16 @@ def expand(path: str, home: str) -> str:
 
 
 def blocked_by(real: str, patterns: Sequence[str]) -> str | None:
-    """The first pattern that a part of this path, or the path, contains; case counts."""
-    return next((pattern for pattern in patterns if pattern and pattern in real), None)
+    """The first pattern that a part of this path, or the path, contains; case counts. An empty one is in every path."""
+    return next((pattern for pattern in patterns if pattern in real), None)
 
 
 def _is_name(name: str) -> bool:
-    # A colon could smuggle in mount options where an engine is given `source:target:options`.
+    # A colon or a comma could smuggle in mount options where an engine is given `source:target:options`, or
+    # `source=…,target=…,options`.
     is_relative = not name.startswith("/") and ".." not in name
-    return bool(name.strip()) and is_relative and ":" not in name and name.isprintable()
+    is_something = bool(name.strip()) and PurePosixPath(name) != PurePosixPath()
+    return is_something and is_relative and not {":", ","} & set(name) and name.isprintable()
 
 
 def _root_of(real: str, roots: Sequence[Root], home: str, resolve: Resolve) -> Root | None:

@@ -47,18 +47,14 @@ def container_of(config: Mapping[str, Any]) -> Container:
 
     :raises msgspec.ValidationError: it is not one.
     """
+    mounts = msgspec.convert(config.get("additionalMounts") or [], list[dict[str, Any]])
     return Container(
         timeout_ms=msgspec.convert(config.get("timeout") or 0, int),
-        mounts=msgspec.convert(config.get("additionalMounts") or [], tuple[Wanted, ...]),
+        # Only a plain `false` asks for more there; whatever else it holds, the mount is read-only.
+        mounts=msgspec.convert(
+            [mount | {"readonly": mount.get("readonly") is not False} for mount in mounts], tuple[Wanted, ...]
+        ),
     )
-
-
-def container_config_of(container: Container) -> dict[str, Any]:
-    """The same the other way."""
-    config: dict[str, Any] = {"timeout": container.timeout_ms} if container.timeout_ms else {}
-    if container.mounts:
-        config["additionalMounts"] = [msgspec.to_builtins(mount) for mount in container.mounts]
-    return config
 
 
 # --- the plan of a move ---------------------------------------------------------------------------------------------

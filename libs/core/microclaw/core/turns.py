@@ -58,9 +58,15 @@ class Sign(StrEnum):
     OVERDUE = "overdue"
 
 
-def hard_timeout_s(timeout_s: float, idle_timeout_s: float) -> float:
-    """When a worker that gives no result is ended, seconds: after the time-out, and not before an idle one would be."""
-    return max(timeout_s, idle_timeout_s + GRACE_S)
+def hard_timeout_s(timeout_s: float, idle_timeout_s: float, own_ms: int = 0) -> float:
+    """When a worker that gives no result is ended, seconds: after the time-out, and not before an idle one would be.
+
+    :param own_ms: the group's own time-out, 0 = none. It never outlasts the longest turn of all groups, which the
+        queue's lease is reckoned with.
+    """
+    least_s = idle_timeout_s + GRACE_S
+    usual_s = max(timeout_s, least_s)
+    return min(max(own_ms / 1000, least_s), longest_turn_s(usual_s)) if own_ms else usual_s
 
 
 def longest_turn_s(hard_s: float) -> float:
