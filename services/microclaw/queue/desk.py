@@ -81,8 +81,6 @@ class Desk:
         self.outbox = Outbox(engine, outbox, inbox)
         #: Where the owner is told of other groups' failures, "" = not known (yet): then `status` alone says it.
         self.owner_chat = ""
-        #: Cause → when the owner was last told of it. (Not kept: after a restart it may be told once more.)
-        self._owner_told: dict[str, int] = {}
         self._engine = engine
         self._max_concurrent = max_concurrent
         self._lease_ms = round((START_S_MAX + longest_run_s + LEASE_MARGIN_S) * 1000)
@@ -95,6 +93,8 @@ class Desk:
     def _load(self) -> None:
         self.dispatch = Dispatch(self._max_concurrent, store.load_lanes(self._engine, self._steady()))
         self._number = store.last_number(self._engine)
+        #: Cause → when the owner was last told of it. (Not kept: after a restart it may be told once more.)
+        self._owner_told: dict[str, int] = {}
         #: When each run is given up, by the steady clock. After a restart it starts anew: rather late than twice.
         self._leases = {run.run_id: self._steady() + self._lease_ms for run in self.dispatch.running}
 

@@ -71,8 +71,9 @@ class Queue:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), pause)
             self._changed.clear()
-            for event in self._desk.due():
-                await self._send(self._desk.happen(event))
+            # One at a time: while its grant is sent, a delivery may bring about that the next is due no more.
+            while events := self._desk.due():
+                await self._send(self._desk.happen(events[0]))
             if self._unsent:
                 await self._flush()
             if time.monotonic() - tidied > TIDY_S:

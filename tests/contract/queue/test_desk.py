@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -13,11 +15,13 @@ from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import text
 from tests.contract.queue.desk_play import Play, envelope, requested, task_due, texts, withdrawn
 
+from microclaw.bus.api import Draft
 from microclaw.bus.envelope import Envelope
 from microclaw.bus.errors import EnvelopeError
 from microclaw.bus.service import Poison
 from microclaw.core.kinds import ReplyRequested, RunFinished, RunGranted
 from microclaw.queue import desk as desk_module
+from microclaw.queue.serve import Queue
 
 
 @pytest.fixture
@@ -274,6 +278,47 @@ def test_a_failing_commit_takes_the_decision_back(play: Play) -> None:
         db.execute(text("DROP TRIGGER full"))
     [grant] = play.take(given)
     assert texts(grant) == ["one"]
+
+
+def test_the_owner_is_told_though_the_commit_failed_at_first(play: Play) -> None:
+    assert play.engine is not None
+    play.desk.owner_chat = "console:main"
+    [grant] = play.take(requested("fam", "one"))
+    with play.engine.begin() as db:
+        db.execute(text("CREATE TRIGGER full BEFORE INSERT ON queue_inbox BEGIN SELECT RAISE(ABORT, 'disk full'); END"))
+    end = play.end_of(grant, ok=False, retryable=False, error="no key")
+    with pytest.raises(Exception, match="disk full"):
+        play.take(end)
+    with play.engine.begin() as db:
+        db.execute(text("DROP TRIGGER full"))
+    assert [notice.chat for notice in play.take(end)] == ["console:fam", "console:main"]
+
+
+async def test_what_is_due_no_more_once_the_grant_before_it_is_sent_does_not_happen(tmp_path: Path) -> None:
+    """Two retries are due; while the first one's grant is on its way to the broker, the other group's run, which a new
+    message started meanwhile, ends well."""
+    play = Play(tmp_path, max_concurrent=3)
+    for group in ("ann", "bob"):
+        [grant] = play.take(requested(group, "one"))
+        play.ends(grant, ok=False, error="model is down")
+    [again] = play.take(requested("bob", "two"))
+    sent = asyncio.Event()
+
+    class Bus:
+        async def publish(self, *drafts: Draft) -> None:
+            if not sent.is_set():
+                play.take(play.end_of(again))
+                sent.set()
+
+    service = SimpleNamespace(bus=Bus(), facts={}, trouble=play.troubles.append)
+    queue = Queue(service, play.desk)  # type: ignore[arg-type]
+    play.now += 5_000
+    keeping = asyncio.create_task(queue.keep_time())
+    await asyncio.wait({keeping, asyncio.create_task(sent.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.sleep(0)
+    assert sent.is_set() and not keeping.done(), "the service goes on"
+    keeping.cancel()
+    assert play.desk.waiting(9) == ()
 
 
 def test_the_order_of_the_line_survives_a_restart(tmp_path: Path) -> None:
