@@ -26,7 +26,7 @@ from microclaw.core.channel_settings import Email
 from microclaw.core.kinds import Attachment, MessageReceived
 from microclaw.core.text import with_subject
 from microclaw.email.imap import FAILURES, Fetched, Mailbox, Session
-from microclaw.email.reading import Mail, bare_subject, read_mail
+from microclaw.email.reading import Mail, Unreadable, bare_subject, read_mail
 from microclaw.email.threads import KEPT_MS, Threads
 from microclaw.email.trust import is_from_proven
 
@@ -120,16 +120,26 @@ class Inbound:
     async def _take_new(self, mailbox: Mailbox, place: Place, thread: OwnThread) -> Place:
         while mails := await thread.run(mailbox.new_since, place.uid):
             for fetched in mails:
-                mail = read_mail(fetched.raw, _ms(fetched.arrived))
-                heard = None if self._passed_over(mail, fetched) else await self._heard(mail, fetched)
+                mail = self._read(fetched)
+                heard = None if mail is None or self._passed_over(mail, fetched) else await self._heard(mail, fetched)
                 place = replace(place, uid=fetched.uid, day=max(place.day, fetched.arrived.date().isoformat()))
                 await self._channel.inbound.take([heard] if heard else [], place.note())
-                if heard:
+                if heard and mail:
                     # Only now: what is remembered is passed over when it comes again.
                     said = heard.message
                     self._threads.remember(said.chat, mail.sender, mail.subject, said.platform_id)
                     await thread.run(mailbox.mark_read, [fetched.uid])
         return place
+
+    def _read(self, fetched: Fetched) -> Mail | None:
+        """None = nobody can: it stays as it is in its folder, and holds up none behind it."""
+        try:
+            return read_mail(fetched.raw, _ms(fetched.arrived))
+        except Unreadable as reason:
+            self._channel.service.trouble(
+                f"the mail with the UID {fetched.uid} can't be read and is left where it is: {reason}"
+            )
+            return None
 
     async def _heard(self, mail: Mail, fetched: Fetched) -> Heard:
         message_id = mail.message_id or f"uid-{fetched.uid}@{fetched.arrived.timestamp():.0f}"
@@ -140,7 +150,7 @@ class Inbound:
     def _passed_over(self, mail: Mail, fetched: Fetched) -> bool:
         """Whether this mail is none for us; it stays as it is in its folder."""
         if mail.failed_id and self._threads.is_ours(mail.failed_id):
-            self._channel.service.trouble(f"a mail of ours came back: {mail.subject[:120]}")
+            self._channel.service.trouble(f"a mail of ours came back: {mail.failed_id}")
         why = mail.robot
         if not why and not mail.sender:
             why = "its From names nobody, or several"

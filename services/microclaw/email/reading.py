@@ -1,9 +1,10 @@
-"""What a mail says: who, when, in which thread, the new text of it. Pure."""
+"""What a mail says: who, when, in which thread, the new text of it. Pure, but for a bound on the time it takes: anybody
+can send us anything."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email import policy
 from email.errors import MessageError
@@ -15,11 +16,17 @@ from email.utils import parsedate_to_datetime
 from mailparser_reply import EmailReplyParser
 
 from microclaw.core.page_text import page_text
+from microclaw.email.within import TakesTooLong, within
 
 #: Languages whose "… wrote:" is known; what follows it is the history.
 LANGUAGES = ["en", "de", "fr", "it", "es", "nl", "pl", "pt", "sv", "da", "ja", "zh"]
 FILES_MAX = 20
 TEXT_CHARS_MAX = 100_000
+#: To take a mail apart, and to find in its text what is quoted, seconds at most; ordinary ones take milliseconds.
+PARSE_S_MAX = 5.0
+HISTORY_S_MAX = 2.0
+#: Lines without anything in a row: more say no more, and cost the search for what is quoted its time.
+BLANK_LINES_MAX = 2
 #: References that are looked at, from the newest; a thread can be endless.
 REFERENCES_MAX = 100
 _ID = re.compile(r"<([^<>\s]{1,400})>")
@@ -62,11 +69,30 @@ class Mail:
     failed_id: str = ""
 
 
+class Unreadable(Exception):
+    """No parser gets through this mail, or not in time."""
+
+
 def read_mail(raw: bytes, arrived_ms: int) -> Mail:
-    """The mail in these bytes (RFC 5322, MIME). Never raises: what can't be read is left out.
+    """The mail in these bytes (RFC 5322, MIME). Single parts that can't be read are left out.
 
     `arrived_ms`: the server's time of arrival, for a mail without a date.
+
+    :raises Unreadable: it is made to be read by nobody.
     """
+    try:
+        with within(PARSE_S_MAX):
+            mail = _taken_apart(raw, arrived_ms)
+    except TakesTooLong as error:
+        raise Unreadable(str(error)) from error
+    except (RecursionError, MessageError, ValueError, LookupError, AttributeError, TypeError) as error:
+        # Its name alone: what it says may be the sender's words.
+        raise Unreadable(type(error).__name__) from error
+    return replace(mail, text=_new_text(mail.text))
+
+
+def _taken_apart(raw: bytes, arrived_ms: int) -> Mail:
+    """The mail, its text with all that it quotes."""
     message = BytesParser(policy=policy.default).parsebytes(raw)
     senders = _addresses(message, "from")
     sender = senders[0] if len(senders) == 1 else None
@@ -78,7 +104,7 @@ def read_mail(raw: bytes, arrived_ms: int) -> Mail:
             [*_ids(message, "in-reply-to"), *reversed(_ids(message, "references")[-REFERENCES_MAX:])]
         )),
         sender=sender.addr_spec.casefold() if sender else "", sender_name=sender.display_name if sender else "",
-        subject=subject, sent_ms=_sent_ms(message) or arrived_ms, text=_new_text(_body(message))[:TEXT_CHARS_MAX],
+        subject=subject, sent_ms=_sent_ms(message) or arrived_ms, text=_body(message),
         files=_files(message), robot=robot, is_forwarded=bool(_FORWARDED.match(subject)),
         results=tuple(str(value) for value in message.get_all("authentication-results") or ()),
         others=max(len({each.addr_spec.casefold() for each in _addresses(message, "to", "cc")}) - 1, 0),
@@ -161,16 +187,30 @@ def _content(part: MIMEPart) -> str:
     data = raw if isinstance(raw, bytes) else b""
     try:
         return data.decode(part.get_content_charset() or "utf-8")
-    except (LookupError, UnicodeDecodeError):
+    except (LookupError, ValueError):
         return data.decode("utf-8", errors="replace")
 
 
 def _new_text(text: str) -> str:
     """What was written now, without the history that mail programs put below it."""
-    text = text.replace("\r\n", "\n").replace("\0", "")
-    reply = EmailReplyParser(languages=LANGUAGES).parse_reply(text) or ""
+    text = _without_gaps(text.replace("\r\n", "\n").replace("\0", "")[:TEXT_CHARS_MAX])
+    try:
+        with within(HISTORY_S_MAX):
+            reply = EmailReplyParser(languages=LANGUAGES).parse_reply(text) or ""
+    except (TakesTooLong, RecursionError):
+        reply = ""
     # A mail that is nothing but a quotation still says something.
     return (reply if reply.strip() else text).strip()
+
+
+def _without_gaps(text: str) -> str:
+    kept: list[str] = []
+    blank = 0
+    for line in text.split("\n"):
+        blank = 0 if line.strip() else blank + 1
+        if blank <= BLANK_LINES_MAX:
+            kept.append(line)
+    return "\n".join(kept)
 
 
 def _files(message: EmailMessage) -> tuple[MailFile, ...]:

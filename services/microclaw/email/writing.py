@@ -29,7 +29,8 @@ def written(
 ) -> bytes:
     """The mail's bytes. `reply_to`: the mail that it answers ("" = the thread's last); `file`: name, MIME, content."""
     mail = EmailMessage(policy=SMTP)
-    mail["From"] = f'"{_line(name)}" <{address}>' if name else address
+    shown = _line(name).replace("\\", "")  # which would take away the quotation mark behind it
+    mail["From"] = f'"{shown}" <{address}>' if shown else address
     mail["To"] = thread.address
     subject = bare_subject(_line(thread.subject))
     first_line = _line(plain_text(text).strip().split("\n")[0]) if text else ""

@@ -22,7 +22,14 @@ from microclaw.bus.blobs import handle_of
 from microclaw.bus.service import now_ms
 from microclaw.core.ids import derived_id
 from microclaw.core.kinds import Attachment, MessageReceived, ReplyDelivered, ReplyRequested
-from microclaw.core.requests import ChannelStatus, ChannelStatusAsked, SecretAnswer, SetSecret
+from microclaw.core.requests import (
+    ChannelStatus,
+    ChannelStatusAsked,
+    SecretAnswer,
+    ServiceStatus,
+    SetSecret,
+    StatusAsked,
+)
 
 ANN, BOB = "ann@friends.example", "bob@friends.example"
 SERVER = "mx.example.org"
@@ -213,6 +220,19 @@ async def test_ac59_programs_lists_and_notices_are_never_heard_and_stay_unread()
         imap.arrives(mail("a person", number=52, Auto_Submitted="no"))
         assert (await heard.next()).text.endswith("a person")
         await until(lambda: imap.unseen() == len(robots) + 2)
+
+
+async def test_pain09_a_mail_made_to_be_read_by_nobody_or_for_ever_holds_up_none_behind_it() -> None:
+    async with post() as (_made, imap, _smtp, owner, heard, _ended):
+        nobody = mail("x", number=1).replace(b"From: ", b"From: " + b"(" * 5_000)
+        imap.arrives(nobody)
+        imap.arrives(mail("Am schrieb " * 500, number=2))
+        imap.arrives(mail("a person", number=3))
+        assert (await heard.next()).text.endswith("Am schrieb")
+        assert (await heard.next()).text.endswith("a person")
+        troubles = (await ask(owner, "email", StatusAsked(), ServiceStatus)).troubles
+        assert any("can't be read and is left where it is" in trouble for trouble in troubles)
+        await until(lambda: imap.unseen() == 1)
 
 
 async def test_pain28_files_come_by_handle_and_one_too_large_is_named() -> None:

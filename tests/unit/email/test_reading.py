@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from email.message import EmailMessage
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microclaw.email.reading import bare_subject, read_mail
+from microclaw.email.reading import Unreadable, bare_subject, read_mail
 from microclaw.email.threads import Thread
 from microclaw.email.writing import message_id_of, written
 
@@ -73,6 +74,30 @@ def test_a_notice_of_failure_names_the_mail_that_did_not_arrive() -> None:
 @given(st.binary(max_size=400))
 def test_any_bytes_are_a_mail_of_some_kind(data: bytes) -> None:
     read_mail(b"From: a@e.org\r\nContent-Type: text/plain; charset=x\r\n" + data, _NOON_MS)
+
+
+@pytest.mark.parametrize("headers", [
+    b"From: " + b"(" * 5_000 + b"a@e.org\r\n",
+    b"From: a@e.org\r\nContent-Type: text/plain; name*=u\0''%41\r\nContent-Disposition: attachment\r\n",
+])
+def test_a_mail_that_is_made_to_be_read_by_nobody_is_said_to_be_so(headers: bytes) -> None:
+    with pytest.raises(Unreadable):
+        read_mail(headers + b"\r\nx", _NOON_MS)
+
+
+@pytest.mark.parametrize("line", ["\n", "Am schrieb ", " \n", "> a\n", "On "])
+def test_a_mail_that_is_made_to_be_read_for_ever_is_not(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tells a history from a new text took hours for a few kilobytes of these."""
+    monkeypatch.setattr("microclaw.email.reading.HISTORY_S_MAX", 0.2)
+    began = time.monotonic()
+    mail = read_mail(raw("Yes\n" + line * 5_000), _NOON_MS)
+    assert mail.text.startswith("Yes") and time.monotonic() - began < 10
+
+
+def test_a_mail_whose_headers_take_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("microclaw.email.reading.PARSE_S_MAX", 0.1)
+    with pytest.raises(Unreadable, match="not done within"):
+        read_mail(b"From: a@e.org\r\nSubject: " + b"=?utf-8?q?a?= " * 20_000 + b"\r\n\r\nx", _NOON_MS)
 
 
 @pytest.mark.parametrize(
