@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -77,3 +78,15 @@ def test_a_text_that_fits_stays_whole() -> None:
 def test_a_limit_that_nothing_fits_into_is_refused() -> None:
     with pytest.raises(ValueError, match="too small"):
         split_text("text", 10)
+
+
+@pytest.mark.parametrize("text", [
+    "`" * 50_000, "~" * 50_000, "```" + "x" * 50_000, "``` " + "x " * 30_000, "x" + "`" * 50_000, ("`" * 90 + "\n") * 500,
+], ids=["backticks", "tildes", "a long opening line", "a long info string", "backticks behind", "many marks"])
+def test_what_no_part_can_hold_is_cut_like_any_text_and_quickly(text: str) -> None:
+    """It came as one message for each character, and took minutes."""
+    began = time.monotonic()
+    parts = split_text(text, 2_000)
+    assert time.monotonic() - began < 5
+    assert len(parts) < 80 and all(len(part) <= 2_000 for part in parts)
+    assert sum(part.count("x") for part in parts) == text.count("x")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,3 +113,12 @@ def test_ac50_nothing_hidden_is_left_in_ascii(text: str) -> None:
 def test_a_letters_subject_stands_above_its_text_and_above_no_command(text, subject, whole, bare):
     assert with_subject(text, subject) == whole
     assert without_subject(whole) == bare
+
+
+@pytest.mark.parametrize("says", [strip_internal, being_written])
+def test_opened_notes_without_end_take_no_time(says: Callable[[str], str]) -> None:
+    """It grew with their square: a megabyte of them, which any agent can send, stopped the sandbox service for minutes."""
+    began = time.monotonic()
+    says("<internal>" * 100_000)
+    assert time.monotonic() - began < 5
+    assert strip_internal("a<internal>b<internal>c</internal>d</internal>") == "ad</internal>"

@@ -2,7 +2,8 @@
 
 Cuts are made where they hurt least: between paragraphs, else lines, sentences, words, and only then inside a word. A
 fenced code block (CommonMark, section 4.5) is never cut open: a part that ends inside one closes the fence, and the
-next part opens it again with the same info string.
+next part opens it again with the same info string. What no part can hold (a mark of hundreds of backticks, a line
+longer than a part) is text like any other.
 """
 
 from __future__ import annotations
@@ -14,9 +15,16 @@ from dataclasses import dataclass
 #: Below this no sensible cut can be made: a fence line and one character must fit.
 LIMIT_MIN = 64
 
-_FENCE = re.compile(r" {0,3}(?P<mark>`{3,}|~{3,})(?P<info>[^`\n]*)\Z")
+#: A longer opening line is opened again without its info string. With the closing mark it fits into `LIMIT_MIN`.
+_LINE_CHARS_MAX = 40
+
+_FENCE = re.compile(r" {0,3}(?P<mark>`{3,8}(?!`)|~{3,8}(?!~))(?P<info>[^`\n]*)\Z")
 #: Where to cut, best first: the cut comes after what is found.
 _PLACES = (re.compile(r"\n[ \t]*\n\s*"), re.compile(r"\n"), re.compile(r"(?<=[.!?…])\s+"), re.compile(r"\s+"))
+#: So many times the limit measure more than it, however the platform counts.
+_SURELY_MORE = 4
+#: Where a text measures more than its length, this share of a part may be left empty.
+_SLACK = 32
 #: A cut of a better kind is taken only if the part keeps at least this share of the limit.
 _FULL_ENOUGH = 0.4
 
@@ -47,7 +55,8 @@ def split_text(text: str, limit: int, measure: Callable[[str], int] = len) -> li
     opened: _Fence | None = None
     while rest.strip():
         head = f"{opened.line}\n" if opened else ""
-        if measure(head + rest) <= limit:
+        # Its beginning first: to measure all of a long text for each part would take as long as the text's square.
+        if measure(head + rest[:_SURELY_MORE * limit]) <= limit and measure(head + rest) <= limit:
             parts.append((head + rest).rstrip())
             break
         cut = _cut(rest, head, limit, measure)
@@ -75,10 +84,12 @@ def _cut(rest: str, head: str, limit: int, measure: Callable[[str], int]) -> int
         # The cut may also be right behind the longest piece.
         if longest < len(rest) and place.match(rest, longest):
             ends.append(longest)
-        good = [end for end in ends if end >= longest * _FULL_ENOUGH and not _tears(rest, end)]
-        if good:
-            return good[-1]
-    while longest > 1 and _tears(rest, longest):
+        for end in reversed(ends):
+            if end < longest * _FULL_ENOUGH:
+                break
+            if not _tears(rest, end, limit):
+                return end
+    while longest > 1 and _tears(rest, longest, limit):
         longest -= 1
     return longest
 
@@ -90,21 +101,30 @@ def _run(head: str) -> int:
 
 
 def _fitting(text: str, room: int, measure: Callable[[str], int]) -> int:
-    """The longest beginning of `text` that measures at most `room`; at least one character."""
-    low, high = 1, min(len(text), room)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if measure(text[:middle]) <= room else (low, middle - 1)
-    return low
+    """A beginning of `text` that measures at most `room`, hardly shorter than the longest; at least one character."""
+    fits, high = 1, min(len(text), room)
+    if (size := measure(text[:high])) <= room:
+        return high
+    # Mostly a text is as dense here as there; to measure may be dear.
+    middle = high * room // size
+    while high - fits > max(1, room // _SLACK):
+        middle = min(max(middle, fits + 1), high - 1)
+        fits, high = (middle, high) if measure(text[:middle]) <= room else (fits, middle)
+        middle = (fits + high) // 2
+    return fits
 
 
-def _tears(text: str, cut: int) -> bool:
-    """Whether a cut inside a line would break a fence line, or make one of what follows."""
+def _tears(text: str, cut: int, limit: int) -> bool:
+    """Whether a cut inside a line would break a fence line, or make one of what follows. A line longer than `limit` has
+    to be cut somewhere."""
     start = text.rfind("\n", 0, cut) + 1
     if start == cut:
         return False
-    end = text.find("\n", cut)
-    end = end if end >= 0 else len(text)
+    end = text.find("\n", cut, start + limit + 1)
+    if end < 0:
+        if len(text) - start > limit:
+            return False
+        end = len(text)
     return bool(_FENCE.match(text[start:end]) or _FENCE.match(text[cut:end].lstrip()))
 
 
@@ -115,7 +135,8 @@ def _open_at_end(piece: str, opened: _Fence | None) -> _Fence | None:
         if found is None:
             continue
         if opened is None:
-            opened = _Fence(found["mark"], line.strip())
+            whole = line.strip()
+            opened = _Fence(found["mark"], whole if len(whole) <= _LINE_CHARS_MAX else found["mark"])
         elif found["mark"].startswith(opened.mark) and not found["info"].strip():
             opened = None
     return opened

@@ -6,9 +6,8 @@ import re
 
 from microclaw.core.trigger import trim
 
-_INTERNAL = re.compile(r"<internal>.*?</internal>", re.DOTALL)
 _SUBJECT = "Subject: "
-_INTERNAL_TAG = "<internal>"
+_INTERNAL_TAG, _INTERNAL_END = "<internal>", "</internal>"
 
 #: What a person does not see: controls, zero-width and filling characters, marks of direction, variation selectors,
 #: Unicode's tags.
@@ -62,12 +61,24 @@ def strip_internal(text: str) -> str:
 
     No nesting: the first end tag ends a note. An unclosed or otherwise written tag is ordinary text.
     """
-    return trim(_INTERNAL.sub("", text))
+    return trim(_without_notes(text))
+
+
+def _without_notes(text: str) -> str:
+    # Not by a regular expression: on opened tags without end its time grows with their square.
+    kept, at = [], 0
+    while (start := text.find(_INTERNAL_TAG, at)) >= 0:
+        end = text.find(_INTERNAL_END, start + len(_INTERNAL_TAG))
+        if end < 0:
+            break
+        kept.append(text[at:start])
+        at = end + len(_INTERNAL_END)
+    return "".join([*kept, text[at:]])
 
 
 def being_written(text: str) -> str:
     """What may be shown of an answer that is being written: nothing of an `<internal>` note, closed or not yet."""
-    said = _INTERNAL.sub("", text).partition(_INTERNAL_TAG)[0]
+    said = _without_notes(text).partition(_INTERNAL_TAG)[0]
     # The tag itself may be half written.
     half = next((size for size in range(len(_INTERNAL_TAG) - 1, 0, -1) if said.endswith(_INTERNAL_TAG[:size])), 0)
     return trim(said[:len(said) - half])
