@@ -99,13 +99,17 @@ class Sender:
             return known
         rest, channel = self.connected(), channel_of(entry.chat)
         oldest = first_of(entry.changed_ms - CLOCKS_APART_MS)
-        history = rest.fetch_messages(channel).limit(SEARCH_MESSAGES_MAX)
+        looked_at = 0
         try:
-            async for message in history:
+            async for message in rest.fetch_messages(channel).limit(SEARCH_MESSAGES_MAX):
+                looked_at += 1
                 if message.id < oldest:
                     break
                 if self._is_it(message, entry):
                     return str(message.id)
+            else:
+                if looked_at == SEARCH_MESSAGES_MAX:
+                    return Fate.UNKNOWABLE  # it may stand further back
         except (errors.ForbiddenError, errors.NotFoundError):
             return Fate.UNKNOWABLE
         except (errors.HTTPError, errors.ComponentStateConflictError) as error:

@@ -10,6 +10,7 @@ from aiogram.exceptions import AiogramError, ClientDecodeError
 from aiogram.methods import GetMe, GetUpdates, SetMyCommands
 from aiogram.types import BotCommand, Update, User
 from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 
 from microclaw.bus.errors import BusError
 from microclaw.bus.service import now_ms
@@ -69,8 +70,8 @@ class Polling:
         heard = None
         try:
             heard = await self._reader.read(update, bot)
-        except (Unreachable, BusError):
-            raise  # it passes
+        except (Unreachable, BusError, SQLAlchemyError):
+            raise  # it passes: the platform, the broker, a full disk
         except Exception:
             # Read again it would be no better, and everything after it would wait for ever.
             log.exception("can't be understood", extra={"update": update.update_id})

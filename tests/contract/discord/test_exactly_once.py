@@ -10,6 +10,8 @@ from tests.contract.discord.scene import Scene, discord, reply
 from tests.contract.processes import killed_again_and_again, until
 from tests.fakes.discord_world import DM, GENERAL, OTHER
 
+from microclaw.discord.outbound import SEARCH_MESSAGES_MAX
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 #: Each way; 300 take about a minute.
@@ -63,6 +65,21 @@ async def test_a_part_that_the_history_does_not_show_yet_is_sent_again_under_its
     record = await scene.says(GENERAL, "hello")
     assert (record.status, record.platform_id) == ("sent", scene.server.messages[GENERAL][-1]["id"])
     assert rest.posts == posts + 2 and scene.server.texts(GENERAL).count("hello") == 1
+
+
+async def test_a_part_in_doubt_behind_more_than_is_searched_is_uncertain_and_not_sent_again(scene: Scene) -> None:
+    """A day later in a lively channel: the nonce is forgotten, and what was not found may stand further back."""
+    rest, posts = scene.server.rest, scene.server.rest.posts
+    scene.server.gateway.is_silent = True
+    rest.breaks_after.add("far back")
+    rest.history_fails = 1_000
+    await scene.owner.publish(reply(900, "far back", GENERAL))
+    await until(lambda: "far back" in scene.server.texts(GENERAL))
+    for number in range(SEARCH_MESSAGES_MAX):
+        scene.server.says(GENERAL, f"talk {number}")
+    rest.history_fails = 0
+    assert (await scene.end()).status == "uncertain"
+    assert rest.posts == posts + 1
 
 
 async def test_a_part_in_doubt_where_the_history_is_hidden_is_known_by_its_nonce_or_uncertain(scene: Scene) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiogram.exceptions import TelegramAPIError
 from aiogram.methods import GetMe
+from aiogram.types import Update, User
+from sqlalchemy.exc import OperationalError
 from tests.fakes.telegram_server import TOKEN, Fault, TelegramServer
 
 from microclaw.channel.link import LoggedOut, Unreachable
 from microclaw.channel.platform import NotSent, Rejected, Unsure
 from microclaw.telegram.api import Api, Unfetchable, polling_error, reason_of, sending_error
+from microclaw.telegram.polling import Polling
 
 
 async def failure(api: Api) -> Exception:
@@ -90,3 +95,26 @@ def test_no_reason_holds_the_token() -> None:
     method: Any = GetMe()
     said = reason_of(TelegramAPIError(method, f"InvalidURL: https://api.telegram.org/bot{TOKEN}/getMe is\nbad"))
     assert said == "InvalidURL: https://api.telegram.org/bot…/getMe is bad"
+
+
+async def test_an_update_that_meets_a_full_disk_is_not_left_out() -> None:
+    """What can't be understood is; but what fails here may pass, and the update is told again."""
+    taken: list[object] = []
+
+    class Full:
+        async def read(self, update: Update, _bot: User) -> None:
+            raise OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+
+    async def take(*what: object) -> None:
+        taken.append(what)
+
+    channel = SimpleNamespace(
+        inbound=SimpleNamespace(take=take),
+        service=SimpleNamespace(
+            settings=SimpleNamespace(channels=SimpleNamespace(telegram=SimpleNamespace(token="t"))), trouble=taken.append,
+        ),
+    )
+    polling = Polling(channel, Api(""), Full())  # type: ignore[arg-type]
+    with pytest.raises(OperationalError):
+        await polling._take(Update(update_id=7), User(id=1, is_bot=True, first_name="bot"))
+    assert taken == []

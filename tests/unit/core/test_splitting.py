@@ -81,7 +81,8 @@ def test_a_limit_that_nothing_fits_into_is_refused() -> None:
 
 
 @pytest.mark.parametrize("text", [
-    "`" * 50_000, "~" * 50_000, "```" + "x" * 50_000, "``` " + "x " * 30_000, "x" + "`" * 50_000, ("`" * 90 + "\n") * 500,
+    "`" * 50_000, "~" * 50_000, "```" + "x" * 50_000, "``` " + "x " * 30_000, "x" + "`" * 50_000,
+    ("`" * 90 + "\n") * 500,
 ], ids=["backticks", "tildes", "a long opening line", "a long info string", "backticks behind", "many marks"])
 def test_what_no_part_can_hold_is_cut_like_any_text_and_quickly(text: str) -> None:
     """It came as one message for each character, and took minutes."""

@@ -117,7 +117,7 @@ def test_a_letters_subject_stands_above_its_text_and_above_no_command(text, subj
 
 @pytest.mark.parametrize("says", [strip_internal, being_written])
 def test_opened_notes_without_end_take_no_time(says: Callable[[str], str]) -> None:
-    """It grew with their square: a megabyte of them, which any agent can send, stopped the sandbox service for minutes."""
+    """It grew with their square: a megabyte of them, which any agent can send, stopped the sandbox service."""
     began = time.monotonic()
     says("<internal>" * 100_000)
     assert time.monotonic() - began < 5
