@@ -108,11 +108,9 @@ async def test_an_update_that_meets_a_full_disk_is_not_left_out() -> None:
     async def take(*what: object) -> None:
         taken.append(what)
 
+    settings = SimpleNamespace(channels=SimpleNamespace(telegram=SimpleNamespace(token="t")))
     channel = SimpleNamespace(
-        inbound=SimpleNamespace(take=take),
-        service=SimpleNamespace(
-            settings=SimpleNamespace(channels=SimpleNamespace(telegram=SimpleNamespace(token="t"))), trouble=taken.append,
-        ),
+        inbound=SimpleNamespace(take=take), service=SimpleNamespace(settings=settings, trouble=taken.append),
     )
     polling = Polling(channel, Api(""), Full())  # type: ignore[arg-type]
     with pytest.raises(OperationalError):
