@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DatabaseError
 from tests.contract.processes import DEADLINE_S, Installation, installation, until
 
 from microclaw.bus.api import Bus, Draft
@@ -194,3 +195,12 @@ async def test_an_inbox_row_is_forgotten_after_a_week(
     box.forget(now_ms=1_500 + outbox_module.SEEN_KEPT_MS)
     assert not seen(engine, box, CAUSE) and seen(engine, box, OTHER)
 
+
+
+async def test_an_error_of_the_database_holds_no_words_of_people(engine: Engine) -> None:
+    """It goes to the log and, as the reason, to the dead letters."""
+    with engine.begin() as db:
+        db.exec_driver_sql("CREATE TABLE said (text TEXT CHECK (0))")
+    with pytest.raises(DatabaseError, match="CHECK") as caught, engine.begin() as db:
+        db.execute(text("INSERT INTO said VALUES (:said)"), {"said": "my diary"})
+    assert "diary" not in str(caught.value)

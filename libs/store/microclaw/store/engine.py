@@ -23,7 +23,9 @@ def engine_for(path: Path, *, foreign_keys: bool = True, one_thread: bool = Fals
     that used it first may use it.
     """
     engine = create_engine(
-        f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": one_thread}
+        f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": one_thread},
+        # Errors go to the log and to the dead letters: they name the statement, not what people wrote.
+        hide_parameters=True,
     )
 
     @event.listens_for(engine, "connect")
