@@ -56,6 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (`head`, `less`) has seen enough. Python must not complain about it at exit either.
         discard_output()
         return 0
+    except UnicodeEncodeError:
+        # Bytes of the command line that are no text, which Python passes on as surrogates.
+        print("microclaw: what was given is not UTF-8 text: write it in UTF-8", file=sys.stderr)
+        return UsageError.exit_code
     except OSError as error:
         # A disk, a folder's mode, a name that is too long: nothing that a trace would help with.
         if error.filename is None and error.errno == errno.ENOSPC:
@@ -67,13 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def open_streams() -> None:
-    """A closed standard stream is as /dev/null; what the terminal's encoding lacks is written as an escape."""
+    """A closed standard stream is as /dev/null; what no encoding fits is an escape, or a mark."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123 - for as long as the process lives
-        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace" if mode == "w" else "replace")
 
 
 def discard_output() -> None:

@@ -179,7 +179,7 @@ class Share:
     def __init__(self, context: Context, what: str) -> None:
         self._context = context
         self._what = what
-        self._in_place = sys.stderr.isatty() and not context.quiet
+        self._in_place = context.in_place
         self._told = 0.0
 
     def __enter__(self) -> Share:

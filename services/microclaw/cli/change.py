@@ -28,6 +28,8 @@ def run(context: Context, options: argparse.Namespace) -> int:
         services = _all(context, supervisor)
     done = []
     if options.command != "stop":
+        # Read here, so that a typing error in the file takes down nothing that runs.
+        context.settings  # noqa: B018 - reading them checks them
         for name in services:
             _usable(context, name)
     for name in services:

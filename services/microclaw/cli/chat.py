@@ -31,6 +31,8 @@ from microclaw.core.requests import ConsoleLine, Failed, ServiceStatus, StatusAs
 ANSWER_TIMEOUT_S = 300.0
 #: With piped input: at its end, how long what was said meanwhile may take to be shown.
 SHOW_TIMEOUT_S = 10.0
+#: A narrower terminal breaks the lines itself, columns.
+WIDTH_MIN = 20
 LEAVE = ("/quit", "/exit", "/q")
 
 T = TypeVar("T")
@@ -239,7 +241,7 @@ class _Screen:
         """On a terminal: broken between words, all lines but the first indented."""
         if not self.interactive:
             return text
-        width = max(40, shutil.get_terminal_size().columns)
+        width = max(WIDTH_MIN, shutil.get_terminal_size().columns)
         pad = " " * indent
         lines = [
             textwrap.wrap(
@@ -260,7 +262,8 @@ class _Screen:
             if self._typing:
                 # Clear the prompt, print above it, and put the prompt with what was typed back.
                 typed = self._readline.get_line_buffer()
-                sys.stdout.write(f"\r\033[K{text}\nyou> {typed}")
+                clear = "\n" if self._context.env.get("TERM") == "dumb" else "\r\033[K"
+                sys.stdout.write(f"{clear}{text}\nyou> {typed}")
             else:
                 sys.stdout.write(f"{text}\n")
             sys.stdout.flush()

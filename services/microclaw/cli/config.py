@@ -110,7 +110,10 @@ def set_values(context: Context, values: Mapping[str, str]) -> Settings:
     :raises UsageError: a key or a value is bad, or somebody else changed the file meanwhile.
     """
     path = context.home.config
-    seen = path.read_text(encoding="utf-8") if path.exists() else None
+    try:
+        seen = path.read_text(encoding="utf-8") if path.exists() else None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     text = default_text() if seen is None else seen
     for key, value in values.items():
         text = changed(text, key, toml_value(value, text=isinstance(_value(Settings(), key), str)))

@@ -47,6 +47,11 @@ class Context:
         wanted = self.colour and not self.env.get("NO_COLOR") and self.env.get("TERM") != "dumb"
         return wanted and sys.stdout.isatty()
 
+    @cached_property
+    def in_place(self) -> bool:
+        """Whether progress may be one line that changes: a person looks at it on a terminal that can."""
+        return sys.stderr.isatty() and not self.quiet and self.env.get("TERM") != "dumb"
+
     def paint(self, text: str, colour: str) -> str:
         """`text` in this colour, where colours are wanted."""
         return f"\033[{_COLOURS[colour]}m{text}\033[0m" if colour and self.colourful else text

@@ -136,7 +136,8 @@ def databases(context: Context) -> Iterator[Finding]:
         try:
             found = version_of(context.home.database(service))
         except MicroclawError as error:
-            yield Finding("databases", "fail", str(error), "microclaw down, then put the copy back")
+            what, _, remedy = str(error).partition("): ")
+            yield Finding("databases", "fail", f"{what})" if remedy else what, remedy)
             return
         if found != head:
             behind.append(f"{service} {found or 'new'} → {head}")

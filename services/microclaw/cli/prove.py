@@ -106,7 +106,7 @@ class _Progress:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._in_place = sys.stderr.isatty() and not context.quiet
+        self._in_place = context.in_place
 
     def line(self, text: str) -> None:
         if self._in_place:

@@ -105,7 +105,7 @@ class _Progress:
     """One line that changes in place, on a terminal."""
 
     def __init__(self, context: Context, total: int) -> None:
-        self._shown = sys.stderr.isatty() and not context.quiet
+        self._shown = context.in_place
         self._total = total
 
     def update(self, waiting: list[str]) -> None:

@@ -84,6 +84,19 @@ def test_a_connector_that_is_not_in_use_or_not_installed_is_not_started_to_die(
     assert mesh.runs == before
 
 
+@pytest.mark.parametrize("services", [[], ["broker"]])
+def test_a_restart_with_a_broken_configuration_takes_nothing_down(
+    context: Context, monkeypatch: pytest.MonkeyPatch, services: list[str]
+) -> None:
+    monkeypatch.setattr(change, "Supervisor", mesh := Supervisord())
+    before = set(mesh.runs)
+    context.home.config.write_text("[modle]\n")
+    with pytest.raises(UsageError, match="did you mean model"):
+        change.run(context, argparse.Namespace(services=services, command="restart"))
+    assert mesh.runs == before
+    assert change.run(context, argparse.Namespace(services=["broker"], command="stop")) == 0, "a stop needs no file"
+
+
 def test_a_connector_that_stands_still_is_missed_only_where_it_is_in_use(context: Context) -> None:
     assert [each.name for each in wanted(context, PROCESSES)] == ["broker", "telegram", "discord", "email", "watch"]
     context.home.config.write_text("[queue\n")

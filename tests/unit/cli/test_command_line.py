@@ -132,6 +132,17 @@ def test_a_full_disk_behind_the_output_is_one_line() -> None:
     assert ended.stderr.startswith("microclaw: No space left on device") and ended.stderr.count("\n") == 1
 
 
+def test_what_is_not_utf8_is_refused_or_marked_without_a_trace(home: Path) -> None:
+    home.mkdir()
+    (home / "config.toml").write_bytes(b"\x00\xff")
+    (home / "config.toml").chmod(0o600)
+    ended = command("config", "set", "model.name", "x", capture_output=True)
+    assert ended.returncode == 2 and "is not UTF-8 text (byte 1)" in ended.stderr
+    (home / "config.toml").unlink()
+    ended = command("config", "set", "model.name", os.fsdecode(b"a\xff"), capture_output=True)
+    assert (ended.returncode, ended.stderr) == (2, "microclaw: what was given is not UTF-8 text: write it in UTF-8\n")
+
+
 def test_closed_standard_streams_are_no_error() -> None:
     shell = f"exec {sys.executable} -P -m microclaw.cli config get queue.max_concurrent <&- >&- 2>&-"
     assert subprocess.run(["/bin/sh", "-c", shell], check=False, timeout=60).returncode == 0

@@ -259,7 +259,7 @@ class TestWithARevisionMore:
 
 def test_a_damaged_database_is_told_with_the_way_out(home: Home) -> None:
     home.database("router").write_bytes(b"not a database" * 1000)
-    with pytest.raises(UnhealthyError, match="backups"):
+    with pytest.raises(UnhealthyError, match="is damaged"):
         upgrade(home)
 
 
@@ -270,3 +270,22 @@ def test_opening_a_database_of_another_version_is_refused(home: Home) -> None:
     open_store(home.database("router"), HEADS["router"]).dispose()
     with pytest.raises(UnhealthyError, match="microclaw up"):
         open_store(home.database("router"), "router_9999")
+
+
+def test_a_damaged_database_names_its_newest_copy_and_one_that_is_closed_to_us_is_not_called_damaged(
+    home: Home,
+) -> None:
+    path = home.database("router")
+    path.write_text("garbage")
+    with pytest.raises(UnhealthyError, match=r"router.db is damaged .*there is no copy of it yet: move it away"):
+        version_of(path)
+    copies = home.data / "backups"
+    copies.mkdir()
+    for stamp in ("0006-20260101T000000.000000Z", "0005-20260301T000000.000000Z"):
+        (copies / f"router_{stamp}.db").touch()
+    with pytest.raises(UnhealthyError, match=r"put its newest copy there: cp .*/router_0005-20260301T.* .*/router.db$"):
+        version_of(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UnhealthyError, match="it is not damaged, but closed to this user, read-only or in use"):
+        version_of(path)

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import StaticPool
 
 from microclaw.core.errors import UnhealthyError
+from microclaw.store.damage import unreadable
 
 #: How long SQLite waits for another opener (there should be none but `backup`).
 BUSY_MS = 5_000
@@ -55,7 +56,7 @@ def open_store(path: Path, head: str, *, one_thread: bool = False) -> Engine:
         with engine.connect() as connection:
             found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
     except DatabaseError as error:
-        raise UnhealthyError(f"{path.name} can't be read ({error.orig}): restore it from a backup") from error
+        raise unreadable(path, error.orig) from error
     if found != head:
         raise UnhealthyError(
             f"{path.name} is at version {found}, this program needs {head}: run `microclaw up`, it migrates"

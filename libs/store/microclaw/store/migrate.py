@@ -18,6 +18,7 @@ from pathlib import Path
 
 from microclaw.core.errors import MicroclawError, UnhealthyError
 from microclaw.core.home import Home, home_from
+from microclaw.store.damage import unreadable
 from microclaw.store.heads import CHANNEL, CHANNEL_HEAD, HEADS, MIGRATIONS
 
 #: Copies kept for each service; the oldest go.
@@ -63,10 +64,7 @@ def version_of(path: Path) -> str | None:
                 return None
             row = db.execute("SELECT version_num FROM alembic_version").fetchone()
     except sqlite3.DatabaseError as error:
-        raise UnhealthyError(
-            f"{path} can't be read ({error}): stop MicroClaw and put the newest copy from "
-            f"{path.parent / 'backups'} there"
-        ) from error
+        raise unreadable(path, error) from error
     return str(row[0]) if row else None
 
 
