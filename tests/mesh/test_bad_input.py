@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 
 import msgpack
@@ -109,3 +110,14 @@ def test_commands_without_a_running_mesh_say_so_and_exit_3(tmp_path) -> None:
         ended = mesh.cli(*command)
         assert ended.returncode == 3, (command, ended.stderr)
         assert "microclaw up" in ended.stderr
+
+
+async def test_a_service_that_hangs_is_named_by_whoever_waits_for_it(mesh: Mesh) -> None:
+    os.kill(mesh.pid("queue"), signal.SIGSTOP)
+    try:
+        ended = await asyncio.to_thread(mesh.cli, "runs", "list")
+    finally:
+        os.kill(mesh.pid("queue"), signal.SIGCONT)
+    assert ended.returncode == 5
+    assert ended.stderr.startswith("microclaw: queue did not answer within 10 s;"), ended.stderr
+    assert ended.stderr.count("\n") == 1

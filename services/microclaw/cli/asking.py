@@ -10,6 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from microclaw.bus.api import Bus
+from microclaw.bus.errors import BusTimeout
 from microclaw.bus.supervisor import Supervisor
 from microclaw.cli.context import Context
 from microclaw.core.errors import DeniedError, MicroclawError, UnhealthyError, UsageError
@@ -63,9 +64,13 @@ async def asked(
     bus: Bus, question: Request, answer: type[T], timeout_s: float = ANSWER_TIMEOUT_S, *, service: str = ""
 ) -> T:
     """One question on an open connection; a refusal is raised. `service`: who answers, if it is not in the list."""
-    found = await bus.request(
-        service or ANSWERED_BY[type(question)], question, answer | Failed, timeout_s=timeout_s  # type: ignore[arg-type]
-    )
+    name = service or ANSWERED_BY[type(question)]
+    try:
+        found = await bus.request(name, question, answer | Failed, timeout_s=timeout_s)  # type: ignore[arg-type]
+    except BusTimeout as error:
+        raise UnhealthyError(
+            f"{name} did not answer within {timeout_s:.0f} s; it may still do what was asked: see `microclaw status`"
+        ) from error
     if isinstance(found, Failed):
         raise refusal(found)
     return found

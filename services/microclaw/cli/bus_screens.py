@@ -169,7 +169,7 @@ class Screens:
             return
         if lost:
             print(*map(one_line, lost), sep="\n")
-        self.context.say(f"{len(lost)} messages are lost; the damaged journal is kept as {kept.name}")
+        self.context.say(f"{len(lost)} messages are lost; the journal as it was is kept as {kept.name}")
 
 
 class Share:

@@ -90,7 +90,7 @@ def test_a_restart_with_a_broken_configuration_takes_nothing_down(
 ) -> None:
     monkeypatch.setattr(change, "Supervisor", mesh := Supervisord())
     before = set(mesh.runs)
-    context.home.config.write_text("[modle]\n")
+    context.home.config.write_text("[modelx]\n")
     with pytest.raises(UsageError, match="did you mean model"):
         change.run(context, argparse.Namespace(services=services, command="restart"))
     assert mesh.runs == before
