@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from microclaw.bus.api import Draft
-from microclaw.bus.errors import BusTimeout, NoResponder
+from microclaw.bus.errors import BusError
 from microclaw.bus.service import Service
 from microclaw.core.kinds import AuditEntry
 from microclaw.core.requests import Done, Failed, Group, Groups, GroupsAsked
@@ -183,7 +183,7 @@ class ByHand:
     async def _group(self, name: str) -> Group | Failed:
         try:
             known = await self._service.bus.request("router", GroupsAsked(), Groups, timeout_s=ASK_S)
-        except (BusTimeout, NoResponder):
+        except BusError:
             return Failed(reason="the router does not answer; look at `microclaw status`", code="unavailable")
         found = next((group for group in known.groups if group.folder == name), None)
         names = ", ".join(group.folder for group in known.groups)

@@ -6,7 +6,7 @@ import logging
 import time
 
 from microclaw.bus.api import Bus
-from microclaw.bus.errors import BusTimeout, NoResponder
+from microclaw.bus.errors import BusError
 from microclaw.core.container import Container
 from microclaw.core.requests import Group, Groups, GroupsAsked, ModelAsked, ModelChosen
 
@@ -46,7 +46,7 @@ class OwnSettings:
         the next one on; while the router is away, what it said last holds."""
         try:
             answer = await self._bus.request("router", ModelAsked(group=folder), ModelChosen, timeout_s=ASK_S)
-        except (BusTimeout, NoResponder) as error:
+        except BusError as error:
             log.warning("the router does not say which model was chosen", extra={"why": str(error)})
         else:
             self._models[folder] = answer.model
@@ -58,7 +58,7 @@ class OwnSettings:
             return
         try:
             answer = await self._bus.request("router", GroupsAsked(), Groups, timeout_s=ASK_S)
-        except (BusTimeout, NoResponder) as error:
+        except BusError as error:
             log.warning("the router does not say what groups there are", extra={"why": str(error)})
         else:
             self._known = {known.folder: known for known in answer.groups}

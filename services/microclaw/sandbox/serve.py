@@ -7,7 +7,7 @@ import contextlib
 from zoneinfo import ZoneInfo
 
 from microclaw.bus.api import Subscription
-from microclaw.bus.errors import BusTimeout, NoResponder
+from microclaw.bus.errors import BusError
 from microclaw.bus.service import Service, now_ms
 from microclaw.core.home import Home
 from microclaw.core.requests import ForkSession, Groups, GroupsAsked, SessionAsked, SessionsAsked
@@ -133,7 +133,7 @@ async def _warm_main(service: Service, pool: Pool) -> None:
         try:
             known = await service.bus.request("router", GroupsAsked(), Groups)
             break
-        except (NoResponder, BusTimeout):
+        except BusError:
             await asyncio.sleep(ASK_AGAIN_S)
     for group in known.groups:
         if group.is_main:

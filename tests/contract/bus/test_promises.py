@@ -11,7 +11,7 @@ import pytest
 from tests.broker_process import DEADLINE_S, BrokerProcess
 
 from microclaw.bus.api import Bus, Delivery, Draft, Subscription
-from microclaw.bus.errors import BusTimeout, EpochMismatch, NoResponder, Refused
+from microclaw.bus.errors import BusTimeout, EpochMismatch, NoResponder, NotAnswered, Refused
 from microclaw.bus.journal import Journal
 from microclaw.bus.journal_schema import JournalError
 from microclaw.core.ids import derived_id, new_id
@@ -252,6 +252,25 @@ async def test_requests_are_answered_and_errors_told(connect) -> None:
                 break
             except NoResponder:
                 continue
+
+
+async def test_a_failed_that_the_asker_did_not_reckon_with_is_an_error_of_the_bus(connect) -> None:
+    """A full disk over there is no reason to end over here."""
+    server, asker = await connect("server"), await connect("asker")
+
+    async def answer(_who: str, raw: bytes) -> msgspec.Struct:
+        return Failed(reason="its disk is full")
+
+    await server.serve(answer)
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            try:
+                await asker.request("server", StatusAsked(), Done)
+            except NoResponder:
+                continue
+            except NotAnswered as error:
+                assert str(error) == "server: its disk is full"
+                break
 
 
 async def test_a_request_to_nobody_fails_at_once(connect) -> None:

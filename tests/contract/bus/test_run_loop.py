@@ -46,3 +46,28 @@ async def test_a_redone_effect_that_says_otherwise_is_settled_by_the_first_word(
     for task in list(service._tasks):
         task.cancel()
     await asyncio.gather(*service._tasks, return_exceptions=True)
+
+
+async def test_an_effect_too_big_for_the_bus_is_buried_and_the_service_goes_on(broker, connect) -> None:
+    bus, owner = await connect("worker"), await connect("cli")
+    handled: list[str] = []
+
+    async def handler(delivery: Delivery) -> list[Draft]:
+        handled.append(text := delivery.envelope.read(ReplyRequested).text)
+        return [say("x" * (2 << 20), "effects")] if text == "much" else []
+
+    await owner.publish(say("much", "causes"), say("next", "causes"))
+    service = Service("worker", Settings(), broker.home, bus)
+    service.consume(Subscription("work", ("reply.requested",), sessions="causes"), handler)
+    async with asyncio.timeout(DEADLINE_S):
+        while handled != ["much", "next"]:
+            assert not service.stopping.is_set(), service._failure
+            await asyncio.sleep(0.02)
+        while True:
+            (group,) = (await owner.request("broker", admin.GroupsOfBusAsked(), admin.GroupsOfBus)).groups
+            if group.dead == 1 and group.in_flight == 0:
+                break
+            await asyncio.sleep(0.02)
+    for task in list(service._tasks):
+        task.cancel()
+    await asyncio.gather(*service._tasks, return_exceptions=True)

@@ -164,6 +164,7 @@ class Bus(Protocol):
 
         :raises NoResponder: nobody of that name is connected, at once.
         :raises BusTimeout: no answer in time; whether it took effect is unknown.
+        :raises NotAnswered: the service answered with a `Failed`, and that is not among the answers asked for.
         """
         ...
 

@@ -20,7 +20,7 @@ from microclaw.bus.api import Bus, Deliveries, Delivery, Draft, Receipt, Subscri
 from microclaw.bus.blobs import PART_BYTES_MAX, handle_of
 from microclaw.bus.curve import KeyFileError, PeerKeys
 from microclaw.bus.envelope import Envelope, encode_new, placed, placed_all
-from microclaw.bus.errors import BusTimeout, EpochMismatch, Gap, NoResponder, Refused
+from microclaw.bus.errors import BusTimeout, EpochMismatch, Gap, NoResponder, NotAnswered, Refused
 from microclaw.bus.intake import CALL_MESSAGES_MAX
 from microclaw.bus.link import Link
 from microclaw.bus.stream import Acks, Stream, Token
@@ -369,7 +369,10 @@ class Client(Bus):
         rid = self._rid()
         operation = [Op.REQUEST, rid, service, int(timeout_s * 1000), msgspec.msgpack.encode(question)]
         (raw,) = await self._call(operation, rid, timeout_s)
-        return msgspec.msgpack.decode(raw, type=answer)
+        try:
+            return msgspec.msgpack.decode(raw, type=answer)
+        except msgspec.ValidationError as error:
+            raise _no_such_answer(service, raw) from error
 
     async def serve(self, handler: Callable[[str, bytes], Awaitable[msgspec.Struct]]) -> None:
         """See `Bus.serve`."""
@@ -436,6 +439,14 @@ class Client(Bus):
 
 def _receipts(ids: list[bytes], answer: list[int]) -> list[Receipt]:
     return [Receipt(message_id, abs(seq), seq < 0) for message_id, seq in zip(ids, answer, strict=True)]
+
+
+def _no_such_answer(service: str, raw: bytes) -> NotAnswered:
+    try:
+        why = msgspec.msgpack.decode(raw, type=Failed).reason
+    except msgspec.ValidationError as error:
+        why = f"not an answer to this question: {error}"
+    return NotAnswered(f"{service}: {why}")
 
 
 def _refusal(code: str, why: str, retry_after_ms: int, operation: list[Any]) -> Exception:

@@ -55,6 +55,12 @@ class NoResponder(BusError):
     exit_code = 5
 
 
+class NotAnswered(BusError):
+    """The service could not answer the question, and says why."""
+
+    exit_code = 5
+
+
 class Gap(BusError):
     """What follows the asked position is no longer kept."""
 

@@ -176,9 +176,9 @@ class Service:
                 await self.bus.ack(delivery, *drafts)
                 if settled is not None:
                     settled(drafts)
-            except Refused as error:
+            except (Refused, EnvelopeError) as error:
                 self.trouble(f"what {envelope.kind} caused was refused: {error}")
-                if error.code == "id_conflict":
+                if isinstance(error, Refused) and error.code == "id_conflict":
                     # It was done before, and said otherwise then: the first word holds.
                     await self.bus.ack(delivery)
                 else:
