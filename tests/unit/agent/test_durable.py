@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from unittest import mock
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -271,6 +273,26 @@ def test_a_torn_or_spoiled_end_of_the_file_is_dropped(cut: int, junk: bytes) -> 
         assert whole.startswith(left) or left.startswith(kept[: kept.rfind(b"\n") + 1])
         for line in left.splitlines():
             msgspec.json.decode(line)
+
+
+def test_a_line_that_the_disk_has_only_half_a_place_for_costs_no_other(tmp_path: Path) -> None:
+    """A full disk takes what fits and refuses the rest; then there is room again."""
+    transcript = Transcript(tmp_path / "group.jsonl")
+    turn = transcript.begin("r1", "hello", 1, False)
+    transcript.said(turn, Said(text="first"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (transcript.path.stat().st_size + 20, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            transcript.said(turn, Said(text="second " * 20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    transcript.done(turn, Outcome(ok=True, text="end"))
+    transcript.close()
+    again = Transcript(transcript.path)
+    assert [step.said.text for step in again.turns["r1"].steps] == ["first"]
+    assert again.outcomes["r1"].text == "end"
+    again.close()
 
 
 def test_a_damaged_file_is_kept_beside_for_a_person_to_look_at() -> None:

@@ -166,12 +166,17 @@ class Transcript:
     # --- writing ------------------------------------------------------------------------------------------------
 
     def _append(self, line: Line, *, sync: bool) -> None:
-        raw = msgspec.json.encode(line) + b"\n"
-        view = memoryview(raw)
-        while view:
-            view = view[os.write(self._fd, view):]
-        if sync:
-            os.fsync(self._fd)
+        before = os.fstat(self._fd).st_size
+        view = memoryview(msgspec.json.encode(line) + b"\n")
+        try:
+            while view:
+                view = view[os.write(self._fd, view):]
+            if sync:
+                os.fsync(self._fd)
+        except OSError:
+            # Half a line with another one behind it would cost all that follows.
+            os.ftruncate(self._fd, before)
+            raise
         self._take(line)
 
     def begin(self, run_id: str, prompt: str, now_ms: int, is_task: bool) -> TurnLog:
