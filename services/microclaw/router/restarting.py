@@ -76,7 +76,8 @@ class Restarting:
                 self._wanted.clear()
                 continue
             # supervisord counts in seconds: what starts in the second of the question would pass for an old one.
-            await asyncio.sleep(max(0.0, BEGIN_AFTER_S - (self._clock_ms() - under_way.asked_ms) / 1000))
+            passed_s = (self._clock_ms() - under_way.asked_ms) / 1000
+            await asyncio.sleep(min(max(0.0, BEGIN_AFTER_S - passed_s), BEGIN_AFTER_S))
             try:
                 step = await asyncio.to_thread(self._do, under_way.asked_ms)
             except MicroclawError as error:

@@ -104,3 +104,13 @@ def test_whoever_is_killed_when_it_is_over_in_the_end_and_nothing_is_ended_twice
     assert all(each.state == "RUNNING" for each in world.processes.values())
     assert all(each.since_s * 1000 > ASKED_MS for each in world.processes.values() if each.name != "watch")
     assert len(world.ended) == len(set(world.ended))
+
+
+def test_a_clock_that_was_set_back_ends_it_instead_of_killing_what_came_back_for_as_long() -> None:
+    now_s = ASKED_MS // 1000 - 3600
+    step = next_step(
+        [Process(name, since_s=now_s - 5) for name in NAMES], {"queue": 0.0}, asked_ms=ASKED_MS, now_ms=now_s * 1000,
+        steady_s=100.0,
+    )
+    assert step.is_over and not (step.end or step.kill)
+    assert "after 0 s" in end_text(step.missing, now_s * 1000 - ASKED_MS)

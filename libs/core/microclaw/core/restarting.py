@@ -58,7 +58,8 @@ def next_step(
     # supervisord counts in whole seconds: a process of the same second counts as old, and is restarted once more.
     old = {process.name for process in used if process.since_s * 1000 <= asked_ms}
     not_up = tuple(process.name for process in used if process.state != "RUNNING")
-    if now_ms - asked_ms > WHOLE_MS_MAX:
+    # A clock that was set back says of every new process that it is an old one.
+    if not 0 <= now_ms - asked_ms <= WHOLE_MS_MAX:
         # The last ones may only be waiting for the others.
         return Step(is_over=True, missing=tuple(sorted((old - set(LAST)) | set(not_up) or old)))
     for stage in (old - set(LAST), *({name} & old for name in LAST)):
@@ -87,7 +88,7 @@ def end_text(missing: tuple[str, ...], took_ms: int) -> str:
     """What is said when it is over."""
     if missing:
         return (
-            f"The restart is not over after {took_ms // 1000} s: {', '.join(missing)} did not come back; see "
+            f"The restart is not over after {max(0, took_ms) // 1000} s: {', '.join(missing)} did not come back; see "
             "`microclaw status`."
         )
     return f"I am back: all services were restarted, in {max(1, took_ms // 1000)} s."
