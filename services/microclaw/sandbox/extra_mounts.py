@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from microclaw.core.home import Home
-from microclaw.core.mounts import Refusal, Wanted, decide, read_allow_list
+from microclaw.core.mounts import AllowList, Refusal, Wanted, decide, read_allow_list
 from microclaw.sandbox.backend import Mount, SpecRefused
 from microclaw.sandbox.spec import check_mounts
 
@@ -30,6 +30,15 @@ def real_path(path: str) -> str | None:
         return None
 
 
+def _allow_list(path: Path) -> AllowList | Refusal:
+    try:
+        return read_allow_list(path.read_bytes()[:LIST_BYTES_MAX])
+    except FileNotFoundError:
+        return read_allow_list(None)
+    except OSError as error:
+        return Refusal(f"{path} can't be read ({error.strerror}), so no extra folder may be mounted; mend it")
+
+
 def extra_mounts(
     home: Home, wanted: Sequence[Wanted], *, is_main: bool, trouble: Callable[[str], None],
     beside: Sequence[Mount] = (), closed: Collection[Path] = (),
@@ -41,9 +50,7 @@ def extra_mounts(
     """
     if not wanted:
         return []
-    path = allow_list_path(home)
-    raw = path.read_bytes()[:LIST_BYTES_MAX] if path.is_file() else None
-    allowed = read_allow_list(raw)
+    allowed = _allow_list(allow_list_path(home))
     real_closed = [path.resolve() for path in closed]
     found: list[Mount] = []
     for each in wanted:

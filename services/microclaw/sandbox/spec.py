@@ -20,10 +20,13 @@ DOOR = "/run/egress"
 CLOSED = (
     "/proc", "/sys", "/dev", "/boot", "/etc", "/root/.ssh", "/run/docker.sock", "/var/run/docker.sock",
     "/run/containerd", "/run/podman", "/run/dbus", "/run/systemd", "/var/lib/docker", "/var/lib/containers",
+    # On a Mac, where `/etc` and `/var` are links.
+    "/private/etc", "/private/var/run", "/private/var/db", "/private/var/root",
 )  # fmt: skip
-#: Names that mean credentials wherever they are.
+#: Names that mean credentials wherever they are, in capitals or not.
 CLOSED_NAMES = frozenset({
     ".ssh", ".gnupg", ".aws", ".azure", ".gcloud", ".kube", ".docker", "docker.sock", "podman.sock",
+    ".password-store",
 })  # fmt: skip
 
 ARGV_BYTES_MAX = 128 << 10
@@ -132,7 +135,7 @@ def _check_source(source: Path, what: str, closed: Collection[Path]) -> None:
     if path == PurePosixPath("/"):
         raise SpecRefused(f"{what}: / refused: a run never sees the whole machine")
     for name in path.parts:
-        if name in CLOSED_NAMES:
+        if name.casefold() in CLOSED_NAMES:
             raise SpecRefused(f"{what}: {text} refused: {name} holds credentials or an engine's socket")
     for other in (*map(PurePosixPath, CLOSED), *map(PurePosixPath, closed)):
         if path == other or other in path.parents or path in other.parents:

@@ -208,9 +208,8 @@ async def _ended(case: Case) -> dict[str, Any]:
         # An end in peace, without a word, is a turn's end here as well.
         said.append(("done", {}))
     ends = await _one_run([[*said, ("exit", code)]])
-    is_done = ends["end"].ok or ends["end"].visible
     return {
-        "status": "success" if is_done else "error",
+        "status": "success" if ends["end"].ok else "error",
         # A session's name is the agent's own; the row's is the one that its container gave.
         "session_id": Checked(ends["session"], lambda kept, _: kept is not None),
         "session_kept": ends["session"] is not None,
@@ -242,7 +241,7 @@ async def _logged(case: Case) -> dict[str, Any]:
     written = [json.dumps(record.__dict__, default=str) for record in records]
     fields = {_LOGGED[name] for record in records for name in record.__dict__ if name in _LOGGED}
     return {
-        "contains": Checked(fields, lambda found, wanted: set(wanted) <= found),
+        "contains": Checked(fields, lambda found, wanted: set(wanted) <= found), "absent": without(fields),
         "contains_prompt_text": any(secret in line for line in written),
     }
 

@@ -15,7 +15,9 @@ from microclaw.core.requests import Failed
 async def answer(case: Case) -> dict[str, Any]:
     case.knows("folder", "registration", "registrations")
     if "folder" in case.given:
-        return {"valid": is_folder(case.given["folder"] or "")}
+        folder = case.given["folder"]
+        # What is no text is refused where it is read.
+        return {"valid": isinstance(folder, str) and is_folder(folder)}
     wanted = case.given.get("registrations") or ([case.given["registration"]] if "registration" in case.given else [])
     if not wanted:
         raise Unmapped("nothing to register")

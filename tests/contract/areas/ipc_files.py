@@ -29,6 +29,7 @@ _CONTENTS: dict[str, Any] = {
         "type": "message", "chatJid": "other@g.us", "text": "psst",
     },
     "(a )?message (without|with no|with an empty) text": {"type": "message", "chatJid": _JID, "text": ""},
+    "(a )?message (without|with no) (a )?(chat|chatJid|address)": {"type": "message", "text": "hello"},
     "(a )?((message|request) of )?(an )?unknown type": {"type": "sing", "chatJid": _JID, "text": "hello"},
     "(bad|broken|invalid|truncated|malformed|damaged|no|not) json( at all)?": _ROW_MESSAGE[:30],
 }

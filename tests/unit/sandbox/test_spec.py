@@ -46,7 +46,7 @@ def test_ac42_refused_fields(field):
     "/", "/proc", "/proc/self", "/sys", "/dev", "/dev/sda", "/etc", "/etc/shadow", "/boot", "/run", "/var", "/var/run",
     "/run/docker.sock", "/var/run/docker.sock", "/var/lib/docker/volumes", "/home/me/.ssh", "/home/me/.ssh/id_ed25519",
     "/home/me/.aws", "/home/me/.docker/run", "/root/.ssh", "/root", "relative", "/a/../b", "/a/./b", "//a", "/a/",
-    "/a//b", "/a\nb",
+    "/a//b", "/a\nb", "/home/me/.SSH", "/private/etc/hosts", "/private", "/home/me/.password-store",
 ])  # fmt: skip
 def test_ac42_refused_sources(source):
     class Raw:

@@ -86,6 +86,21 @@ def test_links_count_as_what_they_point_to(home: Path) -> None:
     assert ask(home, text, host_path="~/projects/app") == Granted(app, "/workspace/extra/app", readonly=True)
 
 
+@pytest.mark.parametrize("name", [".SSH", "Credentials", "ID_RSA.pub", "my.Env", "Library/Keychains"])
+def test_capitals_hide_no_credentials(home: Path, name: str) -> None:
+    (home / "projects" / name).mkdir(parents=True)
+    assert isinstance(ask(home, host_path=f"~/projects/{name}"), Refusal)
+
+
+def test_a_list_that_can_not_be_read_allows_nothing_and_is_told(tmp_path: Path) -> None:
+    kept = home_from({"MICROCLAW_HOME": str(tmp_path / "h")})
+    kept.create()
+    allow_list_path(kept).mkdir()
+    told: list[str] = []
+    assert extra_mounts(kept, [Wanted("/srv")], is_main=True, trouble=told.append) == []
+    assert len(told) == 1 and "can't be read" in told[0]
+
+
 def test_an_empty_pattern_blocks_everything(home: Path) -> None:
     text = LIST.replace('"blockedPatterns": []', '"blockedPatterns": [""]')
     assert isinstance(ask(home, text, host_path="~/projects/app"), Refusal)

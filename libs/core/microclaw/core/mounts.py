@@ -16,10 +16,12 @@ from pathlib import PurePosixPath
 
 import msgspec
 
-#: Never mounted, whatever the list says: a path is refused if any part of it contains one of these.
+#: Never mounted, whatever the list says: a path is refused if any part of it contains one of these, in capitals or not
+#: (where a file system takes no notice of them, `.SSH` is `.ssh`).
 BLOCKED = (
     ".ssh", ".gnupg", ".gpg", ".aws", ".azure", ".gcloud", ".kube", ".docker",
     "credentials", ".env", ".netrc", ".npmrc", ".pypirc", "id_rsa", "id_ed25519", "private_key", ".secret",
+    ".password-store", "share/keyrings", "library/keychains",
 )  # fmt: skip
 #: Where extra folders are seen inside.
 EXTRA = "/workspace/extra"
@@ -95,7 +97,7 @@ def decide(
     real = resolve(expand(wanted.host_path, home))
     if real is None:
         return Refusal(f"{wanted.host_path} does not exist; create it first")
-    pattern = blocked_by(real, (*BLOCKED, *allowed.blocked_patterns))
+    pattern = blocked_by(real, allowed.blocked_patterns)
     if pattern is not None:
         return Refusal(f"{wanted.host_path} is never mounted: it matches the blocked pattern {pattern!r}")
     root = _root_of(real, allowed.allowed_roots, home, resolve)
@@ -113,8 +115,13 @@ def expand(path: str, home: str) -> str:
 
 
 def blocked_by(real: str, patterns: Sequence[str]) -> str | None:
-    """The first pattern that a part of this path, or the path, contains; case counts. An empty one is in every path."""
-    return next((pattern for pattern in patterns if pattern in real), None)
+    """The first of `BLOCKED` and of the owner's patterns that this path contains. The owner's count as they are written;
+    an empty one is in every path."""
+    folded = real.casefold()
+    return next(
+        (pattern for pattern in BLOCKED if pattern in folded),
+        next((pattern for pattern in patterns if pattern in real), None),
+    )
 
 
 def _is_name(name: str) -> bool:
