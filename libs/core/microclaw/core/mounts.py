@@ -115,8 +115,8 @@ def expand(path: str, home: str) -> str:
 
 
 def blocked_by(real: str, patterns: Sequence[str]) -> str | None:
-    """The first of `BLOCKED` and of the owner's patterns that this path contains. The owner's count as they are written;
-    an empty one is in every path."""
+    """The first of `BLOCKED` and of the owner's patterns that this path contains. The owner's count as they are
+    written; an empty one is in every path."""
     folded = real.casefold()
     return next(
         (pattern for pattern in BLOCKED if pattern in folded),
