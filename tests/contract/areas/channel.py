@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from sqlalchemy import select
 from tests.contract.areas.house_words import chat_of, router
-from tests.contract.areas.wire import refused_once, sent_while_away, sent_while_connected, taken_by
+from tests.contract.areas.wire import refused_at_first, sent_while_away, sent_while_connected, taken_by
 from tests.contract.house import house
 from tests.contract.router.router_play import RouterPlay, envelope_of
 from tests.contract.rows import Case, Phrases, Unmapped
@@ -96,7 +96,7 @@ async def _sends(case: Case) -> dict[str, Any]:
     given = case.given
     said = given.get("send", "ok")
     if said in ("fails once", "fails"):
-        seen = await refused_once()
+        seen = await refused_at_first()
         return {"queued": seen.queued == 1, "sent_after_reconnect": seen.sent == ["one"], "sent": seen.sent}
     texts = ["one"] if said == "ok" else said
     restarts = given.get("then") == "host restarts"

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 from tests.contract.areas.house_words import chat_of
-from tests.contract.areas.wire import refused_once
+from tests.contract.areas.wire import refused_at_first
 from tests.contract.house import House, Script, house
 from tests.contract.rows import Case, Checked, Phrases, Unmapped
 
@@ -173,7 +173,7 @@ def _framing(case: Case) -> dict[str, Any]:
 
 async def _send_fails(case: Case) -> dict[str, Any]:
     case.knows("send_fails")
-    seen = await refused_once()
+    seen = await refused_at_first()
     # What was kept after the first try came with another.
     is_sent = seen.sent == ["one"]
     return {"retried": seen.queued > 0 and is_sent, "message_not_lost": is_sent}
