@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import subprocess
 import sys
 
@@ -58,6 +59,50 @@ async def test_ac30_fault23_a_connector_reads_only_replies_and_asks_no_other_ser
         await console.request("scheduler", StatusAsked(), Done)
     with pytest.raises(Refused):
         await asyncio.wait_for(anext(console.replay("telegram:1", 0)), DEADLINE_S)
+
+
+async def test_ac30_a_connector_settles_joins_and_changes_no_group_of_what_it_may_not_read(connect, broker) -> None:
+    owner, console = await connect("cli"), await connect("console")
+    wants = Subscription("router", ("message.received",))
+    stream = owner.subscribe(wants)
+    for chat in ("console:a", "console:b"):
+        await console.publish(Draft(chat, received(chat)))
+    held = [await asyncio.wait_for(anext(stream), DEADLINE_S) for _ in range(2)]
+    raw = Raw(broker.home.bus, "console")
+    offsets = [delivery.token.offset for delivery in held]
+    raw.send([[Op.SUBSCRIBE, 1, "router", ["reply.requested"], "", 9, 30_000, 9, [0], "first"]])
+    assert raw.receive()[0][:3] == [Op.REFUSED, 1, "denied"]
+    raw.send([[Op.ACK, 2, "router", [*offsets, 99], []], [Op.TERM, "router", offsets[0], "never"],
+              [Op.NACK, "router", offsets[1], 0, "later"], [Op.PING]])
+    told = raw.receive()
+    assert [Op.REFUSED, 2, "denied"] in [operation[:3] for operation in told]
+    raw.close()
+    found = (await owner.request("broker", admin.GroupsOfBusAsked(name="router"), admin.GroupsOfBus)).groups[0]
+    assert (found.kinds, found.waiting, found.in_flight, found.dead) == (wants.kinds, 2, 2, 0)
+
+
+async def test_who_made_a_group_may_use_it_though_it_may_no_longer_read_all_that_it_read(connect, broker) -> None:
+    """As after an update that takes a kind from a service."""
+    wants = Subscription("g", ("reply.requested",))
+    console = await connect("console")
+    console.subscribe(wants)
+    await console.publish(Draft("console:x", received("console:x")))
+    await console.close()
+    broker.kill()
+    db = sqlite3.connect(broker.home.data / "journal.db")
+    ((spec,),) = db.execute("SELECT spec FROM groups")
+    kinds, *rest = msgspec.msgpack.decode(spec)
+    db.execute("UPDATE groups SET spec = ?", (msgspec.msgpack.encode([[*kinds, "message.received"], *rest]),))
+    db.commit()
+    db.close()
+    broker.start()
+    telegram, console, owner = await connect("telegram"), await connect("console"), await connect("cli")
+    with pytest.raises(Refused):
+        await asyncio.wait_for(anext(telegram.subscribe(wants)), DEADLINE_S)
+    console.subscribe(wants)
+    await console.publish(Draft("console:y", received("console:y")))
+    (found,) = (await owner.request("broker", admin.GroupsOfBusAsked(), admin.GroupsOfBus)).groups
+    assert (found.consumers, found.kinds) == (("console",), wants.kinds)
 
 
 async def test_a_name_without_rights_is_refused_and_told_how_to_get_some(broker) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from microclaw.bus.blobs import BlobStore
 from microclaw.bus.calls import Client
 from microclaw.bus.errors import Refused
-from microclaw.bus.intake import is_count
+from microclaw.bus.intake import check_counts
 from microclaw.bus.room import NO_SPACE_RETRY_MS
 from microclaw.bus.wire import Op
 
@@ -24,7 +24,7 @@ class BlobCalls:
         self._say = say
 
     def put(self, client: Client, rid: int, handle: str, start: int, part: bytes, last: bool) -> None:
-        _check(rid, start)
+        check_counts(rid, start)
         try:
             if self._blobs is None:
                 raise Refused("denied", "this broker keeps no blobs")
@@ -38,7 +38,7 @@ class BlobCalls:
             self._say(client.routing, [Op.BLOB_PUT, rid, done])
 
     def get(self, client: Client, rid: int, handle: str, start: int) -> None:
-        _check(rid, start)
+        check_counts(rid, start)
         try:
             if self._blobs is None:
                 raise Refused("denied", "this broker keeps no blobs")
@@ -47,8 +47,3 @@ class BlobCalls:
             self._say(client.routing, [Op.REFUSED, rid, refused.code, refused.why, 0])
         else:
             self._say(client.routing, [Op.BLOB_GET, rid, part, size])
-
-
-def _check(rid: int, start: int) -> None:
-    if not (is_count(rid) and is_count(start)):
-        raise TypeError("ids and places are whole numbers")

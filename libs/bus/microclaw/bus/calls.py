@@ -9,6 +9,7 @@ import msgspec
 from microclaw.bus.group import Group
 from microclaw.bus.journal_schema import NewRow
 from microclaw.bus.leases import Subscriber
+from microclaw.bus.subjects import subject_matcher
 from microclaw.core.rights import Rights
 
 
@@ -37,6 +38,21 @@ class Client:
     unread_bytes: int = 0
     #: Kinds it was allowed to publish, so that each is looked up once.
     may_publish: set[str] = field(default_factory=set)
+    #: Groups that it may use, and the kinds that they had when it was asked.
+    _uses: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def may_read(self, pattern: str) -> bool:
+        """A pattern is allowed when an allowed pattern covers it: `*` in it is a segment like any other."""
+        return subject_matcher(self.rights.read)(pattern) and (">" not in pattern or ">" in self.rights.read)
+
+    def may_use(self, group: Group) -> bool:
+        """Join it, change what it wants, settle what it was given: whoever made it, or may read all that it reads."""
+        if self._uses.get(group.name) is group.kinds:
+            return True
+        if group.owner != self.name and not all(map(self.may_read, group.kinds)):
+            return False
+        self._uses[group.name] = group.kinds
+        return True
 
 
 class Call(msgspec.Struct, eq=False):

@@ -20,7 +20,7 @@ from microclaw.bus.calls import Call, Client, Refusal
 from microclaw.bus.delivering import Delivering
 from microclaw.bus.envelope import NAME_CHARS_MAX, VERSION, Envelope, encode
 from microclaw.bus.group import Group
-from microclaw.bus.intake import Intake, is_count
+from microclaw.bus.intake import Intake, check_counts, check_texts
 from microclaw.bus.journal import Journal
 from microclaw.bus.journal_schema import NoSpace
 from microclaw.bus.leases import Subscriber
@@ -29,7 +29,6 @@ from microclaw.bus.requests import Requests
 from microclaw.bus.room import NO_SPACE_RETRY_MS, Room
 from microclaw.bus.statistics import Statistics
 from microclaw.bus.storing import Storage
-from microclaw.bus.subjects import subject_matcher
 from microclaw.bus.upkeep import Upkeep, save
 from microclaw.bus.wire import PROTOCOL, Op
 from microclaw.core.ids import new_id
@@ -59,16 +58,6 @@ class Own(Protocol):
     """Answers requests to the broker itself."""
 
     def __call__(self, body: bytes, *, may_administer: bool) -> msgspec.Struct: ...
-
-
-def _check_counts(*numbers: object) -> None:
-    if not all(map(is_count, numbers)):
-        raise TypeError("ids and offsets are whole numbers")
-
-
-def _check_texts(*texts: object) -> None:
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError("names and reasons are text")
 
 
 class Engine:
@@ -124,10 +113,11 @@ class Engine:
 
     def _load_groups(self) -> None:
         for no, name, floor, spec in self.journal.groups():
-            kinds, sessions, ack_wait_s, max_deliver, backoff = msgspec.msgpack.decode(spec)
+            # The owner is not in a spec of earlier programs.
+            kinds, sessions, ack_wait_s, max_deliver, backoff, *owner = msgspec.msgpack.decode(spec)
             group = Group(
                 no, name, floor=floor, kinds=tuple(kinds), sessions=sessions, ack_wait_s=ack_wait_s,
-                max_deliver=max_deliver, backoff_ms=tuple(backoff),
+                max_deliver=max_deliver, backoff_ms=tuple(backoff), owner=owner[0] if owner else "",
             )
             parked = []
             for item in self.journal.parked(no):
@@ -186,34 +176,40 @@ class Engine:
         handler(client, *operation[1:])
 
     def _on_ack(self, client: Client, rid: int, group: str, offsets: list[int], bodies: list[bytes]) -> None:
-        if bodies:
-            self._publish(client, rid, bodies, self.groups.get(group), tuple(offsets))
+        check_counts(rid)
+        found = self.groups.get(group)
+        if found is not None and not client.may_use(found):
+            self._deny(client, rid, "settle", f"{client.name} has nothing to do with group {group}")
+        elif bodies:
+            self._publish(client, rid, bodies, found, tuple(offsets))
         else:
-            _check_counts(rid, *offsets)
-            self._calls.append(Call(client, rid, [], self.groups.get(group), tuple(offsets)))
+            check_counts(*offsets)
+            self._calls.append(Call(client, rid, [], found, tuple(offsets)))
 
     def _held_by(self, client: Client, group: str, offset: int) -> Group | None:
         """The group, unless another client has been given this meanwhile: then only an ack counts, which is true
         whoever says it."""
         found = self.groups.get(group)
-        lease = found.leases.get(offset) if found is not None else None
+        if found is None or not client.may_use(found):
+            return None
+        lease = found.leases.get(offset)
         return found if lease is None or lease.subscriber.client == client.routing else None
 
     def _on_nack(self, client: Client, group: str, offset: int, delay_ms: int | None, error: str) -> None:
-        _check_counts(offset)
-        _check_texts(error)
+        check_counts(offset)
+        check_texts(error)
         delay_ms = int(delay_ms) if delay_ms is not None else None
         if found := self._held_by(client, group, offset):
             found.nack(offset, delay_ms, error, self._monotonic(), self._wall_ms())
 
     def _on_term(self, client: Client, group: str, offset: int, reason: str) -> None:
-        _check_counts(offset)
-        _check_texts(reason)
+        check_counts(offset)
+        check_texts(reason)
         if found := self._held_by(client, group, offset):
             found.term(offset, reason)
 
     def _on_progress(self, client: Client, group: str, offset: int) -> None:
-        _check_counts(offset)
+        check_counts(offset)
         if found := self._held_by(client, group, offset):
             found.progress(offset, self._monotonic())
 
@@ -221,16 +217,16 @@ class Engine:
         self._unsubscribe(client, sid, clean=True)
 
     def _on_replay(self, client: Client, rid: int, session: str, after: int, limit: int, wait_ms: int) -> None:
-        _check_counts(rid, after, limit, wait_ms)
-        _check_texts(session)
+        check_counts(rid, after, limit, wait_ms)
+        check_texts(session)
         if session.startswith(client.rights.replay):
             self._replays.ask(client, rid, session, after, limit, wait_ms, self._monotonic())
         else:
             self._deny(client, rid, "replay", f"{client.name} may not replay {session}")
 
     def _on_request(self, client: Client, rid: int, service: str, timeout_ms: int, body: bytes) -> None:
-        _check_counts(rid)
-        _check_texts(service)
+        check_counts(rid)
+        check_texts(service)
         if not isinstance(body, bytes):
             raise TypeError("a question is bytes")
         if service == BROKER:
@@ -269,7 +265,7 @@ class Engine:
     def _publish(
         self, client: Client, rid: int, items: list[Any], group: Group | None = None, offsets: tuple[int, ...] = ()
     ) -> None:
-        _check_counts(rid, *offsets)
+        check_counts(rid, *offsets)
         if not self._room.for_publishers():
             self._refuse(client.routing, rid, "no_space", str(NoSpace()), NO_SPACE_RETRY_MS)
             return
@@ -281,7 +277,7 @@ class Engine:
             self._calls.append(Call(client, rid, rows, group, offsets))
 
     def _on_publish_each(self, client: Client, rid: int, items: list[Any]) -> None:
-        _check_counts(rid)
+        check_counts(rid)
         if not self._room.for_publishers():
             for n in range(len(items)):
                 self._refuse(client.routing, rid + n, "no_space", str(NoSpace()), NO_SPACE_RETRY_MS)
@@ -423,21 +419,23 @@ class Engine:
         self, client: Client, sid: int, name: str, kinds: list[str], sessions: str, max_in_flight: int,
         ack_wait_ms: int, max_deliver: int, backoff: list[int], start: str,
     ) -> None:
-        _check_counts(sid)
-        _check_texts(name, sessions, *kinds)
+        check_counts(sid)
+        check_texts(name, sessions, *kinds)
         if not 0 < len(name) <= NAME_CHARS_MAX or int(ack_wait_ms) < 1 or sid in client.subscribers:
             raise ValueError("a group has a name and a time to wait, a subscription an id of its own")
-        readable = subject_matcher(client.rights.read)
         for pattern in kinds:
-            # A pattern is allowed when an allowed pattern covers it: `*` in it is a segment like any other.
-            if not readable(pattern) or (">" in pattern and ">" not in client.rights.read):
+            if not client.may_read(pattern):
                 self._deny(client, sid, "subscribe", f"{client.name} may not read {pattern}")
                 return
         wanted = (tuple(kinds), sessions, int(ack_wait_ms) / 1000, int(max_deliver),
                   tuple(int(pause) for pause in backoff))
         group = self.groups.get(name)
-        if group is None or wanted != group.wanted:
-            spec = msgspec.msgpack.encode(wanted)
+        if group is not None and not client.may_use(group):
+            self._deny(client, sid, "subscribe", f"{client.name} has nothing to do with group {name}")
+            return
+        if group is None or wanted != group.wanted or not group.owner:
+            owner = group.owner if group is not None and group.owner else client.name
+            spec = msgspec.msgpack.encode((*wanted, owner))
             first = self.journal.first_offset()
             floor = self.storage.last_offset if start == "new" or not first else first - 1
             try:
@@ -451,9 +449,10 @@ class Engine:
             if group is None:
                 group = self.groups[name] = Group(
                     no, name, floor=floor, kinds=wanted[0], sessions=wanted[1], ack_wait_s=wanted[2],
-                    max_deliver=wanted[3], backoff_ms=wanted[4],
+                    max_deliver=wanted[3], backoff_ms=wanted[4], owner=owner,
                 )
             else:
+                group.owner = owner
                 group.want(*wanted)
         subscriber = Subscriber(client.routing, sid, max(1, int(max_in_flight)))
         group.subscribers.append(subscriber)

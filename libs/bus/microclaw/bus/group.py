@@ -33,10 +33,12 @@ class Group:
 
     def __init__(
         self, no: int, name: str, *, floor: int, kinds: tuple[str, ...], sessions: str, ack_wait_s: float,
-        max_deliver: int, backoff_ms: tuple[int, ...],
+        max_deliver: int, backoff_ms: tuple[int, ...], owner: str = "",
     ) -> None:
         self.no = no
         self.name = name
+        #: The client who made it, "" = not known.
+        self.owner = owner
         #: The next offset to look at.
         self.next = floor + 1
         self.subscribers: deque[Subscriber] = deque()

@@ -32,6 +32,18 @@ def is_count(number: object) -> TypeGuard[int]:
     return type(number) is int and 0 <= number < 1 << 63
 
 
+def check_counts(*numbers: object) -> None:
+    """Raises TypeError."""
+    if not all(map(is_count, numbers)):
+        raise TypeError("ids, offsets and places are whole numbers")
+
+
+def check_texts(*texts: object) -> None:
+    """Raises TypeError."""
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("names and reasons are text")
+
+
 class Intake:
     """Checks everything before it is given a place."""
 
