@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from tests.mesh.harness import SERVICES, Mesh
 
+from microclaw.bus.supervisor import Supervisor
 from microclaw.core.alarms import read_alarms
 from microclaw.core.requests import Lines, Read
 
@@ -152,6 +153,16 @@ async def test_sigterm_to_up_ends_everything_within_seconds(mesh: Mesh) -> None:
     await asyncio.to_thread(mesh.stop)
     assert time.monotonic() - begin < 20
     assert not mesh.home.supervisor_socket.exists() or mesh.orphans() == {}
+
+
+async def test_what_is_asked_while_it_stops_is_told_so_in_one_line(mesh: Mesh) -> None:
+    Supervisor(mesh.home.supervisor_socket).shutdown()
+    said = []
+    while (ended := await asyncio.to_thread(mesh.cli, "status")).returncode != 3 or "stopping" in ended.stderr:
+        assert ended.returncode in (0, 3, 5), ended
+        said.append(ended.stderr)
+    assert all(line.count("\n") <= 1 and "Traceback" not in line for line in [*said, ended.stderr]), said
+    assert any("is just stopping" in line for line in said), said
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

@@ -14,6 +14,8 @@ from microclaw.core.errors import UnhealthyError
 _MODULES = {"telegram": "aiogram", "discord": "hikari", "email": "imapclient", "imessage": "puremagic"}
 #: Of the installer's complaint.
 TAIL_LINES = 12
+#: Of a line of progress.
+SHOWN_CHARS_MAX = 76
 
 
 def is_installed(channel: str) -> bool:
@@ -47,7 +49,7 @@ def install(context: Context, channel: str) -> None:
         for line in process.stdout or ():
             lines.append(line)
             if line.startswith(("Collecting ", "Installing ")):
-                context.progress(f"  {line.split(' (')[0].strip()[:100]}")
+                context.progress(f"  {line.split(' (')[0].strip()[:SHOWN_CHARS_MAX]}")
     if process.returncode != 0:
         raise UnhealthyError(
             f"installing {channel} failed: {''.join(lines[-TAIL_LINES:]).strip()}\n"

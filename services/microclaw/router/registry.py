@@ -216,7 +216,7 @@ class Registry:
                 return ""
             return (
                 f"console.chat is {chat}, which is not registered: {main.chat} is the main group; "
-                f"register it with `microclaw groups add {chat} FOLDER`"
+                f"register it with `microclaw groups add {chat}`"
             )
         decided = self._decide(Registration(chat, MAIN_FOLDER, "Main", requires_trigger=False))
         if isinstance(decided, Rejected):

@@ -17,7 +17,7 @@ ASK_TIMEOUT_S = 10.0
 #: `stopwaitsecs` and `startsecs` of every service fit into this.
 CHANGE_TIMEOUT_S = 40.0
 
-_BAD_NAME, _SPAWN_ERROR, _ABNORMAL, _ALREADY_STARTED, _NOT_RUNNING = 10, 50, 40, 60, 70
+_SHUTTING_DOWN, _BAD_NAME, _SPAWN_ERROR, _ABNORMAL, _ALREADY_STARTED, _NOT_RUNNING = 6, 10, 50, 40, 60, 70
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,10 @@ class Supervisor:
                 "http://supervisord/RPC2", transport=_UnixTransport(self._path, timeout_s)
             ) as server:
                 return getattr(server, method)(*arguments)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode != _SHUTTING_DOWN:
+                raise
+            raise NotRunningError("MicroClaw is just stopping: wait a moment, then `microclaw up`") from fault
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NotRunningError("MicroClaw is not running: start it with `microclaw up`") from error
         except (OSError, http.client.HTTPException, xmlrpc.client.ProtocolError) as error:
