@@ -147,6 +147,7 @@ _ACTS: tuple[tuple[str, str], ...] = (
     (r"result is an object (?P<value>\{.*?\})", "said"),
     (r"result is an? (?:array|list) (?P<value>\[.*?\])", "said"),
     (r"result is a (?:number|boolean) (?P<value>\w+)", "said"),
+    (r"(?:sends|result is|gives) (?:only|nothing but) internal(?: text| words)?", "hush"),
     (r"result (?:null|empty|is (?:null|empty|an empty string))", "nothing"),
     (r"(?P<value>one|two|three|four|five|\d+) results?(?: in one run)?", "many"),
     (r"(?:no result|no output|nothing|no new session id)", "nothing"),
@@ -154,7 +155,7 @@ _ACTS: tuple[tuple[str, str], ...] = (
     (r"new session id (?P<value>[\w-]+)", "session"),
     (r"later (?P<value>[\w-]+)", "session"),
     (r"(?:exits|dies with)(?: with)?(?: code)? (?P<value>\d+)(?: without output)?", "exit"),
-    (r"is killed|times out(?: without output)?", "exit"),
+    (r"(?:is killed|crashes|dies|times out)(?: without output)?", "exit"),
 )
 _BETWEEN = re.compile(r"(?:,| then| and| after| with)*\s*")
 
@@ -177,6 +178,8 @@ def _turn(said: str) -> list[tuple[str, Any]]:
         value = match.groupdict().get("value") or ""
         if act == "said":
             results.append(value)
+        elif act == "hush":
+            results.append("<internal>hm</internal>")
         elif act == "many":
             results += [f"result {number}" for number in range(1, 1 + (_NUMBERS.get(value) or int(value)))]
         elif act == "session":

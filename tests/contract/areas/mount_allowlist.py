@@ -26,6 +26,10 @@ from microclaw.sandbox.mounts import group_mounts
 from microclaw.sandbox.spec import admit
 
 
+#: The user's folder, as rows write it.
+_HOME = "$HOME"
+
+
 def answer(case: Case) -> dict[str, Any]:
     case.knows(
         "allowlist", "mount", "mounts", "is_main", "filesystem", "allowlist_path", "allowlist_changed_on_disk",
@@ -35,18 +39,23 @@ def answer(case: Case) -> dict[str, Any]:
     with _host(case.meta.get("mount_fs")) as (host, home):
         if "allowlist_changed_on_disk" in case.given:
             return {"uses": Phrases({"the list as loaded at start": not _is_read_anew(home)})}
-        _write_list(home, case.need("allowlist"))
-        wanted = case.given["mounts"] if "mounts" in case.given else [case.need("mount")]
+        _write_list(home, _there(case.need("allowlist"), host))
+        wanted = _there(case.given["mounts"] if "mounts" in case.given else [case.need("mount")], host)
         found, told = _mounted(home, wanted, is_main=case.need("is_main"))
     shown = [_shown(mount, host) for mount in found]
     answered = {"mounted": [each["container_path"] for each in shown], "count": len(shown), "reason": told}
     return answered | (shown[0] if len(shown) == 1 else {"allowed": bool(shown)})
 
 
+def _there(said: Any, host: Path) -> Any:
+    """What the row says, with the user's folder where it writes `$HOME` for a whole path."""
+    return json.loads(json.dumps(said).replace(_HOME, str(host)))
+
+
 def _shown(mount: Mount, host: Path) -> dict[str, Any]:
     return {
         "allowed": True, "container_path": mount.target, "readonly": not mount.writable,
-        "host_path": str(mount.source).replace(str(host.resolve()), "$HOME", 1),
+        "host_path": str(mount.source).replace(str(host.resolve()), _HOME, 1),
     }
 
 
@@ -80,7 +89,7 @@ def _host(said: str | None) -> Iterator[tuple[Path, Home]]:
     holds, _, links = said.partition("; links: ")
     with tempfile.TemporaryDirectory(prefix="mc-mounts-") as folder, tempfile.TemporaryDirectory() as ours:
         host = Path(folder)
-        for name in holds.removeprefix("$HOME holds ").split(", "):
+        for name in holds.removeprefix(f"{_HOME} holds ").split(", "):
             path = host / name.strip('"')
             if path.suffix == ".txt":
                 path.parent.mkdir(parents=True, exist_ok=True)
