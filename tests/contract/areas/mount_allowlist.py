@@ -25,7 +25,6 @@ from microclaw.sandbox.installation import closed_folders
 from microclaw.sandbox.mounts import group_mounts
 from microclaw.sandbox.spec import admit
 
-
 #: The user's folder, as rows write it.
 _HOME = "$HOME"
 
