@@ -41,3 +41,17 @@ async def test_the_owner_restarts_everything_and_is_told_once_that_it_is_back(me
     await mesh.say("console:main", "echo once more")
     texts = [reply.text for reply in await mesh.replies("console:main", 4)]
     assert sum(text.startswith("I am back") for text in texts) == 1
+
+
+async def test_a_restart_at_the_command_line_ends_when_all_are_back_and_leaves_no_alarm(mesh: Mesh) -> None:
+    before = {name: mesh.pid(name) for name in SERVICES}
+    # Stopped by hand: a restart of all starts it.
+    await asyncio.to_thread(mesh.cli, "stop", "scheduler")
+    done = await asyncio.to_thread(mesh.cli, "restart")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "broker restarted" and "scheduler started" in lines
+    status = await asyncio.to_thread(mesh.cli, "status")
+    assert status.returncode == 0 and "alarms" not in status.stdout, status.stdout
+    assert all(mesh.pid(name) != before[name] for name in SERVICES)
+    assert await mesh.answer("console:main", "echo hello")

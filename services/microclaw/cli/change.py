@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 
 from microclaw.bus.supervisor import Supervisor
+from microclaw.cli import readiness
 from microclaw.cli.context import Context
 from microclaw.cli.extras import is_installed
 from microclaw.cli.readiness import NOT_ON_BUS, unused
+from microclaw.cli.restarting import restart, stages
 from microclaw.core.channel_settings import CONNECTORS
 from microclaw.core.errors import UnhealthyError, UsageError
 
@@ -19,20 +21,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(context: Context, options: argparse.Namespace) -> int:
-    """Change them, in the order given."""
+    """Change them, in the order given; a restart of all is one of the broker and then of the others together."""
     supervisor = Supervisor(context.home.supervisor_socket)
-    services = options.services
-    if not services:
-        if options.command != "restart":
-            raise UsageError(f"{options.command} which service? `microclaw status` lists them; all: microclaw up, down")
-        services = _all(context, supervisor)
+    if not options.services and options.command != "restart":
+        raise UsageError(f"{options.command} which service? `microclaw status` lists them; all: microclaw up, down")
     done = []
     if options.command != "stop":
         # Read here, so that a typing error in the file takes down nothing that runs.
         context.settings  # noqa: B018 - reading them checks them
-        for name in services:
+        for name in options.services:
             _usable(context, name)
-    for name in services:
+    if not options.services:
+        return _restart_all(context, supervisor)
+    for name in options.services:
         stopped = options.command in ("stop", "restart") and supervisor.stop(name)
         started = options.command in ("start", "restart") and supervisor.start(name)
         done.append({"service": name, "stopped": stopped, "started": started})
@@ -54,11 +55,26 @@ def _usable(context: Context, name: str) -> None:
         raise UnhealthyError(f"the packages of {name} are not installed: `microclaw channels add {name}` installs them")
 
 
-def _all(context: Context, supervisor: Supervisor) -> list[str]:
-    """What runs after a start: of the connectors those that the configuration asks for. The others are stopped."""
+def _restart_all(context: Context, supervisor: Supervisor) -> int:
+    """As after a start: of the connectors run those that the configuration asks for. The others are stopped."""
     processes = supervisor.processes()
     off = unused(context, processes)
+    names = [process.name for process in processes if process.name not in NOT_ON_BUS and process.name not in off]
+    for name in names:
+        _usable(context, name)
     for name in sorted(off):
         if supervisor.stop(name):
             context.say(f"{name} stopped: it is not in use")
-    return [process.name for process in processes if process.name not in NOT_ON_BUS and process.name not in off]
+    done: list[dict[str, object]] = []
+
+    def up(name: str, ran: bool) -> None:
+        done.append({"service": name, "stopped": ran, "started": True})
+        context.say(f"{name} {'restarted' if ran else 'started'}")
+
+    for stage in stages(names):
+        restart(supervisor, stage, up)
+    # They were started together: supervisord holds them for started before they are ready.
+    readiness.wait(context, None)
+    if context.json:
+        context.dump(done)
+    return 0

@@ -18,6 +18,7 @@ from microclaw.cli import agent, channels, readiness, up
 from microclaw.cli.asking import ask, asked_of
 from microclaw.cli.config import set_values
 from microclaw.cli.context import Context
+from microclaw.cli.restarting import restart
 from microclaw.cli.secrets import INPUT_CHARS_MAX, value_of
 from microclaw.cli.terminal import printable
 from microclaw.core import sandbox_requests
@@ -227,8 +228,5 @@ def _file(path: str) -> str:
 
 
 def _restart(context: Context, *services: str) -> None:
-    supervisor = Supervisor(context.home.supervisor_socket)
-    for name in services:
-        supervisor.stop(name)
-        supervisor.start(name)
+    restart(Supervisor(context.home.supervisor_socket), services)
     readiness.wait(context, None)
