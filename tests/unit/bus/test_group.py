@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microclaw.bus.group import Group
+from microclaw.bus.group import LOADED_MAX, Group
 from microclaw.bus.journal_schema import Parked
 from microclaw.bus.leases import Subscriber
 from microclaw.bus.subjects import subject_matcher
@@ -174,6 +174,15 @@ def test_what_was_buried_while_it_waited_and_is_revived_waits_for_its_session_ag
     group.ack([2], 2)
     group.saved(group.durable())
     assert [given.offsets for given in group.give(1.0, 9)] == [[1]]
+
+
+def test_messages_that_are_not_due_yet_leave_room_for_those_that_are() -> None:
+    group = Group(1, "g", floor=0, kinds=(">",), sessions="", ack_wait_s=10, max_deliver=9, backoff_ms=())
+    group.look([Message(n, n, 1, 10**12) for n in range(1, LOADED_MAX + 1)], {1}, None, 0.0, 0)
+    assert group.room == LOADED_MAX
+    group.look([Message(n, n, 1, None) for n in range(LOADED_MAX + 1, 2 * LOADED_MAX + 1)], {1}, None, 0.0, 0)
+    assert group.room == 0
+    assert len(group.ready(2 * LOADED_MAX)) == LOADED_MAX
 
 
 @pytest.mark.parametrize("how", ["acknowledged", "terminated", "expired"])

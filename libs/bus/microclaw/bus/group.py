@@ -22,6 +22,8 @@ from microclaw.bus.subjects import subject_matcher
 
 #: Offsets a group holds in memory and that are not delivered yet, at most.
 LOADED_MAX = 10_000
+#: The same of those that are not due yet, which are in nobody's way.
+LATER_MAX = 50_000
 #: How far an unsettled message may lag behind before it is parked, in offsets.
 LAG_MAX = 50_000
 #: Longest pause that a nack may ask for, ms: a day.
@@ -102,7 +104,8 @@ class Group:
     @property
     def room(self) -> int:
         """How many more may be loaded."""
-        return max(0, LOADED_MAX - self.loaded)
+        later = len(self._later)
+        return max(0, min(LOADED_MAX - (self.loaded - later), LATER_MAX - later))
 
     @property
     def can_give(self) -> bool:

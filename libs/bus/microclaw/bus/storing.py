@@ -336,7 +336,7 @@ class Storage:
         if done.placed is not None:
             self._pass.clear()
             self._placed = done.placed
-            if len(self._unfolded) > SESSIONS_MAX:
+            if max(len(self._unfolded), len(self._session_names)) > SESSIONS_MAX:
                 self._forget()
 
     def _has_old(self, no: int) -> bool:
@@ -350,7 +350,7 @@ class Storage:
             del self._sessions[name]
         for no in [no for no, newest in self._unfolded.items() if not newest]:
             del self._unfolded[no]
-            self._session_names.pop(no, None)
+        self._session_names = {no: name for no, name in self._session_names.items() if no in self._unfolded}
 
 
 def same_message(one: bytes, other: bytes) -> bool:
