@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import time
@@ -24,6 +25,8 @@ from microclaw.core.requests import Done, Failed, ServiceStatus, StatusAsked
 #: Rows looked at for one tail question, and their bytes.
 TAIL_ROWS_MAX = 2_000
 TAIL_BYTES_MAX = 4 << 20
+#: Bytes of the dead letters in one answer: the newest that fit.
+DEAD_BYTES_MAX = 8 << 20
 
 Question = (
     StatusAsked | admin.BusInfoAsked | admin.GroupsOfBusAsked | admin.SessionsAsked | admin.TailAsked
@@ -163,7 +166,9 @@ class Administration:
             for offset, count, dead_ms, reason, first, last, body in self._engine.journal.dead(group.no, asked.limit)
         ]
         letters.sort(key=lambda letter: (letter.dead_ms, letter.offset), reverse=True)
-        return admin.DeadLetters(letters=tuple(letters[:asked.limit]))
+        sizes = itertools.accumulate(len(letter.body) for letter in letters)
+        fit = sum(size <= DEAD_BYTES_MAX for size in sizes)
+        return admin.DeadLetters(letters=tuple(letters[:min(asked.limit, fit)]))
 
     def _settle_dead(self, wanted: admin.SettleDead) -> msgspec.Struct:
         group = self._engine.groups.get(wanted.group)

@@ -58,6 +58,19 @@ async def test_pain06_dead_letters_are_shown_with_why_and_come_again_on_demand(c
     assert (await ask(owner, admin.DeadLettersAsked(), admin.DeadLetters)).letters == ()
 
 
+async def test_dead_letters_too_large_for_one_answer_are_shown_the_newest_first(connect) -> None:
+    victim, owner = await connect("victim"), await connect("cli")
+    stream = victim.subscribe(Subscription("g", ("reply.requested",)))
+    for n in range(18):
+        await victim.publish(say(f"{n} " + "x" * 1_000_000, f"s{n}"))
+        await victim.term(await asyncio.wait_for(anext(stream), DEADLINE_S), "too large")
+        await victim.publish(Draft("elsewhere", ReplyDelivered(chat="s", reply_id="", status="sent")))
+    letters = (await ask(owner, admin.DeadLettersAsked(), admin.DeadLetters)).letters
+    assert [letter.offset for letter in letters] == sorted((letter.offset for letter in letters), reverse=True)
+    assert len(letters) == 8
+    assert letters[0].offset == 35
+
+
 async def test_a_requeued_dead_letter_survives_the_broker(broker: BrokerProcess, connect) -> None:
     victim = await connect("victim")
     await bury(victim, "a")

@@ -119,6 +119,22 @@ def test_fault05_on_a_full_disk_what_consumers_have_stays_with_them(tmp_path: Pa
     journal.close()
 
 
+def test_fault05_what_was_denied_on_a_full_disk_is_in_the_audit_when_there_is_room(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    alone = EngineAlone(journal)
+    alone.connect("p")
+    journal._db.execute("PRAGMA max_page_count=1")
+    for n in range(20):
+        alone.engine.denied("console", "publish", f"{n}: " + "x" * 490)
+    while not alone.engine.no_space:
+        alone.publish(alone.connect("q"), *(envelope("q", "t", new_id(1), text=BODY) for _ in range(100)))
+        alone.turn()
+    journal._db.execute("PRAGMA max_page_count=1000000")
+    alone.turn()
+    assert alone.engine.storage.session("audit")[1] == 20
+    journal.close()
+
+
 def test_fault05_a_dead_letter_that_could_not_be_requeued_stays_one(tmp_path: Path, monkeypatch) -> None:
     journal = Journal(tmp_path / "journal.db")
     alone = EngineAlone(journal)

@@ -117,7 +117,7 @@ class TailRows(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
 
 
 class DeadLettersAsked(Request, frozen=True, kw_only=True, tag="bus.dead"):
-    """Dead letters, newest first; `group` "" = of all groups."""
+    """Dead letters, newest first, as many as fit in an answer; `group` "" = of all groups."""
 
     group: str = ""
     limit: Count = 100
