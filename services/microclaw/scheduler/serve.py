@@ -108,6 +108,8 @@ class Scheduler:
 
     async def keep_time(self) -> None:
         """Fire what is due, then sleep until the next is, or something changes."""
+        # It may have been set back while we were not there.
+        self._firing.clock_went_back()
         offset = _offset_ms()
         while not self._service.stopping.is_set():
             self._changed.clear()

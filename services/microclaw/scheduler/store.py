@@ -12,7 +12,7 @@ from microclaw.core.tasks import Status, Task, task_run_id
 from microclaw.scheduler.tables import commands, fires, tasks
 from microclaw.store.old_rows import delete_old
 
-#: How long the log keeps an ended run.
+#: How long the log keeps an ended run, and a task that is over is kept after its last one.
 FIRES_KEPT_MS = 90 * 24 * 3600 * 1000
 #: How long the answer to a command is remembered; the newest are whatever their age.
 COMMANDS_KEPT_MS = 7 * 24 * 3600 * 1000
@@ -142,9 +142,13 @@ def keep_answer(db: Connection, command_id: str, answer: bytes, now_ms: int) -> 
 
 
 def trim(engine: Engine, now_ms: int) -> None:
-    """Forget old runs and old answers."""
+    """Forget old runs, tasks that are over as long, and old answers."""
+    over = (tasks.c.status == Status.COMPLETED, tasks.c.next_run_ms.is_(None), tasks.c.open_run == "")
     with engine.begin() as db:
         db.execute(delete(fires).where(fires.c.ended_ms < now_ms - FIRES_KEPT_MS))
+        db.execute(delete(tasks).where(
+            *over, func.coalesce(tasks.c.last_run_ms, tasks.c.created_ms) < now_ms - FIRES_KEPT_MS,
+        ))
         delete_old(db, commands, commands.c.at_ms, now_ms - COMMANDS_KEPT_MS)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from tests.contract.scheduler.clockwork import Clockwork, Killed
 from microclaw.core.requests import Failed, TaskAnswer
 from microclaw.core.schedule import CATCH_UP_FIRES_MAX, MISSED_AFTER_MS
 from microclaw.core.tasks import OPEN_MS_MAX
+from microclaw.scheduler import store
+from microclaw.scheduler.serve import Scheduler
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -380,3 +384,35 @@ def test_a_clock_set_back_neither_repeats_nor_forgets(tmp_path: Path) -> None:
         clock.firing.clock_went_back()
         clock.tick()
     assert clock.fired()[1:] == [(row.id, ms(f"2026-02-01T{hour:02}:00:00Z")) for hour in range(9, 13)]
+
+
+async def test_a_clock_set_back_while_the_service_was_not_there_is_noticed_at_its_start(tmp_path: Path) -> None:
+    clock = Clockwork(tmp_path, ms("2026-02-01T08:00:00Z"))
+    row = clock.create("cron", "0 * * * *")
+    clock.now = ms("2031-02-01T08:30:00Z")
+    clock.tick()
+    clock.finish_all()
+    clock.now = ms("2026-02-01T08:30:00Z")
+    clock.start()
+    service = SimpleNamespace(stopping=asyncio.Event(), facts={}, log=None)
+    keeping = asyncio.create_task(Scheduler(service, clock.firing, clock.commands).keep_time())  # type: ignore[arg-type]
+    while not service.facts:
+        await asyncio.sleep(0)
+    keeping.cancel()
+    assert clock.row(row.id).next_run_ms == ms("2026-02-01T09:00:00Z")
+
+
+def test_a_task_that_is_over_is_forgotten_with_its_log(tmp_path: Path) -> None:
+    """Else ten reminders a day are a list of thousands after a year."""
+    clock = Clockwork(tmp_path, ms("2026-02-01T08:00:00Z"))
+    over = clock.create("once", "2026-02-01T09:00:00Z")
+    ahead = clock.create("once", "2027-02-01T09:00:00Z")
+    daily = clock.create("cron", "0 9 * * *")
+    clock.now = ms("2026-02-01T09:00:00Z")
+    clock.tick()
+    clock.finish_all()
+    clock.firing.forget()
+    assert clock.row(over.id).status == "completed"
+    clock.now += store.FIRES_KEPT_MS + 1
+    clock.firing.forget()
+    assert {row.id for row in store.all_tasks(clock.firing._engine)} == {ahead.id, daily.id}
