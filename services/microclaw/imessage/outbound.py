@@ -9,6 +9,7 @@ passed: Messages did not send it, and it is tried again, a few times.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -117,8 +118,14 @@ class Outbound:
         return False
 
     def forget(self) -> None:
-        """Drop marks of tries long past."""
-        self._channel.notes.forget(_MARK, now_ms() - MARKS_KEPT_MS)
+        """Drop marks of tries long past, and our copies of the files that went with them: Messages has its own."""
+        before_ms = now_ms() - MARKS_KEPT_MS
+        for text in self._channel.notes.all(_MARK).values():
+            mark = msgspec.json.decode(text, type=Mark)
+            if mark.file and mark.begun_ms < before_ms:
+                with suppress(OSError):  # it stays, then
+                    (self._outbox / mark.file).unlink()
+        self._channel.notes.forget(_MARK, before_ms)
 
     def _is_under_way(self, key: str) -> bool:
         reply_id, _, number = key.partition("-")

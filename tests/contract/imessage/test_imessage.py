@@ -272,6 +272,16 @@ async def test_a_file_goes_out_under_its_name() -> None:
         [path] = (made.root / "messages" / "outbox").iterdir()
         assert path.name.endswith("plan.pdf") and path.read_bytes() == b"%PDF-1.7 plan"
         assert len(app.sent(ANN)) == 2
+        # A week later our copy of it is gone, and nobody else's file.
+        made.kill("imessage")
+        other = path.with_name("other.pdf")
+        other.touch()
+        with closing(sqlite3.connect(made.home.database("imessage"))) as db, db:
+            past = "value = json_set(value, '$.begun_ms', 1), changed_ms = 1"
+            db.execute(f"UPDATE channel_notes SET {past} WHERE kind = 'mark'")
+        made.start("imessage")
+        await until(lambda: not path.exists())
+        assert other.exists()
 
 
 async def test_pain02_success_without_a_row_is_tried_again_and_in_the_end_uncertain_and_told() -> None:

@@ -41,6 +41,7 @@ class Typing:
             if chat not in self._tasks:
                 self._tasks[chat] = asyncio.create_task(self._keep_showing(chat))
         elif presence.state == "paused" and (task := self._tasks.pop(chat, None)) is not None:
+            del self._until_ms[chat]
             task.cancel()
         if self._previews is not None:
             self._previews.on_presence(presence)
@@ -56,4 +57,4 @@ class Typing:
             log.debug("typing not shown", extra={"chat": chat, "why": f"{type(error).__name__}: {error}"})
         finally:
             if self._tasks.get(chat) is asyncio.current_task():
-                del self._tasks[chat]
+                del self._tasks[chat], self._until_ms[chat]
