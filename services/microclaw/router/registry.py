@@ -32,6 +32,11 @@ from microclaw.router.trail import Trail
 #: Who may register: the sandbox for a main group's agent (it checks that), the command line for the owner.
 REGISTRARS = ("sandbox", "cli")
 
+#: Direct chats in one list, besides those that belong to us: the ones last heard of. Every stranger's mail begins one.
+DIRECT_LISTED_MAX = 1_000
+#: One that belongs to nobody of us and was silent for so long is forgotten, ms.
+DIRECT_KEPT_MS = 365 * 24 * 3600 * 1000
+
 _STARTER = """# {title}
 
 This folder is yours: what you write here you will find again next time.
@@ -96,7 +101,10 @@ class Registry:
     async def on_list(self, _question: GroupsAsked, _asker: str) -> Groups:
         """Answer `groups.list`."""
         with self._engine.begin() as db:
-            rows = db.execute(select(chats).order_by(chats.c.last_message_ms.desc(), chats.c.chat)).all()
+            newest_first = (chats.c.last_message_ms.desc(), chats.c.chat)
+            lately = select(chats.c.chat).where(~chats.c.is_group).order_by(*newest_first).limit(DIRECT_LISTED_MAX)
+            listed = chats.c.is_group | chats.c.chat.in_(lately) | chats.c.chat.in_(list(self._of_chat))
+            rows = db.execute(select(chats).where(listed).order_by(*newest_first)).all()
             heard = {chat for chat in self._of_chat if is_heard(db, chat)}
             owner_chat = self.owner_chat(db)
         return Groups(groups=tuple(self.all()), owner_chat=owner_chat, chats=tuple(
@@ -106,6 +114,12 @@ class Registry:
             )
             for row in rows if is_conversation(row.chat)
         ))
+
+    def tidy(self) -> None:
+        """Drop direct chats of strangers that nobody wrote in for long."""
+        silent = ~chats.c.is_group & (chats.c.last_message_ms < self._clock_ms() - DIRECT_KEPT_MS)
+        with self._engine.begin() as db:
+            db.execute(delete(chats).where(silent, chats.c.chat.not_in(list(self._of_chat))))
 
     async def on_register(self, wanted: RegisterGroup, asker: str) -> GroupAnswer | Failed:
         """Answer `groups.register`."""

@@ -124,6 +124,7 @@ async def serve(service: Service) -> None:
             service.facts |= registry.facts()
             outbox.forget(now_ms=now_ms())
             commands.forget(engine, now_ms=now_ms())
+            registry.tidy()
             door.tidy()
             deliveries.tidy()
             await outbox.flush_and_tell(service.bus, service.trouble)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+import pytest
 from tests.contract.router.router_play import RouterPlay, envelope_of
 
 from microclaw.bus.api import Delivery
@@ -11,6 +13,7 @@ from microclaw.core.groups import open_for_registration
 from microclaw.core.ids import new_id
 from microclaw.core.kinds import ChatsNamed, MessageReceived, NamedChat
 from microclaw.core.requests import KnownChat
+from microclaw.router import registry as registry_module
 
 
 async def names(made: RouterPlay, session: str, **chats: str) -> None:
@@ -55,4 +58,20 @@ async def test_a_connector_names_chats_of_its_own_channel_alone(tmp_path: Path) 
     made = RouterPlay(tmp_path)
     await names(made, "wa:a", tg_a="Stolen", wa_b="", **{"wa_status@broadcast": "Status", "wa": "No chat"})
     assert await known(made) == []
+    made.stop()
+
+
+async def test_strangers_chats_are_listed_and_kept_only_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody who sends a mail begins one: the list goes to other services, and has to fit."""
+    monkeypatch.setattr(registry_module, "DIRECT_LISTED_MAX", 2)
+    made = RouterPlay(tmp_path)
+    await made.register("email:us", "us")
+    await made.hears(hi("wa:loud"))
+    for number in range(4):
+        one = msgspec.structs.replace(hi(f"email:{number}"), is_group=False, sent_ms=made.now + number)
+        await made.hears(one)
+    assert {chat.chat for chat in (await made.groups()).chats} == {"email:us", "wa:loud", "email:2", "email:3"}
+    made.now += registry_module.DIRECT_KEPT_MS + 3
+    made.registry.tidy()
+    assert {chat.chat for chat in (await made.groups()).chats} == {"email:us", "wa:loud", "email:3"}
     made.stop()
