@@ -92,7 +92,8 @@ def test_fault05_publishers_wait_while_there_is_no_room_for_the_reserve(tmp_path
     journal.close()
 
 
-def test_fault05_on_a_full_disk_what_consumers_have_stays_with_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", ["a statement", "the commit"])
+def test_fault05_on_a_full_disk_what_consumers_have_stays_with_them(tmp_path: Path, monkeypatch, at: str) -> None:
     journal = Journal(tmp_path / "journal.db")
     alone = EngineAlone(journal)
     stored(alone, 1)
@@ -101,9 +102,18 @@ def test_fault05_on_a_full_disk_what_consumers_have_stays_with_them(tmp_path: Pa
     alone.turn()
     alone.subscribe(other, WORK)
     ((offset, *_),) = alone.taken(one)
-    journal._db.execute("PRAGMA max_page_count=1")
+
+    def full() -> None:
+        journal.rollback()
+        raise NoSpace
+
     acked = alone.ack(one, "work", [offset], *(envelope("one", "t", new_id(1), text=BODY) for _ in range(200)))
-    alone.settle_down()
+    with monkeypatch.context() as patched:
+        if at == "the commit":
+            patched.setattr(journal, "commit", full)
+        else:
+            journal._db.execute("PRAGMA max_page_count=1")
+        alone.settle_down()
     assert one.refusals.pop(acked)[0] == "no_space"
     assert alone.taken(other) == alone.taken(one) == [], "it is still the first one's, who will say it again"
     journal._db.execute("PRAGMA max_page_count=1000000")
@@ -111,6 +121,7 @@ def test_fault05_on_a_full_disk_what_consumers_have_stays_with_them(tmp_path: Pa
     alone.settle_down()
     assert rid in peer.receipts
     assert alone.taken(other) == alone.taken(one) == [], "and its session waits for it"
+    assert alone.engine.groups["work"].loaded == 2, "what was refused is not settled by the next one's commit"
     alone.ack(one, "work", [offset])
     alone.clock.pass_(1)
     alone.settle_down()
