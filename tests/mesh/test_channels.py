@@ -124,6 +124,10 @@ async def test_pain06_pain09_on_four_platforms_at_once_each_chat_gets_its_own_an
 
         # What is not used any more is no trouble.
         assert (await home.cli("channels", "remove", "telegram"))[0] == 0
+        code, doctor = await home.cli("doctor")
+        (kept,) = (check for check in doctor["checks"] if check["what"] == "group telegram")
+        assert code == 0 and kept["state"] == "warn" and kept["remedy"].endswith("microclaw bus sub rm telegram")
+        assert (await home.cli("bus", "sub", "rm", "telegram"))[0] == 0
         code, seen_now = await home.cli("status")
         assert code == 0 and "telegram" not in [row["name"] for row in seen_now["services"]], seen_now
         console = [line.text for line in await mesh.replies("console:main")]

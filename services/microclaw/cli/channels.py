@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -106,8 +106,8 @@ def add(
     for key, means in NEEDED.get(channel, {}).items():
         if key not in given and not getattr(have, key):
             given[key] = context.ask(f"{means}: ")
-    if channel == "imessage" and sys.platform != "darwin":
-        raise UsageError("imessage needs Messages on a Mac: run MicroClaw there, or add another channel")
+    if channel == "imessage" and not Path(osascript := given.get("osascript", have.osascript)).exists():
+        raise UsageError(f"imessage needs Messages on a Mac ({osascript} is not here): run MicroClaw there")
     if not is_installed(channel):
         if not packages:
             raise UsageError(f"the packages of {channel} are not there: leave --no-install out, and they are installed")

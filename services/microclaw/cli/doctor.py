@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 import platform
+import re
 import shutil
 import stat
 import sys
@@ -17,6 +18,7 @@ from typing import Literal
 
 from microclaw.cli.context import Context
 from microclaw.cli.extras import is_installed
+from microclaw.core.channel_settings import CONNECTORS
 from microclaw.core.disk import Unwritable, check_writable
 from microclaw.core.errors import MicroclawError, UsageError
 
@@ -52,7 +54,8 @@ def run(context: Context, options: argparse.Namespace) -> int:
         fix(context)
     found: list[Finding] = []
     looks = (
-        python, configuration, folders, databases, supervisord, running, sandbox(options.deep), channels, disk, clock,
+        python, configuration, folders, databases, supervisord, running, consumers, sandbox(options.deep), channels,
+        disk, clock,
     )
     for look in looks:
         found += look(context)
@@ -180,6 +183,28 @@ def running(context: Context) -> Iterator[Finding]:
         yield Finding("services", "fail", ", ".join(down), "microclaw status; microclaw logs SERVICE")
     else:
         yield Finding("services", "ok", f"all {len(seen.processes)} are ready")
+
+
+def consumers(context: Context) -> Iterator[Finding]:
+    """Consumer groups whose service is not in use any more: what they have not read is kept for ever."""
+    from microclaw.bus import admin
+    from microclaw.bus.supervisor import Supervisor
+    from microclaw.cli.asking import asked_of
+    from microclaw.cli.readiness import wanted
+
+    try:
+        used = {process.name for process in wanted(context, Supervisor(context.home.supervisor_socket).processes())}
+        groups = asked_of(context, "broker", admin.GroupsOfBusAsked(), admin.GroupsOfBus).groups
+    except MicroclawError:
+        return  # what does not run is told elsewhere
+    for group in groups:
+        service = re.split(r"[-.]", group.name)[0]
+        if service in CONNECTORS and service not in used and not group.consumers:
+            yield Finding(
+                f"group {group.name}", "warn",
+                f"{service} is not in use, and the bus keeps all messages for it ({group.lag + group.waiting} by now)",
+                f"if it stays so: microclaw bus sub rm {group.name}",
+            )
 
 
 def sandbox(deep: bool) -> Callable[[Context], Iterator[Finding]]:

@@ -25,12 +25,17 @@ def run(context: Context, _options: argparse.Namespace) -> int:
         Supervisor(context.home.supervisor_socket).shutdown()
     except NotRunningError:
         if not supervisord.is_held(context.home):
-            context.say("MicroClaw was not running")
-            return 0
+            return _said(context, "MicroClaw was not running", stopped=False)
     until = time.monotonic() + DOWN_WAIT_S
     while supervisord.is_held(context.home):
         if time.monotonic() > until:
             raise UnhealthyError(f"MicroClaw did not stop within {DOWN_WAIT_S:.0f} s: see `microclaw logs supervisord`")
         time.sleep(POLL_S)
-    context.say("MicroClaw is stopped")
+    return _said(context, "MicroClaw is stopped", stopped=True)
+
+
+def _said(context: Context, text: str, *, stopped: bool) -> int:
+    if context.json:
+        context.dump({"stopped": stopped})
+    context.say(text)
     return 0

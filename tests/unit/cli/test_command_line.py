@@ -69,8 +69,9 @@ def test_errors_are_one_line_with_their_exit_code(
     assert error.count("\n") == 1
 
 
-def test_stopping_what_does_not_run_is_no_error() -> None:
-    assert main(["down"]) == 0
+def test_stopping_what_does_not_run_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["down", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"stopped": False}
 
 
 def test_a_bad_configuration_stops_up_before_anything_is_made(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
