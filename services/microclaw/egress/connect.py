@@ -22,7 +22,7 @@ from microclaw.egress.refusals import Refusals
 from microclaw.egress.tls_stream import OverBytes, TlsStream
 from microclaw.egress.trust import Trust
 from microclaw.egress.tunnel import ACCESS_DENIED, Tunnel, TunnelLimits, first_hello
-from microclaw.egress.upstream import Unreachable, dialled, hung_up
+from microclaw.egress.upstream import Line, Unreachable, dialled, hung_up
 
 
 class Connect:
@@ -158,10 +158,11 @@ class Connect:
             if count > 1:
                 # The first one was counted as the tunnel.
                 await self._proxy.paced(owner)
-            return await self._forward.inside(owner, wire, request, host, port, passage)
+            return await self._forward.inside(owner, wire, request, host, port, passage, line)
 
         try:
-            await each_request(wire, judged)
+            async with Line() as line:
+                await each_request(wire, judged)
         except BadMessage as bad:
             reason = bad.reason if count else f"{bad.reason}; {unopened(host, port, owner.group)}"
             outcome = "deny" if bad.status < 500 else "failed"

@@ -113,7 +113,8 @@ async def answer(
         status_code=status, reason=phrase,
         headers=[(b"content-type", kind), (b"content-length", str(len(content)).encode()), *headers],
     ))
-    await wire.send(h11.Data(data=content))
+    if wire.method != b"HEAD":
+        await wire.send(h11.Data(data=content))
     await wire.send(h11.EndOfMessage())
 
 

@@ -28,7 +28,7 @@ from microclaw.egress.http_messages import BadMessage, Closed, Limits, Wire
 from microclaw.egress.proxy import Passage, Proxy
 from microclaw.egress.secret_store import SecretStore
 from microclaw.egress.tunnel import TUNNEL_BYTES_MAX
-from microclaw.egress.upstream import Unreachable, connected
+from microclaw.egress.upstream import Line, Stale, Unreachable, connected
 from microclaw.egress.websocket import WebSockets
 
 #: Bodies, each way.
@@ -36,6 +36,10 @@ BODY_BYTES_MAX = TUNNEL_BYTES_MAX
 #: A body up to this size is read whole, so that sentinels in it are found; longer ones pass as they are. Small, because
 #: one worker may have as many under way as a door takes connections.
 WHOLE_BYTES_MAX = 64 << 10
+#: What asks and changes nothing (RFC 9110 section 9.2.1).
+_SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+#: What a server says on a connection that was quiet for too long, before it closes it (RFC 9110 section 15.5.9).
+_GIVEN_UP = 408
 #: From a request to its answer's first byte.
 ANSWER_S_MAX = 300.0
 
@@ -51,6 +55,8 @@ class _Goal:
     target: bytes
     #: It came as `/to/host/…`.
     reverse: bool = False
+    #: It came in a tunnel: the connection to the host is kept for the next one.
+    inside: bool = False
 
     @property
     def where(self) -> str:
@@ -99,14 +105,16 @@ class Forward:
             lent = self._lent(owner, goal, _head(request))
             checked = await self._proxy.check(owner, goal.host, goal.port, target, "bash")
             with self._proxy.place():
-                return await self._carry_out(owner, wire, request, goal, checked, lent)
+                async with Line() as line:
+                    return await self._carry_out(owner, wire, request, goal, checked, lent, line)
         except Refused as refused:
             return await self._deny(owner, wire, request, refused)
 
     async def inside(
-        self, owner: Owner, wire: Wire, request: h11.Request, host: str, port: int, passage: Passage,
+        self, owner: Owner, wire: Wire, request: h11.Request, host: str, port: int, passage: Passage, line: Line,
     ) -> bool:
-        """The same for a request in a tunnel to `host:port`, and nowhere else. `passage` and place are the tunnel's.
+        """The same for a request in a tunnel to `host:port`, and nowhere else. `passage`, place and `line` are the
+        tunnel's.
 
         :raises Closed: :raises BadMessage:
         """
@@ -116,7 +124,7 @@ class Forward:
             target = request.target.decode("ascii", "replace")
             lent = self._lent(owner, goal, _head(request))
             checked = self._proxy.check_again(owner, host, port, target, passage)
-            return await self._carry_out(owner, wire, request, goal, checked, lent)
+            return await self._carry_out(owner, wire, request, goal, checked, lent, line)
         except Refused as refused:
             return await self._deny(owner, wire, request, refused)
 
@@ -127,6 +135,7 @@ class Forward:
 
     async def _carry_out(
         self, owner: Owner, wire: Wire, request: h11.Request, goal: _Goal, checked: Passage | str, lent: Lent,
+        line: Line,
     ) -> bool:
         if isinstance(checked, str):
             raise Refused(goal.where, checked)
@@ -143,7 +152,15 @@ class Forward:
         await self._proxy.record(owner, _action(request), goal.where, "allow", request.method.decode())
         for name in lent.names:
             await self._proxy.record(owner, "secret.use", f"{name} at {goal.where}", "allow", "")
-        return await self._send(owner, wire, request, goal, checked.addresses, lent, body)
+        try:
+            return await self._send(owner, wire, request, goal, checked.addresses, lent, body, line)
+        except Unreachable as error:
+            await refuse(wire, 502, str(error))
+        except TimeoutError:
+            await refuse(wire, 504, f"{goal.host} gave no answer within {ANSWER_S_MAX:g} s")
+        finally:
+            await line.rest()
+        return False
 
     def _look(self, request: h11.Request, goal: _Goal) -> None:
         """:raises Refused: what can be said of the request by itself."""
@@ -167,56 +184,46 @@ class Forward:
 
     async def _send(
         self, owner: Owner, wire: Wire, request: h11.Request, goal: _Goal, addresses: tuple[str, ...], lent: Lent,
-        body: bytes | None,
+        body: bytes | None, line: Line,
     ) -> bool:
+        """:raises Unreachable: :raises TimeoutError:"""
         headers: Headers = [(key, value) for key, value in passed(request.headers, cookies=True)]
         # Uncompressed, so that a value that comes back is found.
         headers = [(key, value) for key, value in headers if key != b"accept-encoding"]
         headers += [(b"host", goal.authority.encode()), (b"accept-encoding", b"identity")]
-        headers = handshake(headers) if asks_for_upgrade(request.headers) else [*headers, (b"connection", b"close")]
+        upgrade = asks_for_upgrade(request.headers)
+        if upgrade:
+            headers = handshake(headers)
+        elif not goal.inside:
+            headers.append((b"connection", b"close"))
         if body is not None:
             kind = next((value for key, value in headers if key == b"content-type"), b"").decode("ascii", "replace")
             # What a person once typed is masked as everywhere, before what is lent for here is put in.
             body = lent.body(self._secrets.scrubber.masked(body), kind)
-            headers = [(key, value) for key, value in headers if key != b"content-length"]
-            headers.append((b"content-length", str(len(body)).encode()))
+            if any(key == b"content-length" for key, _ in headers):
+                headers = [(key, value) for key, value in headers if key != b"content-length"]
+                headers.append((b"content-length", str(len(body)).encode()))
         elif any(key == b"transfer-encoding" for key, _ in request.headers):
             headers.append((b"transfer-encoding", b"chunked"))
         outgoing = h11.Request(
             method=request.method, target=lent.target(goal.target), headers=lent.headers(headers)
         )
-        try:
-            async with connected(
-                self._proxy.dial, addresses, goal.port, name=goal.host, limits=self._limits,
-                tls=self._tls() if goal.tls else None,
-            ) as outside:
-                return await self._exchange(owner, wire, outside, outgoing, body, goal, lent)
-        except Unreachable as error:
-            await refuse(wire, 502, str(error))
-        except TimeoutError:
-            await refuse(wire, 504, f"{goal.host} gave no answer within {ANSWER_S_MAX:g} s")
-        return False
+        # Only what may be sent twice goes by a connection that the server may be closing at this moment.
+        if outgoing.method in _SAFE and body == b"" and not upgrade and (kept := line.kept()) is not None:
+            with suppress(Stale):
+                return await self._exchange(owner, wire, kept, outgoing, body, goal, lent)
+        outside = await line.new(connected(
+            self._proxy.dial, addresses, goal.port, name=goal.host, limits=self._limits,
+            tls=self._tls() if goal.tls else None,
+        ))
+        return await self._exchange(owner, wire, outside, outgoing, body, goal, lent)
 
     async def _exchange(
         self, owner: Owner, wire: Wire, outside: Wire, request: h11.Request, body: bytes | None, goal: _Goal,
         lent: Lent,
     ) -> bool:
         scrubber = self._secrets.scrubber
-        try:
-            await outside.send(request)
-            if body is not None:
-                await outside.send(h11.Data(data=body))
-            else:
-                await self._pass_body(wire, outside)
-            await outside.send(h11.EndOfMessage())
-        except Closed:
-            if wire.reader.at_eof():
-                raise
-            # The server wants no more of it: it may have said why.
-        try:
-            head = await outside.response_or_switch(ANSWER_S_MAX)
-        except Closed as closed:
-            raise Unreachable(f"{goal.where} gave no answer: {closed}") from closed
+        head = await self._asked(wire, outside, request, body, goal)
         # By a cookie a server knows whom it let in: after a lent credential it is one itself.
         kept = passed(head.headers, cookies=not lent.names)
         if isinstance(head, h11.InformationalResponse):
@@ -239,6 +246,31 @@ class Forward:
         except BadMessage as bad:
             raise Closed(f"the answer broke off: {bad.reason}") from bad
         return False
+
+    async def _asked(
+        self, wire: Wire, outside: Wire, request: h11.Request, body: bytes | None, goal: _Goal,
+    ) -> h11.Response | h11.InformationalResponse:
+        """Send it; the answer's head. :raises Unreachable: :raises TimeoutError:"""
+        before = outside.received
+        try:
+            await outside.send(request)
+            if body is None:
+                await self._pass_body(wire, outside)
+            elif body:
+                await outside.send(h11.Data(data=body))
+            await outside.send(h11.EndOfMessage())
+        except Closed:
+            if body is None and wire.reader.at_eof():
+                raise
+            # The server wants no more of it: it may have said why.
+        try:
+            head = await outside.response_or_switch(ANSWER_S_MAX)
+        except Closed as closed:
+            why = f"{goal.where} gave no answer: {closed}"
+            raise (Stale if outside.received == before else Unreachable)(why) from closed
+        if head.status_code == _GIVEN_UP and before:
+            raise Stale(f"{goal.where} gave no answer: it was about to close the connection")
+        return head
 
     async def _pass_body(self, wire: Wire, outside: Wire) -> None:
         if wire.h11.they_are_waiting_for_100_continue:
@@ -300,7 +332,7 @@ def _goal_inside(request: h11.Request, host: str, port: int) -> _Goal:
         if meant != (host, port):
             # A server with many names would answer for another one than was judged.
             raise Refused(where, f"its host {name[:80]!r} is not the host {where} of the CONNECT", 421)
-    return _Goal(host, port, True, path)
+    return _Goal(host, port, True, path, inside=True)
 
 
 def _head(request: h11.Request) -> list[bytes]:
@@ -309,9 +341,9 @@ def _head(request: h11.Request) -> list[bytes]:
 
 
 async def _whole_body(wire: Wire, request: h11.Request) -> bytes | None:
-    """The body, where it says beforehand that it is short; None = it is to be streamed."""
-    length = next((int(value) for key, value in request.headers if key == b"content-length"), None)
-    if length is None or length > WHOLE_BYTES_MAX:
+    """The body, where there is none or it says beforehand that it is short; None = it is to be streamed."""
+    length = next((int(value) for key, value in request.headers if key == b"content-length"), 0)
+    if length > WHOLE_BYTES_MAX or any(key == b"transfer-encoding" for key, _ in request.headers):
         return None
     if wire.h11.they_are_waiting_for_100_continue:
         await wire.send(h11.InformationalResponse(status_code=100, headers=[]))

@@ -82,6 +82,10 @@ class Wire:
         self.reader = reader
         self.writer = writer
         self.limits = limits
+        #: Bytes that came so far.
+        self.received = 0
+        #: Of the request that came last; b"" = it could not be read.
+        self.method = b""
         #: Is told the status and the reason of each refusal of ours.
         self.on_refusal: Callable[[int, str], None] = lambda _status, _reason: None
 
@@ -107,11 +111,13 @@ class Wire:
                 data = await self.reader.read(CHUNK_BYTES)
             except OSError as error:
                 raise Closed(str(error)) from error
+        self.received += len(data)
         self.h11.receive_data(data)
         return bool(data)
 
     async def request(self) -> h11.Request | None:
         """The next request's head; None when the client has no more. :raises BadMessage: :raises Closed:"""
+        self.method = b""
         begun = bool(self.h11.trailing_data[0])
         head_ends = asyncio.get_running_loop().time() + self.limits.head_s if begun else None
         while True:
@@ -123,6 +129,7 @@ class Wire:
                 if names >= {b"content-length", b"transfer-encoding"}:
                     # Two ends of one body: another server might take the other one, and find a request in between.
                     raise BadMessage(400, "it says both Content-Length and Transfer-Encoding")
+                self.method = event.method
                 return event
             if isinstance(event, h11.ConnectionClosed):
                 return None
@@ -156,10 +163,10 @@ class Wire:
                 return event
             if isinstance(event, h11.InformationalResponse) and event.status_code == SWITCHING:
                 return event
-            if isinstance(event, h11.ConnectionClosed):
-                raise Closed("it closed the connection without an answer")
             if event is h11.NEED_DATA:
-                await self.read_more(ends - asyncio.get_running_loop().time())
+                more = await self.read_more(ends - asyncio.get_running_loop().time())
+                if not more and not self.h11.trailing_data[0]:
+                    raise Closed("it closed the connection without an answer")
 
     async def body(self, bytes_max: int) -> AsyncGenerator[bytes, None]:
         """The body in the pieces in which it comes.

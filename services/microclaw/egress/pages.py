@@ -77,9 +77,12 @@ class Pages:
             self._proxy.dial, addresses, page.port, name=page.host, limits=self._limits,
             tls=self._tls() if page.tls else None,
         ) as outside:
-            await outside.send(h11.Request(method="GET", target=page.target, headers=page.headers()))
-            await outside.send(h11.EndOfMessage())
-            head = await outside.response(ANSWER_S_MAX)
+            try:
+                await outside.send(h11.Request(method="GET", target=page.target, headers=page.headers()))
+                await outside.send(h11.EndOfMessage())
+                head = await outside.response(ANSWER_S_MAX)
+            except Closed as closed:
+                raise Unreachable(f"{page.where} gave no answer: {closed}") from closed
             if any(key == b"content-encoding" and value.lower() != b"identity" for key, value in head.headers):
                 await refuse(wire, 502, f"{page.host} compressed its answer though it was asked not to")
                 return

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from typing import Self
 
 import h11
 
 from microclaw.core.errors import MicroclawError
 from microclaw.egress.http_messages import CHUNK_BYTES, Limits, Wire
 from microclaw.egress.tls_stream import TlsStream
+
+_BOTH_DONE = {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}
 
 #: TCP, all addresses of a name; and as long again for TLS.
 CONNECT_S_MAX = 15.0
@@ -23,6 +26,46 @@ Dial = Callable[[str, int], Awaitable[Streams]]
 
 class Unreachable(MicroclawError):
     """The server outside can't be reached."""
+
+
+class Stale(Unreachable):
+    """Nothing of the answer came: if it was a kept connection, the server had given it up."""
+
+
+class Line:
+    """The way to one server, for requests one after the other: its connection is kept for the next one, where HTTP lets
+    it be used again. Hung up with its context."""
+
+    def __init__(self) -> None:
+        self._open = AsyncExitStack()
+        self._wire: Wire | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._open.aclose()
+
+    def kept(self) -> Wire | None:
+        """The connection of the request before, for one more; the server may have closed it meanwhile."""
+        if self._wire is None or self._wire.reader.at_eof():
+            return None
+        self._wire.h11.start_next_cycle()
+        return self._wire
+
+    async def new(self, connecting: AbstractAsyncContextManager[Wire]) -> Wire:
+        """Another one in its place. :raises Unreachable:"""
+        self._wire = None
+        await self._open.aclose()
+        self._wire = await self._open.enter_async_context(connecting)
+        return self._wire
+
+    async def rest(self) -> None:
+        """The request is over: keep the connection if both sides said all of it and will go on, else hang up."""
+        wire = self._wire
+        if wire is None or wire.h11.states != _BOTH_DONE or wire.h11.trailing_data[0]:
+            self._wire = None
+            await self._open.aclose()
 
 
 async def dial_plain(host: str, port: int) -> Streams:
