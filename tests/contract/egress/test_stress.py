@@ -123,8 +123,8 @@ async def test_ac08_two_hundred_at_once_leave_memory_flat_and_others_are_served(
             await under_way
             sizes.append(resident_bytes(pid))
         print([f"{size / 2**20:.1f} MiB" for size in sizes])
-        # The first rounds fill caches and the allocator's arenas.
-        assert sizes[-1] - sizes[1] < GROWTH_BYTES_MAX, [f"{size >> 20} MiB" for size in sizes]
+        # The first rounds fill caches and the allocator's arenas, which it gives back when it likes.
+        assert sizes[-1] - max(sizes[:2]) < GROWTH_BYTES_MAX, [f"{size >> 20} MiB" for size in sizes]
         assert sizes[-1] < 200 << 20, [f"{size >> 20} MiB" for size in sizes]
 
 
@@ -155,7 +155,7 @@ async def test_ac08_a_hundred_tunnels_that_are_read_at_once_leave_memory_flat(ho
             await under_way
             sizes.append(resident_bytes(pid))
         print([f"{size / 2**20:.1f} MiB" for size in sizes])
-        assert sizes[-1] - sizes[1] < GROWTH_BYTES_MAX, [f"{size >> 20} MiB" for size in sizes]
+        assert sizes[-1] - max(sizes[:2]) < GROWTH_BYTES_MAX, [f"{size >> 20} MiB" for size in sizes]
         assert sizes[-1] < 200 << 20, [f"{size >> 20} MiB" for size in sizes]
 
 
