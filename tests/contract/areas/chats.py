@@ -20,13 +20,14 @@ async def answer(case: Case) -> dict[str, Any]:
             await _hear(made, call["jid"], ms(call["ts"]), number, call.get("name"), is_group_jid(call["jid"]))
         for number, chat in enumerate(case.given.get("chats", [])):
             is_group = chat.get("is_group", is_group_jid(chat["jid"]))
-            await _hear(made, chat["jid"], chat["t"], number, chat.get("name"), is_group)
+            sent_ms = chat["t"] if isinstance(chat["t"], int) else ms(chat["t"])
+            await _hear(made, chat["jid"], sent_ms, number, chat.get("name"), is_group)
         for number, jid in enumerate(case.given.get("registered", [])):
             await made.register(chat_of(jid), f"g{number}")
         known = (await made.groups()).chats
     if case.when_is("chats are listed"):
         shown = list(known)
-    elif case.when_is("open for registration"):
+    elif case.when_is("open for registration") or case.when_is("groups are listed"):
         shown = open_for_registration(known)
     else:
         raise Unmapped(f"when: {case.when}")

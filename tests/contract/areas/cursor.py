@@ -25,7 +25,7 @@ _SILENT = "@nobody-says-this"
 async def answer(case: Case) -> dict[str, Any]:
     case.knows(
         "assistant_name", "stored", "registered", "last_timestamp", "cursor_after_run", "arrives_later",
-        "pending_count", "limit", "cursor_present", "router_state_last_agent_timestamp",
+        "pending_count", "limit", "cursor_present", "router_state_last_agent_timestamp", "cursor", "since",
     )
     if "router_state_last_agent_timestamp" in case.given:
         cursors, warnings = read_cursors(case.given["router_state_last_agent_timestamp"])
@@ -48,7 +48,8 @@ async def _read(made: RouterPlay, case: Case, name: str) -> dict[str, Any]:
         await made.register(chat_of(jid), f"g{number}", trigger=_SILENT)
     for message in stored:
         await made.hears(heard(message, name))
-    cursor = case.given.get("last_timestamp") or _cursor_in(case)
+    cursor = next((case.given[key] for key in ("last_timestamp", "cursor", "since") if key in case.given), "")
+    cursor = cursor or _cursor_in(case)
     waiting = []
     assert made.engine is not None
     with made.engine.begin() as db:

@@ -18,7 +18,7 @@ _NO_LIST = (None, "missing", "absent", "does not exist")
 
 
 async def answer(case: Case) -> dict[str, Any]:
-    case.knows("default", "chats", "file", "sender", "text", "chat")
+    case.knows("default", "chats", "file", "sender", "text", "chat", "is_from_me")
     content = _list(case)
     chats = list(case.given.get("chats", {}))
     chat = chat_of(case.given.get("chat", chats[0] if chats else "g"))
@@ -35,7 +35,7 @@ async def answer(case: Case) -> dict[str, Any]:
             """Whether it woke the group."""
             return bool(await made.hears(MessageReceived(
                 chat=chat, platform_id=f"m{number}", sender=case.given.get("sender", "anybody"), sender_name="X",
-                text=text, sent_ms=number, is_group=True,
+                text=text, sent_ms=number, is_group=True, from_me=bool(case.given.get("is_from_me", False)),
             )))
 
         triggers = await says(1, case.given.get("text", "@Andy hi"))
