@@ -21,7 +21,6 @@ from microclaw.core.prompt import (
     format_messages,
     format_task,
     iso_utc,
-    newest,
     prompt_bytes,
     split,
 )
@@ -102,11 +101,6 @@ def test_a_platforms_impossible_time_is_still_a_time(ms: int) -> None:
 def test_a_task_says_that_nobody_wrote_it() -> None:
     text = format_task("Check mail")
     assert text.startswith("[SCHEDULED TASK") and text.endswith("\n\nCheck mail")
-
-
-def test_the_newest_are_kept_oldest_first() -> None:
-    assert newest(range(30), 10) == range(20, 30)
-    assert newest(range(3), 10) == range(3) and newest(range(3), None) == range(3) and len(newest(range(3), 0)) == 0
 
 
 @given(st.lists(st.integers(0, 6_000), max_size=40), st.sampled_from(["a", "&", "\x00", "日", '"']))
