@@ -123,12 +123,16 @@ class Inbound:
                 mail = self._read(fetched)
                 heard = None if mail is None or self._passed_over(mail, fetched) else await self._heard(mail, fetched)
                 place = replace(place, uid=fetched.uid, day=max(place.day, fetched.arrived.date().isoformat()))
-                await self._channel.inbound.take([heard] if heard else [], place.note())
-                if heard and mail:
-                    # Only now: what is remembered is passed over when it comes again.
-                    said = heard.message
-                    self._threads.remember(said.chat, mail.sender, mail.subject, said.platform_id)
-                    await thread.run(mailbox.mark_read, [fetched.uid])
+                if mail is None or heard is None:
+                    await self._channel.inbound.take([], place.note())
+                    continue
+                said = heard.message
+                # Before anybody can answer it; that it was taken is noted with the cursor, after the journal has it.
+                self._threads.join(said.chat, mail.sender, mail.subject, said.platform_id)
+                await self._channel.inbound.take(
+                    [heard], place.note(), self._threads.taken(said.chat, mail.sender, said.platform_id)
+                )
+                await thread.run(mailbox.mark_read, [fetched.uid])
         return place
 
     def _read(self, fetched: Fetched) -> Mail | None:
@@ -144,7 +148,7 @@ class Inbound:
     async def _heard(self, mail: Mail, fetched: Fetched) -> Heard:
         message_id = mail.message_id or f"uid-{fetched.uid}@{fetched.arrived.timestamp():.0f}"
         chat = self._threads.chat_of(mail.sender, message_id, mail.answers)
-        begins = self._threads.of(chat) is None
+        begins = self._threads.begins(chat, message_id)
         return Heard(await self._message(mail, message_id, chat, begins, fetched))
 
     def _passed_over(self, mail: Mail, fetched: Fetched) -> bool:

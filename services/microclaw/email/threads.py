@@ -58,16 +58,28 @@ class Threads:
     def remember_ours(self, chat: str, message_id: str) -> None:
         """We sent this mail: who answers it is in its chat."""
         if (thread := self.of(chat)) is not None:
-            self.remember(chat, thread.address, thread.subject, message_id)
-            self._notes.set(_MAIL, {_key(message_id, _US): chat})
+            self.join(chat, thread.address, thread.subject, message_id)
+            self._notes.set(_MAIL, {
+                _key(message_id, thread.address): chat, _key(message_id, _US): chat,
+            })
 
-    def remember(self, chat: str, sender: str, subject: str, message_id: str) -> None:
-        """A mail is now part of a chat: the next one that answers it is too."""
+    def join(self, chat: str, sender: str, subject: str, message_id: str) -> None:
+        """A mail is part of a chat now: what is answered there answers it. May be said again."""
         thread = self.of(chat)
         ids = (*(thread.ids if thread else ()), message_id)[-REFERENCES_MAX:]
         now = Thread(sender, thread.subject if thread and thread.subject else subject, tuple(dict.fromkeys(ids)))
         self._notes.set(_CHAT, {chat: msgspec.json.encode(now).decode()})
-        self._notes.set(_MAIL, {_key(message_id, sender): chat})
+
+    def begins(self, chat: str, message_id: str) -> bool:
+        """Whether this mail is the first of its chat."""
+        thread = self.of(chat)
+        return thread is None or set(thread.ids) == {message_id}
+
+    @staticmethod
+    def taken(chat: str, sender: str, message_id: str) -> dict[str, dict[str, str]]:
+        """The notes by which a mail that was taken is passed over when it comes again, and what answers it is in its
+        chat: to be written with the cursor."""
+        return {_MAIL: {_key(message_id, sender): chat}}
 
     def of(self, chat: str) -> Thread | None:
         """What is known of a chat; a chat that is just an address has a thread that is not begun."""

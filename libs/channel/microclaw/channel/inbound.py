@@ -7,7 +7,7 @@ message's id is derived from the platform's own, so what the platform tells twic
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -54,8 +54,12 @@ class Inbound:
         """How far was read."""
         return self._notes.get(CURSOR, name, default)
 
-    async def take(self, heard: Sequence[Heard], cursor: dict[str, str] | None = None) -> None:
-        """Put these into the journal, in this order; then remember the cursor. After that the platform may be told.
+    async def take(
+        self, heard: Sequence[Heard], cursor: Mapping[str, str] | None = None,
+        notes: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        """Put these into the journal, in this order; then remember the cursor, and with it these notes (kind → facts).
+        After that the platform may be told.
 
         While the broker is away this waits.
 
@@ -75,8 +79,7 @@ class Inbound:
                 if refused.code != "id_conflict":
                     raise
                 await self._one_by_one(drafts)
-        if cursor:
-            self._notes.set(CURSOR, cursor)
+        self._notes.write({CURSOR: cursor or {}} | dict(notes or {}))
 
     async def _one_by_one(self, drafts: Sequence[Draft]) -> None:
         for draft in drafts:

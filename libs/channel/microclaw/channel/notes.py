@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from sqlalchemy import BigInteger, Column, Engine, MetaData, String, Table, Text, delete, select
 from sqlalchemy.dialects.sqlite import insert
@@ -44,11 +44,19 @@ class Notes:
             rows = db.execute(select(table.c.key, table.c.value).where(table.c.kind == kind)).all()
         return {str(row.key): str(row.value) for row in rows}
 
-    def set(self, kind: str, facts: dict[str, str]) -> None:
+    def set(self, kind: str, facts: Mapping[str, str]) -> None:
         """Write these, all or none."""
-        if not facts:
-            return
+        self.write({kind: facts})
+
+    def write(self, facts: Mapping[str, Mapping[str, str]]) -> None:
+        """Write these of several kinds, all or none."""
         now = self._clock_ms()
+        rows = [
+            {"kind": kind, "key": key, "value": value, "changed_ms": now}
+            for kind, those in facts.items() for key, value in those.items()
+        ]
+        if not rows:
+            return
         adding = insert(self._table)
         with self._engine.begin() as db:
             db.execute(
@@ -56,7 +64,7 @@ class Notes:
                     index_elements=["kind", "key"],
                     set_={"value": adding.excluded.value, "changed_ms": adding.excluded.changed_ms},
                 ),
-                [{"kind": kind, "key": key, "value": value, "changed_ms": now} for key, value in facts.items()],
+                rows,
             )
 
     def forget(self, kind: str, before_ms: int) -> None:
