@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from microclaw.bus import journal
+from microclaw.bus import checkpoints, journal, storing, upkeep
 from microclaw.prove.orders import Order, take
 
 #: What fills the file's free pages while the disk is "full".
@@ -26,6 +26,9 @@ def install(folder: Path) -> None:
     global _folder
     _folder = folder
     journal.Journal = FaultyJournal  # type: ignore[misc]
+    # A trial writes little: so it has as many checkpoints and foldings as a busy year.
+    checkpoints.CHECKPOINT_PAGES, checkpoints.LAST_PAGES = 200, 32
+    upkeep.UNFOLDED_MAX, storing.FOLD_PLACES_MAX = 64, 16
 
 
 class FaultyJournal(journal.Journal):
