@@ -88,7 +88,8 @@ class EngineAlone:
         """Returns the subscription's id."""
         self._rid += 1
         self.say(peer, Op.SUBSCRIBE, self._rid, wants.group, list(wants.kinds), wants.sessions, wants.max_in_flight,
-                 wants.ack_wait_ms, wants.max_deliver, list(wants.backoff_ms), wants.start)
+                 wants.ack_wait_ms, wants.max_deliver, list(wants.backoff_ms), wants.start,
+                 wants.in_order)
         return self._rid
 
     def replay(self, peer: Peer, session: str, after: int, limit: int = 1_000) -> int:

@@ -23,6 +23,9 @@ async def test_what_the_bus_tells_is_true_and_nothing_is_swallowed(mesh: Mesh, t
     assert "0 dead letters of queue delivered again" in mesh.cli("bus", "dlq", "requeue", "queue", "all").stdout
     tail = mesh.cli("bus", "tail", "--kind", "message.received")
     assert "message.received console:main#1" in tail.stdout
+    everything = said(mesh, "bus", "replay", "console:main")
+    assert said(mesh, "bus", "replay", "console:main", "--last", "2") == everything[-2:]
+    assert said(mesh, "bus", "replay", "console:main", "--from", "2020-01-01") == everything
 
     for arguments, code, why in (
         (("tail", "--kind", "nosuch"), 0, "no message there is of this kind"),
@@ -30,6 +33,8 @@ async def test_what_the_bus_tells_is_true_and_nothing_is_swallowed(mesh: Mesh, t
         (("ls", "nosuch"), 0, "no session begins with nosuch"),
         (("replay", "nosuch"), 2, "there is no session 'nosuch': `microclaw bus ls`"),
         (("replay", "console:main", "--after", "999"), 0, "its last seq is"),
+        (("replay", "console:main", "--from", "2999-01-01"), 0, "has nothing after 2999-01-01"),
+        (("replay", "console:main", "--from", "noon"), 2, "a time like 2026-11-23T12:00"),
         (("sub", "info", "nosuch"), 2, "there is no consumer group nosuch"),
         (("sub", "rm"), 2, "`microclaw bus sub info` shows them"),
         (("sub", "rm", "queue"), 1, "has consumers"),

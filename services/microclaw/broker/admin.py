@@ -14,8 +14,9 @@ import msgspec
 from microclaw.broker.jobs import Jobs
 from microclaw.broker.metrics import prometheus
 from microclaw.bus import admin
+from microclaw.bus.calls import BROKER
 from microclaw.bus.curve import KeyRing
-from microclaw.bus.engine import BROKER, Engine
+from microclaw.bus.engine import Engine
 from microclaw.bus.envelope import decode
 from microclaw.bus.errors import BusError
 from microclaw.bus.group import Group
@@ -109,7 +110,8 @@ class Administration:
         oldest = group.oldest_unsettled()
         stored = engine.journal.stored_ms(oldest) if oldest is not None else None
         return admin.GroupOfBus(
-            name=group.name, kinds=group.kinds, sessions=group.sessions,
+            name=group.name, kinds=group.wanted.kinds, sessions=group.wanted.sessions,
+            in_order=group.wanted.in_order,
             consumers=tuple(
                 engine.clients[consumer.client].name for consumer in group.subscribers
                 if consumer.client in engine.clients
@@ -118,7 +120,8 @@ class Administration:
             parked=group.parked, dead=len(engine.journal.dead_offsets(group.no)), redelivered=group.redelivered,
             expired=group.expired,
             oldest_unsettled_ms=max(0, time.time_ns() // 1_000_000 - stored) if stored is not None else 0,
-            max_deliver=group.max_deliver, ack_wait_ms=int(group.ack_wait_s * 1000),
+            max_deliver=group.wanted.max_deliver,
+            ack_wait_ms=int(group.wanted.ack_wait_s * 1000),
         )
 
     def _sessions(self, asked: admin.SessionsAsked) -> admin.SessionsOfBus:

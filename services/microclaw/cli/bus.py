@@ -44,9 +44,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     publish.add_argument("session", metavar="SESSION", help="for example console:main")
     publish.add_argument("kind", metavar="KIND", help="a kind of docs/kinds.md")
     publish.add_argument("payload", metavar="JSON", nargs="?", default="{}", help="the other fields of the payload")
-    replay = actions.add_parser("replay", help="a session's messages after a seq")
+    replay = actions.add_parser("replay", help="a session's messages after a seq, since a time, or the last ones")
     replay.add_argument("session", metavar="SESSION", help="a name from `bus ls`")
-    replay.add_argument("--after", type=whole(0), default=0, metavar="SEQ", help="this seq (default 0: all)")
+    begin = replay.add_mutually_exclusive_group()
+    begin.add_argument("--after", type=whole(0), default=0, metavar="SEQ", help="after this seq (default 0: all)")
+    begin.add_argument("--from", dest="since", metavar="TIME", help="stored since then (2026-11-23T12:00)")
+    begin.add_argument("--last", type=whole(1), metavar="N", help="the last so many")
     dead = actions.add_parser("dlq", help="dead letters: ls [GROUP], requeue GROUP OFFSET|all, drop GROUP OFFSET|all")
     dead.add_argument("what", choices=("ls", "requeue", "drop"), help="show them, deliver again, or give up")
     dead.add_argument("group", metavar="GROUP", nargs="?", default="", help="a name from `bus sub info`")
@@ -138,20 +141,28 @@ async def _tail(bus: Bus, screens: Screens, options: argparse.Namespace) -> int:
         await asyncio.sleep(POLL_S)
 
 
+_WHERE = "an offset, -N or a time"
+
+
 def _where(start: str) -> tuple[int, int]:
     """(offset to begin after, or moment in ms)."""
-    from datetime import datetime
-
     try:
         number = int(start)
     except ValueError:
-        try:
-            return 0, max(0, int(datetime.fromisoformat(start).astimezone().timestamp() * 1000))
-        except (ValueError, OverflowError):
-            number = WHOLE_MAX + 1
+        return 0, _moment(start, _WHERE)
     if abs(number) > WHOLE_MAX:
-        raise UsageError(f"--from {start!r}: an offset, -N or a time like 2026-11-23T12:00 is wanted")
+        raise UsageError(f"--from {start!r}: {_WHERE} like 2026-11-23T12:00 is wanted")
     return (number if number < 0 else max(number - 1, 0)), 0
+
+
+def _moment(text: str, wanted: str = "a time") -> int:
+    """A time of the command line as Unix ms."""
+    from datetime import datetime
+
+    try:
+        return max(0, int(datetime.fromisoformat(text).astimezone().timestamp() * 1000))
+    except (ValueError, OverflowError):
+        raise UsageError(f"--from {text!r}: {wanted} like 2026-11-23T12:00 is wanted") from None
 
 
 async def _pub(bus: Bus, screens: Screens, options: argparse.Namespace) -> int:
@@ -174,10 +185,15 @@ async def _replay(bus: Bus, screens: Screens, options: argparse.Namespace) -> in
     last = next((session.last_seq for session in found if session.name == options.session), None)
     if last is None:
         raise UsageError(f"there is no session {options.session!r}: `microclaw bus ls` shows them")
-    if options.after >= last:
-        screens.context.progress(f"{options.session} has nothing after {options.after}: its last seq is {last}")
+    after = options.after
+    if options.since or options.last:
+        since_ms = _moment(options.since) if options.since else 0
+        after = await bus.seek(options.session, since_ms=since_ms, last=options.last)
+    if after >= last:
+        where = options.since or after
+        screens.context.progress(f"{options.session} has nothing after {where}: its last seq is {last}")
         return 0
-    async for envelope in bus.replay(options.session, options.after):
+    async for envelope in bus.replay(options.session, after):
         screens.envelope(envelope)
         if envelope.seq >= last:
             break

@@ -27,8 +27,8 @@ def install(folder: Path) -> None:
     _folder = folder
     journal.Journal = FaultyJournal  # type: ignore[misc]
     # A trial writes little: so it has as many checkpoints and foldings as a busy year.
-    checkpoints.CHECKPOINT_PAGES, checkpoints.LAST_PAGES = 200, 32
-    upkeep.UNFOLDED_MAX, storing.FOLD_PLACES_MAX = 64, 16
+    checkpoints.CHECKPOINT_PAGES, checkpoints.LAST_PAGES = 200, 32  # type: ignore[attr-defined]
+    upkeep.UNFOLDED_MAX, storing.FOLD_PLACES_MAX = 64, 16  # type: ignore[attr-defined]
 
 
 class FaultyJournal(journal.Journal):

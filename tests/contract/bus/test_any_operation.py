@@ -65,7 +65,7 @@ MEANT = {
     Op.PUBLISH: (numbers, items), Op.PUBLISH_EACH: (numbers, items), Op.ACK: (numbers, texts, some, items),
     Op.NACK: (texts, numbers, numbers | st.none(), texts), Op.TERM: (texts, numbers, texts),
     Op.PROGRESS: (texts, numbers), Op.UNSUBSCRIBE: (numbers,), Op.REPLAY: (numbers, texts, numbers, numbers, numbers),
-    Op.SUBSCRIBE: (numbers, texts, st.lists(texts, max_size=2), texts, numbers, numbers, numbers, some, texts),
+    Op.SUBSCRIBE: (numbers, texts, st.lists(texts, max_size=2), texts, numbers, numbers, numbers, some, texts, some),
     Op.REQUEST: (numbers, texts, numbers, questions | blobs), Op.ANSWER: (numbers, blobs), Op.SERVE: (), Op.PING: (),
     Op.BLOB_PUT: (numbers, texts, numbers, blobs, numbers), Op.BLOB_GET: (numbers, texts, numbers),
 }
@@ -164,9 +164,9 @@ def test_fault15_whatever_one_client_says_the_others_are_served(said: list[list[
     [Op.NACK, "work", 1, 0, b"x"], [Op.NACK, "work", 1, "x", "e"], [Op.NACK, "work", 1.0, 0, "e"],
     [Op.NACK, "work", 1, 50.5, "e"], [Op.NACK, "work", 1, float("nan"), "e"], [Op.TERM, "work", 1, b"x"],
     [Op.TERM, "work", 1, None], [Op.TERM, "work", True, ""], [Op.PROGRESS, "work", 1.0],
-    [Op.SUBSCRIBE, 9, None, ["reply.requested"], "", 1, 1_000, 3, [0], "first"],
-    [Op.SUBSCRIBE, 9, b"g", ["reply.requested"], "", 1, 1_000, 3, [0], "first"],
-    [Op.SUBSCRIBE, 9, 1 << 63, ["reply.requested"], "", 1, 1_000, 3, [0], "first"],
+    [Op.SUBSCRIBE, 9, None, ["reply.requested"], "", 1, 1_000, 3, [0], "first", True],
+    [Op.SUBSCRIBE, 9, b"g", ["reply.requested"], "", 1, 1_000, 3, [0], "first", True],
+    [Op.SUBSCRIBE, 9, 1 << 63, ["reply.requested"], "", 1, 1_000, 3, [0], "first", True],
     [Op.REQUEST, 1, "broker", 1_000, 5], [Op.REQUEST, 1, "c", float("nan"), b""],
     [Op.REQUEST, 1, "broker", 1_000, b"\x82\xa4kind\xa8bus.info\xa1x" + b"\x91" * 5_000 + b"\0"],
     [Op.PUBLISH, 1, [[envelope("odd", "s", IDS[0]), 0, 0, ""]]], [Op.BLOB_GET, 1, handle_of(BLOB), -1],
@@ -204,6 +204,6 @@ def test_fault15_a_second_subscription_of_the_same_number_is_none(tmp_path: Path
     """It would stand in the group beside the first, and be given messages, after its client has gone."""
     crowd = Crowd(tmp_path)
     for _ in range(2):
-        crowd.odd_says([Op.SUBSCRIBE, 9, "work", ["reply.requested"], "", 1, 1_000, 3, [0], "first"])
+        crowd.odd_says([Op.SUBSCRIBE, 9, "work", ["reply.requested"], "", 1, 1_000, 3, [0], "first", True])
     assert [one.client for one in crowd.alone.engine.groups["work"].subscribers] == [crowd.consumer.routing]
     crowd.journal.close()

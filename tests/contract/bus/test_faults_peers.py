@@ -56,7 +56,7 @@ from microclaw.bus.wire import *
 s = zmq.Context().socket(zmq.DEALER)
 s.connect(sys.argv[1])
 s.send(encode_frame([[Op.HELLO, PROTOCOL, "slow", b"slow"],
-    [Op.SUBSCRIBE, 1, "slow", ["reply.requested"], "", 64, 600000, 10, [0], "first"]]
+    [Op.SUBSCRIBE, 1, "slow", ["reply.requested"], "", 64, 600000, 10, [0], "first", True]]
     + [[Op.REPLAY, 100 + n, "big", 0, 1000, 0] for n in range(200)]))
 print("said", flush=True)
 time.sleep(600)
@@ -178,8 +178,8 @@ async def test_fault15_an_unknown_version_is_named(broker, connect) -> None:
 @pytest.mark.parametrize("frame", [
     b"", b"\xc1", b"\x92", b"\x91\x90", encode_frame([[99]]), encode_frame([["x"]]), encode_frame([[Op.PUBLISH]]),
     encode_frame([[Op.ACK, 1, "g", 7, []]]), encode_frame([[Op.REPLAY, 1, 5, "x", None, 0]]),
-    encode_frame([[Op.SUBSCRIBE, 1, 2, 3, 4, 5, 6, 7, 8, 9]]), encode_frame([[Op.PUBLISH, 1, 5]]),
-    encode_frame([[Op.SUBSCRIBE, 1, "g", ["a"], "", "x", 1, 1, [], "new"]]),
+    encode_frame([[Op.SUBSCRIBE, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]]), encode_frame([[Op.PUBLISH, 1, 5]]),
+    encode_frame([[Op.SUBSCRIBE, 1, "g", ["a"], "", "x", 1, 1, [], "new", True]]),
     encode_frame([[Op.NACK, "g", "x", "y", 5]]), encode_frame([[Op.REQUEST, 1, [], "x", b""]]),
     encode_frame([[Op.ACK, 1, ["g"], [1], []]]), encode_frame([[Op.ACK, 1, "g", ["x"], []]]),
     encode_frame([[Op.REPLAY, 1, "s", None, 5, 0]]), encode_frame([[Op.REPLAY, 1, "s", 1 << 63, 5, 0]]),
@@ -189,7 +189,7 @@ async def test_fault15_an_unknown_version_is_named(broker, connect) -> None:
     encode_frame([[Op.PUBLISH_EACH, "x", [envelope("raw", "s", new_id(1))]]]), encode_frame([[Op.PUBLISH_EACH, 1, 5]]),
     encode_frame([[Op.PUBLISH, [1], [envelope("raw", "s", new_id(1))]]]),
     encode_frame([[Op.PUBLISH, 1, [[10**12, 0, 0, None]]]]), encode_frame([[Op.ACK, 1, "garbage", [[1]], []]]),
-    encode_frame([[Op.SUBSCRIBE, [1], "garbage", ["a"], "", 1, 1, 1, [], "new"]]),
+    encode_frame([[Op.SUBSCRIBE, [1], "garbage", ["a"], "", 1, 1, 1, [], "new", True]]),
     encode_frame([[Op.PUBLISH, 1, [[b"", 0, 0]]]]), encode_frame([[Op.PUBLISH, {"a": 1}, [5]]]), b"\x91" * 20_000,
 ])
 async def test_fault15_garbage_instead_of_operations_kills_nobody(broker, connect, frame) -> None:

@@ -10,12 +10,14 @@ import msgspec
 import pytest
 from tests.broker_process import DEADLINE_S, BrokerProcess
 
+from microclaw.bus.admin import DeadLetters, DeadLettersAsked, SessionsAsked, SessionsOfBus
 from microclaw.bus.api import Bus, Delivery, Draft, Subscription
+from microclaw.bus.envelope import Envelope
 from microclaw.bus.errors import BusTimeout, EpochMismatch, NoResponder, NotAnswered, Refused
 from microclaw.bus.journal import Journal
 from microclaw.bus.journal_schema import JournalError
 from microclaw.core.ids import derived_id, new_id
-from microclaw.core.kinds import MessageReceived, ReplyDelivered, ReplyRequested
+from microclaw.core.kinds import DeadLetter, MessageReceived, ReplyDelivered, ReplyRequested
 from microclaw.core.requests import Done, Failed, StatusAsked
 
 
@@ -136,6 +138,26 @@ async def test_one_of_a_session_is_out_at_a_time_also_while_it_waits_for_redeliv
     assert text_of(await next_of(stream)) == "second"
 
 
+async def test_a_group_that_does_not_care_for_order_has_several_of_a_session_out_and_none_waits_for_another(
+    broker, connect
+) -> None:
+    bus = await connect("alpha")
+    wants = Subscription("loose", ("reply.requested",), in_order=False)
+    stream = bus.subscribe(wants)
+    await bus.publish(say("0"), say("1"), say("2"))
+    deliveries = [await next_of(stream) for _ in range(3)]
+    await bus.nack(deliveries[1], delay_ms=3_600_000)
+    await bus.ack(deliveries[2])
+    await bus.publish(say("3"))
+    deliveries.append(await next_of(stream))
+    assert list(map(text_of, deliveries)) == ["0", "1", "2", "3"]
+    await bus.close()
+    broker.restart()
+    # What is settled is known, and so is that the second waits for its hour.
+    stream = (await connect("beta")).subscribe(wants)
+    assert sorted([text_of(await next_of(stream)) for _ in range(2)]) == ["0", "3"]
+
+
 async def test_fault11_no_more_than_max_in_flight_is_given_to_a_consumer(connect) -> None:
     bus = await connect("alpha")
     await bus.publish(*(say(str(n), f"s{n}") for n in range(10)))
@@ -190,6 +212,39 @@ async def test_term_is_a_dead_letter_at_once(connect) -> None:
     assert text_of(await next_of(stream)) == "next"
 
 
+async def test_a_dead_letter_is_told_in_the_session_of_its_group_and_a_notice_of_a_notice_is_not(connect) -> None:
+    bus = await connect("alpha")
+    stream = bus.subscribe(Subscription("g", ("reply.requested",), max_deliver=2, backoff_ms=(0,)))
+    await bus.publish(say("unread", "s"), say("never", "t"))
+    for _ in range(3):
+        delivery = await next_of(stream)
+        if text_of(delivery) == "never":
+            await bus.term(delivery, "can't be read")
+        else:
+            await bus.nack(delivery, error=f"failed in try {delivery.count}")
+    watching = bus.subscribe(Subscription("watching", ("bus.*",)))
+    notices = {}
+    for _ in range(2):
+        delivery = await next_of(watching)
+        assert (delivery.envelope.session_id, delivery.envelope.source) == ("dlq.g", "broker")
+        notice = delivery.envelope.read(DeadLetter)
+        notices[notice.session] = notice
+        await bus.term(delivery, "nor can this")
+    assert (notices["t"].group, notices["t"].seq, notices["t"].what, notices["t"].reason, notices["t"].count) == (
+        "g", 1, "reply.requested", "can't be read", 1)
+    assert (notices["s"].count, notices["s"].first_error, notices["s"].last_error) == (
+        2, "failed in try 1", "failed in try 2")
+    letters = await (await connect("cli")).request("broker", DeadLettersAsked(), DeadLetters)
+    assert {letter.offset for letter in letters.letters if letter.group == "g"} == {n.offset for n in notices.values()}
+    assert [envelope.seq async for envelope in taken(bus.replay("dlq.g", 0), 2)] == [1, 2]
+    assert await bus.seek("dlq.watching", last=0) == 0, "nothing is there"
+
+
+async def taken(envelopes: AsyncIterator[Envelope], number: int) -> AsyncIterator[Envelope]:
+    for _ in range(number):
+        yield await asyncio.wait_for(anext(envelopes), DEADLINE_S)
+
+
 async def test_an_ack_and_what_it_publishes_are_one(connect) -> None:
     bus = await connect("alpha")
     await bus.publish(say("cause"))
@@ -219,6 +274,41 @@ async def test_replay_gives_the_rest_of_a_session_and_then_what_comes(connect) -
                 break
     await publishing
     assert seen == list(range(991, 1021))
+
+
+async def test_a_replay_begins_at_a_time_or_at_the_last_ones_of_a_session(broker, connect) -> None:
+    bus = await connect("alpha")
+    times = []
+    for number in range(12):
+        # Another millisecond: what is stored within one can't be told apart by time.
+        while times and time.time_ns() // 1_000_000 <= times[-1] + 1:
+            await asyncio.sleep(0.002)
+        times.append(time.time_ns() // 1_000_000)
+        await bus.publish(say(str(number), "s"), say("elsewhere", "t"))
+
+    async def texts(after: int) -> list[str]:
+        found = []
+        async for envelope in bus.replay("s", after):
+            found.append(envelope.read(ReplyRequested).text)
+            if envelope.seq == len(times):
+                break
+        return found
+
+    for _ in range(2):
+        assert await texts(await bus.seek("s", last=1)) == ["11"]
+        assert await texts(await bus.seek("s", last=4)) == ["8", "9", "10", "11"]
+        assert await texts(await bus.seek("s", last=99)) == await texts(await bus.seek("s")) == await texts(0)
+        for number, since_ms in enumerate(times):
+            assert await texts(await bus.seek("s", since_ms=since_ms)) == [str(n) for n in range(number, len(times))]
+        assert await texts(await bus.seek("s", since_ms=times[3], last=2)) == ["10", "11"]
+        assert await bus.seek("s", since_ms=times[-1] + 3_600_000) == await bus.seek("s", last=0) == len(times)
+        assert await bus.seek("nobody", since_ms=1, last=1) == 0
+        # Again, with all that is known from the index over places alone.
+        broker.restart()
+        await (await connect("cli")).request("broker", SessionsAsked(), SessionsOfBus)
+    for wrong in ({"since_ms": -1}, {"last": -1}, {"last": 1 << 63}):
+        with pytest.raises(ValueError, match="0 or more"):
+            await bus.seek("s", **wrong)
 
 
 async def test_replay_from_beyond_the_end_is_told(connect) -> None:

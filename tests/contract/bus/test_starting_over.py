@@ -145,7 +145,7 @@ async def test_an_ack_to_the_brokers_successor_settles_though_it_has_not_looked_
     broker: BrokerProcess,
 ) -> None:
     context = zmq.asyncio.Context()
-    subscribe = [Op.SUBSCRIBE, 1, "group", ["reply.requested"], "", 9, 60_000, 9, [0], "first"]
+    subscribe = [Op.SUBSCRIBE, 1, "group", ["reply.requested"], "", 9, 60_000, 9, [0], "first", True]
     try:
         publisher = await broker.bus("publisher")
         await publisher.publish(*(Draft("s", ReplyRequested(chat="s", text=str(number))) for number in range(2)))

@@ -49,7 +49,7 @@ def hello(engine: Engine, name: str) -> Client:
 
 
 def subscribe(engine: Engine, client: Client, group: str) -> None:
-    engine.receive(client, [Op.SUBSCRIBE, 1, group, ["test.note"], "", 10, 30_000, 10, [0], "first"])
+    engine.receive(client, [Op.SUBSCRIBE, 1, group, ["test.note"], "", 10, 30_000, 10, [0], "first", True])
 
 
 def publish(engine: Engine, client: Client, session: str) -> None:

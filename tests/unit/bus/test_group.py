@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from microclaw.bus.group import LOADED_MAX, Group
 from microclaw.bus.journal_schema import Parked
-from microclaw.bus.leases import Subscriber
+from microclaw.bus.leases import Subscriber, Wanted
 from microclaw.bus.subjects import subject_matcher
 
 
@@ -65,8 +65,7 @@ class World:
 
     def boot(self) -> None:
         """The broker starts: only what is on disk is known."""
-        self.group = Group(1, "g", floor=self.disk.floor, kinds=(">",), sessions="", ack_wait_s=10, max_deliver=10**6,
-                           backoff_ms=(0, 100))
+        self.group = Group(1, "g", self.disk.floor, Wanted((">",), "", 10, 10**6, (0, 100)))
         parked = [(item, self.messages[offset - 1][0]) for offset, item in sorted(self.disk.parked.items())]
         ahead = set(self.disk.settled) | {offset for offset in self.disk.dead if offset > self.disk.floor}
         self.group.restore(ahead, parked, self.now, int(self.now * 1000))
@@ -146,7 +145,7 @@ class World:
 
 
 def test_what_was_buried_while_it_waited_and_is_revived_is_given_once() -> None:
-    group = Group(1, "g", floor=0, kinds=(">",), sessions="", ack_wait_s=10, max_deliver=9, backoff_ms=(100,))
+    group = Group(1, "g", 0, Wanted((">",), "", 10, 9, (100,)))
     group.subscribers.append(one := Subscriber(b"x", 1, 5))
     group.look([Message(1, 1, 1, None)], {1}, None, 0.0, 0)
     assert [given.offsets for given in group.give(0.0, 9)] == [[1]]
@@ -161,7 +160,7 @@ def test_what_was_buried_while_it_waited_and_is_revived_is_given_once() -> None:
 
 
 def test_what_was_buried_while_it_waited_and_is_revived_waits_for_its_session_again() -> None:
-    group = Group(1, "g", floor=0, kinds=(">",), sessions="", ack_wait_s=10, max_deliver=9, backoff_ms=(100,))
+    group = Group(1, "g", 0, Wanted((">",), "", 10, 9, (100,)))
     group.subscribers.append(Subscriber(b"x", 1, 5))
     group.look([Message(1, 1, 1, None), Message(2, 1, 1, None)], {1}, None, 0.0, 0)
     assert [given.offsets for given in group.give(0.0, 9)] == [[1]]
@@ -177,7 +176,7 @@ def test_what_was_buried_while_it_waited_and_is_revived_waits_for_its_session_ag
 
 
 def test_messages_that_are_not_due_yet_leave_room_for_those_that_are() -> None:
-    group = Group(1, "g", floor=0, kinds=(">",), sessions="", ack_wait_s=10, max_deliver=9, backoff_ms=())
+    group = Group(1, "g", 0, Wanted((">",), "", 10, 9, ()))
     group.look([Message(n, n, 1, 10**12) for n in range(1, LOADED_MAX + 1)], {1}, None, 0.0, 0)
     assert group.room == LOADED_MAX
     group.look([Message(n, n, 1, None) for n in range(LOADED_MAX + 1, 2 * LOADED_MAX + 1)], {1}, None, 0.0, 0)
@@ -187,7 +186,7 @@ def test_messages_that_are_not_due_yet_leave_room_for_those_that_are() -> None:
 
 @pytest.mark.parametrize("how", ["acknowledged", "terminated", "expired"])
 def test_what_is_settled_before_a_restarted_broker_looks_at_it_does_not_come_again(how: str) -> None:
-    group = Group(1, "g", floor=0, kinds=(">",), sessions="", ack_wait_s=10, max_deliver=9, backoff_ms=())
+    group = Group(1, "g", 0, Wanted((">",), "", 10, 9, ()))
     group.subscribers.append(Subscriber(b"x", 1, 5))
     # Two more messages before it, which are still to be looked at.
     group.restore(set(), [(Parked(3, 1, 0, "", ""), 1)], 0.0, 0)
@@ -206,7 +205,7 @@ def test_what_is_settled_before_a_restarted_broker_looks_at_it_does_not_come_aga
 
 def test_an_ack_that_came_before_its_consumer_died_is_no_dead_letter() -> None:
     """Read in one turn: the death is acted on first, the ack is settled with the commit."""
-    group = Group(1, "g", floor=0, kinds=(">",), sessions="", ack_wait_s=10, max_deliver=1, backoff_ms=())
+    group = Group(1, "g", 0, Wanted((">",), "", 10, 1, ()))
     group.subscribers.append(one := Subscriber(b"x", 1, 5))
     group.look([Message(1, 1, 1, None), Message(2, 2, 1, None)], {1}, None, 0.0, 0)
     group.give(0.0, 9)

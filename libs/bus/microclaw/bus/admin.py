@@ -68,6 +68,8 @@ class GroupOfBus(msgspec.Struct, frozen=True, kw_only=True):
     oldest_unsettled_ms: int
     max_deliver: int
     ack_wait_ms: int
+    #: One message of a session is out at a time.
+    in_order: bool = True
 
 
 class GroupsOfBus(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="bus.groups.answer"):

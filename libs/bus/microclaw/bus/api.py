@@ -77,6 +77,9 @@ class Subscription:
     backoff_ms: tuple[int, ...] = (0, 500, 2_000, 10_000, 30_000)
     #: Where a *new* group begins: `first` kept message, or `new` ones only.
     start: str = "first"
+    #: One message of a session is out at a time, and the next when it is settled. False = as they come, also several of
+    #: one session at once, whatever becomes of those before them.
+    in_order: bool = True
 
 
 class Deliveries(Protocol):
@@ -151,9 +154,20 @@ class Bus(Protocol):
     def replay(self, session_id: str, last_seen_seq: int) -> AsyncIterator[Envelope]:
         """Everything of a session after `last_seen_seq`, then live, no gap and no double.
 
+        `seek` finds where to begin by time, or so many before the end.
+
         :raises ValueError: `last_seen_seq` is no place: it is below 0 or has more than 63 bits.
         :raises Gap: what follows `last_seen_seq` is no longer kept.
         :raises EpochMismatch: `last_seen_seq` is ahead of the journal (it was restored from a backup).
+        """
+        ...
+
+    async def seek(self, session_id: str, *, since_ms: int = 0, last: int | None = None) -> int:
+        """The `last_seen_seq` with which `replay` gives what was stored at or after `since_ms` (Unix ms, the broker's
+        clock), and of that the `last` so many at most (None = all, 1 = a session's last message). What is no longer
+        kept is left out.
+
+        :raises ValueError: one of them is below 0 or has more than 63 bits.
         """
         ...
 

@@ -8,7 +8,7 @@ import msgspec
 
 from microclaw.bus.group import Group
 from microclaw.bus.journal_schema import NewRow
-from microclaw.bus.leases import Subscriber
+from microclaw.bus.leases import Subscriber, Wanted
 from microclaw.bus.subjects import subject_matcher
 from microclaw.core.rights import Rights
 
@@ -38,8 +38,8 @@ class Client:
     unread_bytes: int = 0
     #: Kinds it was allowed to publish, so that each is looked up once.
     may_publish: set[str] = field(default_factory=set)
-    #: Groups that it may use, and the kinds that they had when it was asked.
-    _uses: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    #: Groups that it may use, and what they wanted when it was asked.
+    _uses: dict[str, Wanted] = field(default_factory=dict)
 
     def may_read(self, pattern: str) -> bool:
         """A pattern is allowed when an allowed pattern covers it: `*` in it is a segment like any other."""
@@ -47,12 +47,17 @@ class Client:
 
     def may_use(self, group: Group) -> bool:
         """Join it, change what it wants, settle what it was given: whoever made it, or may read all that it reads."""
-        if self._uses.get(group.name) is group.kinds:
+        if self._uses.get(group.name) is group.wanted:
             return True
-        if group.owner != self.name and not all(map(self.may_read, group.kinds)):
+        if group.wanted.owner != self.name and not all(map(self.may_read, group.wanted.kinds)):
             return False
-        self._uses[group.name] = group.kinds
+        self._uses[group.name] = group.wanted
         return True
+
+
+#: The broker's own name: as a responder, and as the source of what it says itself.
+BROKER = "broker"
+MYSELF = Client(b"", BROKER, b"", 0, rights=Rights(publish=("audit.entry",)))
 
 
 class Call(msgspec.Struct, eq=False):

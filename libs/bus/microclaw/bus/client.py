@@ -32,6 +32,8 @@ from microclaw.core.requests import Failed
 RETRY_S = 0.5
 #: Messages asked for in one replay question.
 REPLAY_MESSAGES = 1_000
+#: The largest that the journal can hold.
+ANY_NUMBER = (1 << 63) - 1
 #: How often a blob is begun anew because the broker was.
 UPLOAD_TRIES_MAX = 20
 #: How long one replay question waits for something new.
@@ -47,7 +49,7 @@ Answer = TypeVar("Answer")
 
 #: What comes for each message is compared and encoded as plain numbers: an IntEnum costs ten times as much.
 _PUBLISH, _PUBLISH_EACH, _ACK, _DELIVER = int(Op.PUBLISH), int(Op.PUBLISH_EACH), int(Op.ACK), int(Op.DELIVER)
-_ANSWERS = frozenset({_PUBLISH, int(Op.REQUEST), int(Op.REPLAY), int(Op.BLOB_PUT), int(Op.BLOB_GET)})
+_ANSWERS = frozenset({_PUBLISH, int(Op.REQUEST), int(Op.REPLAY), int(Op.SEEK), int(Op.BLOB_PUT), int(Op.BLOB_GET)})
 
 log = logging.getLogger("microclaw.bus")
 
@@ -338,7 +340,7 @@ class Client(Bus):
 
     async def replay(self, session_id: str, last_seen_seq: int) -> AsyncIterator[Envelope]:
         """See `Bus.replay`."""
-        if not 0 <= last_seen_seq < 1 << 63:
+        if not 0 <= last_seen_seq <= ANY_NUMBER:
             # The broker would cut us off for it, and we would come again with the same question, for ever.
             raise ValueError(f"{last_seen_seq} is no place in a session: 0 or more is wanted")
         after = last_seen_seq
@@ -355,6 +357,15 @@ class Client(Bus):
             self._calls.pop(rid, None)
             if not page.cancel() and not page.cancelled():
                 page.exception()  # nobody will ask for it any more
+
+    async def seek(self, session_id: str, *, since_ms: int = 0, last: int | None = None) -> int:
+        """See `Bus.seek`."""
+        most = ANY_NUMBER if last is None else last
+        if not (0 <= since_ms <= ANY_NUMBER and 0 <= most <= ANY_NUMBER):
+            raise ValueError(f"since {since_ms} ms, the last {last}: 0 or more is wanted")
+        rid = self._rid()
+        (after,) = await self._call([int(Op.SEEK), rid, session_id, since_ms, most], rid, None)
+        return int(after)
 
     def _ask_page(self, session: str, after: int) -> tuple[int, asyncio.Future[list[Any]]]:
         rid = self._rid()

@@ -79,7 +79,7 @@ class Delivering:
         budget = min(SCAN_MAX, group.room)
         if budget <= 0:
             return
-        storage, prefix = self._storage, group.sessions
+        storage, prefix = self._storage, group.wanted.sessions
 
         def wants(row: Offered) -> bool:
             return storage.session_name(row.session).startswith(prefix)

@@ -16,20 +16,21 @@ import msgspec
 from microclaw.bus.ballast import Ballast
 from microclaw.bus.blob_calls import BlobCalls
 from microclaw.bus.blobs import BlobStore
-from microclaw.bus.calls import Call, Client, Refusal
+from microclaw.bus.calls import BROKER, MYSELF, Call, Client, Refusal
 from microclaw.bus.delivering import Delivering
 from microclaw.bus.envelope import NAME_CHARS_MAX, VERSION, Envelope, encode
 from microclaw.bus.group import Group
 from microclaw.bus.intake import Intake, check_counts, check_texts
 from microclaw.bus.journal import Journal
 from microclaw.bus.journal_schema import NoSpace
-from microclaw.bus.leases import Subscriber
+from microclaw.bus.leases import Subscriber, Wanted
 from microclaw.bus.replays import Replays
 from microclaw.bus.requests import Requests
 from microclaw.bus.room import NO_SPACE_RETRY_MS, Room
+from microclaw.bus.settling import save
 from microclaw.bus.statistics import Statistics
 from microclaw.bus.storing import Storage
-from microclaw.bus.upkeep import Upkeep, save
+from microclaw.bus.upkeep import Upkeep
 from microclaw.bus.wire import PROTOCOL, Op
 from microclaw.core.ids import new_id
 from microclaw.core.rights import Rights
@@ -47,9 +48,6 @@ INSTANCE_BYTES_MAX = 64
 
 #: What goes out most, as plain numbers: an IntEnum is encoded ten times as slowly.
 PUBLISHED, PUBLISHED_EACH = int(Op.PUBLISH), int(Op.PUBLISH_EACH)
-
-#: The broker's own name as a responder.
-BROKER = "broker"
 
 log = logging.getLogger("microclaw.broker")
 
@@ -84,7 +82,6 @@ class Engine:
         self._out: dict[bytes, list[list[Any]]] = defaultdict(list)
         self._calls: list[Call] = []
         self._audits: list[bytes] = []
-        self._myself = Client(b"", BROKER, b"", 0, rights=Rights(publish=("audit.entry",)))
         self.storage = Storage(journal)
         self._delivering = Delivering(self.storage, self._say)
         self._replays = Replays(journal, self.storage, self._say, lambda session: self.upkeep.fold(session))
@@ -104,6 +101,7 @@ class Engine:
             Op.PUBLISH: self._on_publish, Op.PUBLISH_EACH: self._on_publish_each, Op.ACK: self._on_ack,
             Op.NACK: self._on_nack, Op.TERM: self._on_term, Op.PROGRESS: self._on_progress,
             Op.SUBSCRIBE: self._on_subscribe, Op.UNSUBSCRIBE: self._on_unsubscribe, Op.REPLAY: self._on_replay,
+            Op.SEEK: self._on_seek,
             Op.REQUEST: self._on_request, Op.ANSWER: self._requests.answer, Op.SERVE: self._on_serve,
             Op.PING: self._on_ping, Op.BLOB_PUT: blob_calls.put, Op.BLOB_GET: blob_calls.get,
         }
@@ -113,12 +111,7 @@ class Engine:
 
     def _load_groups(self) -> None:
         for no, name, floor, spec in self.journal.groups():
-            # The owner is not in a spec of earlier programs.
-            kinds, sessions, ack_wait_s, max_deliver, backoff, *owner = msgspec.msgpack.decode(spec)
-            group = Group(
-                no, name, floor=floor, kinds=tuple(kinds), sessions=sessions, ack_wait_s=ack_wait_s,
-                max_deliver=max_deliver, backoff_ms=tuple(backoff), owner=owner[0] if owner else "",
-            )
+            group = Group(no, name, floor, msgspec.msgpack.decode(spec, type=Wanted))
             parked = []
             for item in self.journal.parked(no):
                 row = self.journal.row(item.offset)
@@ -224,6 +217,14 @@ class Engine:
         else:
             self._deny(client, rid, "replay", f"{client.name} may not replay {session}")
 
+    def _on_seek(self, client: Client, rid: int, session: str, since_ms: int, last: int) -> None:
+        check_counts(rid, since_ms, last)
+        check_texts(session)
+        if session.startswith(client.rights.replay):
+            self._replays.seek(client, rid, session, since_ms, last)
+        else:
+            self._deny(client, rid, "replay", f"{client.name} may not replay {session}")
+
     def _on_request(self, client: Client, rid: int, service: str, timeout_ms: int, body: bytes) -> None:
         check_counts(rid)
         check_texts(service)
@@ -314,7 +315,7 @@ class Engine:
     def _publish_audits(self) -> None:
         if self._audits and self._room.for_publishers():
             bodies, self._audits = self._audits, []
-            self._publish(self._myself, 0, bodies)
+            self._publish(MYSELF, 0, bodies)
 
     # --- the turn ---------------------------------------------------------------------------------------------------
 
@@ -351,8 +352,7 @@ class Engine:
                 for call in calls:
                     call.answer = []
             self._settle(calls)
-            dirty = [group for group in self.groups.values() if group.dirty]
-            saved = [(group, save(self.journal, group, now_ms)) for group in dirty]
+            saved = save(self.journal, self.storage, self.groups.values(), now_ms, tell=not self._room.none)
             self.journal.commit()
         except NoSpace as error:
             self._undo(calls, str(error))
@@ -418,7 +418,7 @@ class Engine:
 
     def _on_subscribe(
         self, client: Client, sid: int, name: str, kinds: list[str], sessions: str, max_in_flight: int,
-        ack_wait_ms: int, max_deliver: int, backoff: list[int], start: str,
+        ack_wait_ms: int, max_deliver: int, backoff: list[int], start: str, in_order: bool,
     ) -> None:
         check_counts(sid)
         check_texts(name, sessions, *kinds)
@@ -428,15 +428,15 @@ class Engine:
             if not client.may_read(pattern):
                 self._deny(client, sid, "subscribe", f"{client.name} may not read {pattern}")
                 return
-        wanted = (tuple(kinds), sessions, int(ack_wait_ms) / 1000, int(max_deliver),
-                  tuple(int(pause) for pause in backoff))
         group = self.groups.get(name)
         if group is not None and not client.may_use(group):
             self._deny(client, sid, "subscribe", f"{client.name} has nothing to do with group {name}")
             return
-        if group is None or wanted != group.wanted or not group.owner:
-            owner = group.owner if group is not None and group.owner else client.name
-            spec = msgspec.msgpack.encode((*wanted, owner))
+        owner = group.wanted.owner if group is not None else ""
+        wanted = Wanted(tuple(kinds), sessions, int(ack_wait_ms) / 1000, int(max_deliver),
+                        tuple(int(pause) for pause in backoff), owner or client.name, bool(in_order))
+        if group is None or wanted != group.wanted:
+            spec = msgspec.msgpack.encode(wanted)
             first = self.journal.first_offset()
             floor = self.storage.last_offset if start == "new" or not first else first - 1
             try:
@@ -448,13 +448,9 @@ class Engine:
                 self._refuse(client.routing, sid, "no_space", str(error), NO_SPACE_RETRY_MS)
                 return
             if group is None:
-                group = self.groups[name] = Group(
-                    no, name, floor=floor, kinds=wanted[0], sessions=wanted[1], ack_wait_s=wanted[2],
-                    max_deliver=wanted[3], backoff_ms=wanted[4], owner=owner,
-                )
+                group = self.groups[name] = Group(no, name, floor, wanted)
             else:
-                group.owner = owner
-                group.want(*wanted)
+                group.want(wanted)
         subscriber = Subscriber(client.routing, sid, max(1, int(max_in_flight)))
         group.subscribers.append(subscriber)
         client.subscribers[sid] = (group, subscriber)

@@ -5,7 +5,8 @@ the offsets settled beyond it, and what is *parked* (set aside with its number o
 pass it). The rest is rebuilt by looking at the journal from the floor on.
 
 One message of a session is out at a time, in order: the *head*. The others of that session wait behind it, also
-while it waits for redelivery. Messages of other sessions pass.
+while it waits for redelivery. Messages of other sessions pass. In a group that does not care for order each message has
+a *lane* of its own instead of its session's.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import filterfalse, islice
 
 from microclaw.bus.journal_schema import Parked
-from microclaw.bus.leases import Attempt, Changes, Durable, Given, Lease, Offered, Subscriber
+from microclaw.bus.leases import Attempt, Changes, Durable, Given, Lease, Offered, Subscriber, Wanted
 from microclaw.bus.subjects import subject_matcher
 
 #: Offsets a group holds in memory and that are not delivered yet, at most.
@@ -33,14 +34,9 @@ PAUSE_MS_MAX = 24 * 3600 * 1000
 class Group:
     """One consumer group."""
 
-    def __init__(
-        self, no: int, name: str, *, floor: int, kinds: tuple[str, ...], sessions: str, ack_wait_s: float,
-        max_deliver: int, backoff_ms: tuple[int, ...], owner: str = "",
-    ) -> None:
+    def __init__(self, no: int, name: str, floor: int, wanted: Wanted) -> None:
         self.no = no
         self.name = name
-        #: The client who made it, "" = not known.
-        self.owner = owner
         #: The next offset to look at.
         self.next = floor + 1
         self.subscribers: deque[Subscriber] = deque()
@@ -65,21 +61,14 @@ class Group:
         #: Not due yet → session: in nobody's way.
         self._later: dict[int, int] = {}
         self._settled_ahead: set[int] = set()
-        self.want(kinds, sessions, ack_wait_s, max_deliver, backoff_ms)
+        self.want(wanted)
 
-    def want(
-        self, kinds: tuple[str, ...], sessions: str, ack_wait_s: float, max_deliver: int, backoff_ms: tuple[int, ...]
-    ) -> None:
+    def want(self, wanted: Wanted) -> None:
         """Change what the group subscribes to, for messages not looked at yet."""
-        #: As it was subscribed to, to see a change.
-        self.wanted = (kinds, sessions, ack_wait_s, max_deliver, backoff_ms)
-        self.kinds = kinds
+        self.wanted = wanted
         self._kind_nos: tuple[int, frozenset[int]] = (0, frozenset())
-        self.sessions = sessions
-        self.ack_wait_s = ack_wait_s
-        self.max_deliver = max_deliver
-        self.backoff_ms = backoff_ms or (0,)
-        self.matches = subject_matcher(kinds)
+        self.backoff_ms = wanted.backoff_ms or (0,)
+        self.matches = subject_matcher(wanted.kinds)
 
     def kind_nos(self, kinds: dict[str, int]) -> frozenset[int]:
         """Which of these kinds (name → number; there never are fewer) it subscribes to."""
@@ -137,6 +126,7 @@ class Group:
         self._settled_ahead = settled
         self._saved_beyond = set(settled)
         for item, session in parked:
+            session = self._lane(item.offset, session)
             self._parked[item.offset] = session
             self._attempts[item.offset] = Attempt(item.count, item.first_error, item.last_error)
             if item.count == 0 and item.due_ms > now_ms:
@@ -175,9 +165,11 @@ class Group:
         such a thing) is true."""
         pending, head, behind, ready = self._pending, self._head, self._behind, self._ready
         unusual = self._settled_ahead or self._parked
+        in_order = self.wanted.in_order
         offset = self.next - 1
         for row in rows:
-            offset, session, due_ms = row.offset, row.session, row.not_before_ms
+            offset, due_ms = row.offset, row.not_before_ms
+            session = row.session if in_order else -offset
             matches = row.kind in kinds and (wants is None or wants(row))
             if unusual or due_ms is not None:
                 due = now + (due_ms - now_ms) / 1000 if due_ms is not None and due_ms > now_ms else None
@@ -194,6 +186,10 @@ class Group:
                 else:
                     behind[session] = deque((offset,))
         self.next = offset + 1
+
+    def _lane(self, offset: int, session: int) -> int:
+        """Of the messages of one lane one is out at a time. Numbers of sessions are above 0."""
+        return session if self.wanted.in_order else -offset
 
     def _queue_up(self, offset: int, session: int, due: float | None) -> None:
         if session in self._head:
@@ -218,7 +214,7 @@ class Group:
 
     def give(self, now: float, limit: int) -> list[Given]:
         """Up to `limit` of what is ready, in its order, to consumers who can take it; they take turns."""
-        deadline = now + self.ack_wait_s
+        deadline = now + self.wanted.ack_wait_s
         given: dict[Subscriber, tuple[Given, Lease]] = {}
         left = min(limit, len(self._ready))
         while left and (subscriber := self._next_with_room()):
@@ -247,7 +243,7 @@ class Group:
                     continue
                 count = 1
                 if attempt := attempts.get(offset):
-                    if attempt.count >= self.max_deliver:
+                    if attempt.count >= self.wanted.max_deliver:
                         self._bury(offset, f"delivered {attempt.count} times without success")
                         continue
                     count = attempt.count = attempt.count + 1
@@ -282,7 +278,7 @@ class Group:
         if self._lease_due <= now:
             late = [offset for offset, lease in self.leases.items() if lease.deadline <= now]
             for offset in late:
-                self._take_back(offset, f"no answer for {self.ack_wait_s:g} s", now, now_ms)
+                self._take_back(offset, f"no answer for {self.wanted.ack_wait_s:g} s", now, now_ms)
             self._lease_due = min((lease.deadline for lease in self.leases.values()), default=math.inf)
 
     def next_due(self) -> float | None:
@@ -330,7 +326,7 @@ class Group:
     def progress(self, offset: int, now: float) -> None:
         """Its consumer is still at it."""
         if lease := self.leases.get(offset):
-            self.leases[offset] = Lease(lease.subscriber, now + self.ack_wait_s)
+            self.leases[offset] = Lease(lease.subscriber, now + self.wanted.ack_wait_s)
 
     def nack(self, offset: int, delay_ms: int | None, error: str, now: float, now_ms: int) -> None:
         """Later."""
@@ -340,7 +336,7 @@ class Group:
         attempt = self._attempt(offset)
         attempt.last_error = error[:500]
         attempt.first_error = attempt.first_error or attempt.last_error
-        if attempt.count >= self.max_deliver:
+        if attempt.count >= self.wanted.max_deliver:
             self._bury(offset, f"delivered {attempt.count} times without success")
             return
         if delay_ms is None:
@@ -386,6 +382,7 @@ class Group:
         self._ready = deque(ready for ready in self._ready if ready != offset)
         self._delayed = [(due, delayed) for due, delayed in self._delayed if delayed != offset]
         heapq.heapify(self._delayed)
+        session = self._lane(offset, session)
         self._parked[offset] = session
         self._queue_up(offset, session, None)
 

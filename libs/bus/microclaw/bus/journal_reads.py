@@ -76,6 +76,10 @@ class JournalReads:
         return next(iter(self._db.execute(
             "SELECT offset, seq, body FROM messages WHERE id = ?", (message_id,))), None)
 
+    def offset_of(self, session: int, seq: int) -> int:
+        """Where a message stands that the index over places has, 0 = it is not kept."""
+        return int(self._value("SELECT offset FROM places WHERE session = ? AND seq = ?", (session, seq)) or 0)
+
     def scan(self, offset: int, limit: int) -> Iterator[Row]:
         """Messages from this offset on."""
         for row in self._db.execute(

@@ -26,6 +26,22 @@ class Offered(Protocol):
     def not_before_ms(self) -> int | None: ...
 
 
+class Wanted(msgspec.Struct, frozen=True, array_like=True):
+    """What a group subscribes to; kept in the journal as this array (`groups.spec`)."""
+
+    kinds: tuple[str, ...]
+    #: Of sessions whose name begins so.
+    sessions: str
+    ack_wait_s: float
+    max_deliver: int
+    #: Pauses before redelivery number 2, 3, …
+    backoff_ms: tuple[int, ...]
+    #: The client who made the group, "" = not known.
+    owner: str = ""
+    #: One message of a session is out at a time.
+    in_order: bool = True
+
+
 class Lease(msgspec.Struct, eq=False, gc=False):
     """Deliveries that are not settled: those given to one consumer at the same moment share one."""
 

@@ -45,6 +45,8 @@ class Replays:
         self._storage = storage
         self._say = say
         self._waiting: list[_Waiting] = []
+        #: As `seek` was called.
+        self._seeking: list[tuple[Client, int, str, int, int]] = []
 
     def ask(
         self, client: Client, rid: int, session: str, after: int, limit: int, wait_ms: int, now: float
@@ -53,12 +55,21 @@ class Replays:
         limit = min(limit, REPLAY_MESSAGES_MAX)
         self._waiting.append(_Waiting(client, rid, session, after, limit, now + wait_ms / 1000))
 
+    def seek(self, client: Client, rid: int, session: str, since_ms: int, last: int) -> None:
+        """Answer with the next turn: the seq after which there are the kept messages stored since then, the `last` so
+        many at most."""
+        self._seeking.append((client, rid, session, since_ms, last))
+
     def gone(self, client: Client) -> None:
         """Nobody waits there any more."""
+        self._seeking = [sought for sought in self._seeking if sought[0] is not client]
         self._waiting = [waiting for waiting in self._waiting if waiting.client is not client]
 
     def turn(self, now: float) -> None:
         """Answer those for whom there is something, or whose time is over."""
+        seeking, self._seeking = self._seeking, []
+        for client, rid, session, since_ms, most in seeking:
+            self._say(client.routing, [Op.SEEK, rid, self._place(session, since_ms, most)])
         if self._waiting:
             self._waiting = [
                 w for w in self._waiting
@@ -68,6 +79,11 @@ class Replays:
     def deadlines(self) -> list[float]:
         """When `turn` has something to do, monotonic seconds."""
         return [w.deadline for w in self._waiting if w.client.unread_bytes <= UNREAD_BYTES_MAX]
+
+    def _place(self, session: str, since_ms: int, most: int) -> int:
+        number, last = self._storage.session(session)
+        first = max(self._journal.base_seq(number), last - most)
+        return self._storage.last_before(number, last, first, self._journal.offset_at(since_ms)) if since_ms else first
 
     def _answer(self, waiting: _Waiting, *, final: bool) -> bool:
         """Answer a replay if there is something to say (or it is `final`). True = answered."""

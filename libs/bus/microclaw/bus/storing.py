@@ -148,6 +148,20 @@ class Storage:
             room -= len(row.body)
         return rows
 
+    def last_before(self, session: int, last: int, low: int, offset: int) -> int:
+        """The last seq of a session, from `low` (which counts in any case) to `last`, whose message stands before this
+        offset: of one session both rise together."""
+        newest = self._unfolded.get(session, [])
+        first_new = last - len(newest) + 1
+        while low < last:
+            middle = (low + last + 1) // 2
+            at = newest[middle - first_new] if middle >= first_new else self._journal.offset_of(session, middle)
+            if at < offset:
+                low = middle
+            else:
+                last = middle - 1
+        return low
+
     # --- giving places ----------------------------------------------------------------------------------------------
 
     def _on_disk(self, name: str) -> Session | None:

@@ -102,7 +102,8 @@ class Stream(Deliveries):
         """How the broker is told of it."""
         want = self.subscription
         return [Op.SUBSCRIBE, self.sid, want.group, list(want.kinds), want.sessions, want.max_in_flight,
-                want.ack_wait_ms, want.max_deliver, list(want.backoff_ms), want.start]
+                want.ack_wait_ms, want.max_deliver, list(want.backoff_ms), want.start,
+                want.in_order]
 
 
 class Token(msgspec.Struct, eq=False):

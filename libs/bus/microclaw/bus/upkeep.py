@@ -11,28 +11,14 @@ from microclaw.bus.checkpoints import Checkpoints
 from microclaw.bus.group import Group
 from microclaw.bus.journal import Journal
 from microclaw.bus.journal_schema import NoSpace, Parked
-from microclaw.bus.leases import Durable
 from microclaw.bus.room import Room
+from microclaw.bus.settling import save
 from microclaw.bus.storing import UNFOLDED_MAX, Storage
 
 #: Expired messages deleted in one turn: bounds how long a publisher waits behind it.
 EXPIRE_ROWS_MAX = 200
 #: Blobs looked at in one turn, whether a message still needs them.
 EXPIRE_BLOBS_MAX = 200
-
-
-def save(journal: Journal, group: Group, now_ms: int) -> Durable:
-    """Write what of a group has changed, inside a transaction; give what this returns to `Group.saved` once that is
-    committed."""
-    durable = group.durable()
-    journal.settle(group.no, durable.floor, durable.beyond, sweep=durable.sweep)
-    for parked in durable.parked:
-        journal.park(group.no, parked)
-    for offset in durable.unparked:
-        journal.unpark(group.no, offset)
-    for parked, reason in durable.buried:
-        journal.bury(group.no, parked, reason, now_ms)
-    return durable
 
 
 class Upkeep:
@@ -61,12 +47,13 @@ class Upkeep:
         try:
             self._journal.begin()
             # What was set aside since the last turn is below the floor, and kept for what stands in the journal alone.
-            dirty = [group for group in self._groups.values() if group.dirty]
-            saved = [(group, save(self._journal, group, self._wall_ms())) for group in dirty]
-            gone = self._journal.expire(self._wall_ms() - self._retention_ms, floor, EXPIRE_ROWS_MAX)
+            now_ms = self._wall_ms()
+            saved = save(self._journal, self._storage, self._groups.values(), now_ms, tell=not self._room.none)
+            gone = self._journal.expire(now_ms - self._retention_ms, floor, EXPIRE_ROWS_MAX)
             self._journal.commit()
         except NoSpace:
             self._room.full()
+            self._storage.reload()
             return 0
         for group, durable in saved:
             group.saved(durable)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 #: Version of this protocol; HELLO carries it.
-PROTOCOL = 3
+PROTOCOL = 4
 #: Largest frame, bytes; libzmq drops a peer that sends a larger one.
 FRAME_BYTES_MAX = 16 << 20
 #: Either side splits a frame that would be larger, unless it is one operation.
@@ -32,7 +32,7 @@ class Op(IntEnum):
     #: [PUBLISH, rid, [item, …]] → [PUBLISH, rid, [seq, …]], a negative seq: it was there before; all or none
     #: item = body, or [body, not_before_ms, expires_ms, expected_last_seq | nil, [blob handle, …]]
     PUBLISH = 2
-    #: [SUBSCRIBE, sid, group, kinds, sessions, max_in_flight, ack_wait_ms, max_deliver, backoff_ms, start]
+    #: [SUBSCRIBE, sid, group, kinds, sessions, max_in_flight, ack_wait_ms, max_deliver, backoff_ms, start, in_order]
     SUBSCRIBE = 3
     #: [ACK, rid, group, [offset, …], [item, …]] → [PUBLISH, rid, …]
     ACK = 4
@@ -66,6 +66,9 @@ class Op(IntEnum):
     #: [PUBLISH_EACH, rid, [item, …]] → [PUBLISH_EACH, rid, [seq, …]]: so many publishes of one message each, whose rids
     #: are rid, rid + 1, …; seq 0: that one is refused, by itself
     PUBLISH_EACH = 20
+    #: [SEEK, rid, session, since_ms, last] → [SEEK, rid, after_seq]: after it comes what was stored since then, but the
+    #: `last` so many at most
+    SEEK = 21
     #: broker → client: [UNKNOWN]: say HELLO again (the broker is new, or had given you up).
     UNKNOWN = 17
 

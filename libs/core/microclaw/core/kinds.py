@@ -239,6 +239,23 @@ class AuditEntry(Payload, frozen=True, kw_only=True, tag="audit.entry"):
     detail: str = ""
 
 
+class DeadLetter(Payload, frozen=True, kw_only=True, tag="bus.dead_letter"):
+    """A consumer group gave up a message; `microclaw bus dlq` has it. Session: `dlq.<group>`. Source: broker."""
+
+    group: str
+    #: Its place in the journal, by which `bus dlq` knows it.
+    offset: int
+    #: Where it stands, and its kind; "" and 0 = it can't be read.
+    session: str
+    seq: int
+    what: str
+    reason: str
+    #: How often it was delivered.
+    count: int
+    first_error: str = ""
+    last_error: str = ""
+
+
 class ApprovalAnswered(Payload, frozen=True, kw_only=True, tag="approval.answered"):
     """The owner answered in the main chat (`/approve`, `/deny`). Session: that chat. Source: router."""
 
@@ -262,6 +279,6 @@ KINDS: dict[str, type[Payload]] = {
     for kind in (
         ControlRequested,
         MessageReceived, ChatsNamed, RunRequested, TaskWithdrawn, RunGranted, RunFinished, ReplyRequested,
-        ReplyDelivered, PresenceChanged, AuditEntry, ApprovalAnswered, ServiceAlarm,
+        ReplyDelivered, PresenceChanged, AuditEntry, DeadLetter, ApprovalAnswered, ServiceAlarm,
     )
 }
