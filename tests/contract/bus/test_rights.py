@@ -70,7 +70,7 @@ async def test_ac30_a_connector_settles_joins_and_changes_no_group_of_what_it_ma
     held = [await asyncio.wait_for(anext(stream), DEADLINE_S) for _ in range(2)]
     raw = Raw(broker.home.bus, "console")
     offsets = [delivery.token.offset for delivery in held]
-    raw.send([[Op.SUBSCRIBE, 1, "router", ["reply.requested"], "", 9, 30_000, 9, [0], "first"]])
+    raw.send([[Op.SUBSCRIBE, 1, "router", ["reply.requested"], "", 9, 30_000, 9, [0], "first", True]])
     assert raw.receive()[0][:3] == [Op.REFUSED, 1, "denied"]
     raw.send([[Op.ACK, 2, "router", [*offsets, 99], []], [Op.TERM, "router", offsets[0], "never"],
               [Op.NACK, "router", offsets[1], 0, "later"], [Op.PING]])

@@ -391,7 +391,7 @@ class Engine:
         self.storage.reload()
         for group in self.groups.values():
             group.undone()
-        self._audits += [row.body for call in calls if call.client is self._myself for row in call.rows]
+        self._audits += [row.body for call in calls if call.client is MYSELF for row in call.rows]
         for call in calls:
             for n in range(len(call.rows) if call.each else 1):
                 self._refuse(call.client.routing, call.rid + n, "no_space", why, NO_SPACE_RETRY_MS)
