@@ -14,6 +14,7 @@ from microclaw.bus.supervisor import Process, Supervisor
 from microclaw.cli.context import Context, duration
 from microclaw.cli.readiness import NOT_ON_BUS, wanted
 from microclaw.core.alarms import AGE_S_MAX, Alarm, read_alarms
+from microclaw.core.disk import Unwritable, check_writable
 from microclaw.core.lanes import LaneState
 from microclaw.core.people_requests import Deliveries, DeliveriesAsked, DeliveryRow
 from microclaw.core.requests import Failed, RunRow, Runs, RunsAsked, ServiceStatus, StatusAsked
@@ -46,6 +47,8 @@ class Seen:
     waiting: tuple[RunRow, ...] = ()
     #: Replies of the last day that did not arrive, or may not have.
     undelivered: tuple[DeliveryRow, ...] = ()
+    #: Why nothing can be written, "" = it can.
+    disk: str = ""
 
     def trouble(self, process: Process) -> str:
         """What is wrong with this service, "" = nothing."""
@@ -60,8 +63,8 @@ class Seen:
 
     @property
     def healthy(self) -> bool:
-        """Every service runs and is ready. (A failed run is news, not an illness.)"""
-        return not any(self.trouble(process) for process in self.processes)
+        """Every service runs, is ready and can write. (A failed run is news, not an illness.)"""
+        return not self.disk and not any(self.trouble(process) for process in self.processes)
 
 
 _DOWN = {
@@ -94,7 +97,12 @@ async def look(context: Context) -> Seen:
     undelivered = tuple(row for row in undelivered if row.done_ms >= since_ms)
     shown = {process.name for process in processes}
     alarms = [alarm for alarm in read_alarms(context.home, since_ms) if alarm.service in shown]
-    return Seen(now_s, processes, answers, failed, alarms, waiting, undelivered)
+    try:
+        check_writable(context.home.data)
+        disk = ""
+    except Unwritable as error:
+        disk = str(error)
+    return Seen(now_s, processes, answers, failed, alarms, waiting, undelivered, disk)
 
 
 async def _ask_all(
@@ -156,6 +164,7 @@ def as_json(seen: Seen) -> dict[str, object]:
         "waiting_runs": [msgspec.to_builtins(row) for row in seen.waiting],
         "failed_runs": [msgspec.to_builtins(row) for row in seen.failed],
         "undelivered": [msgspec.to_builtins(row) for row in seen.undelivered],
+        "disk": seen.disk or None,
         "alarms": [msgspec.to_builtins(alarm) for alarm in seen.alarms],
     }
 
@@ -191,6 +200,8 @@ def show(context: Context, seen: Seen, *, deep: bool) -> None:
 
 
 def _show_news(context: Context, seen: Seen) -> None:
+    if seen.disk:
+        print(f"{context.paint('!', 'red')} {seen.disk}")
     if seen.waiting:
         print(context.paint("runs that wait", "bold"))
         for row in seen.waiting[:SHOWN_MAX]:

@@ -36,6 +36,7 @@ from microclaw.bus.api import Bus, Delivery, Draft, Handler, Subscription
 from microclaw.bus.client import connect
 from microclaw.bus.errors import EnvelopeError, Refused
 from microclaw.bus.logs import configure
+from microclaw.core.disk import disk_trouble
 from microclaw.core.errors import MicroclawError, UnhealthyError, UsageError
 from microclaw.core.home import Home, home_from
 from microclaw.core.requests import Failed, Request, ServiceStatus, StatusAsked
@@ -203,6 +204,8 @@ class Service:
         except Exception as error:
             # The asker is told; the service goes on.
             self.log.exception("request failed", extra={"kind": kind, "asker": asker})
+            if trouble := disk_trouble(error):
+                return Failed(reason=f"{self.name} can't write it down: {trouble}", code="internal")
             return Failed(reason=f"{kind} failed inside {self.name}: {type(error).__name__}", code="internal")
 
     async def _on_status(self, _question: StatusAsked, _asker: str) -> ServiceStatus:

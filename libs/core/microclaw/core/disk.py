@@ -21,6 +21,9 @@ _REMEDIES = {
     errno.EPERM: _MINE,
     errno.ENOENT: "`microclaw up` makes it, and starts all that belongs together",
 }
+#: What SQLite says (SQLITE_FULL, _READONLY, _IOERR; `sqlite3` is slow to import) where the system said that.
+_OF_SQLITE = {13: errno.ENOSPC, 8: errno.EROFS, 10: errno.EIO}
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 _UNKNOWN = "look at the disk (`dmesg`, `df`)"
 
 
@@ -48,3 +51,17 @@ def check_writable(folder: Path) -> None:
             file.write(b"x")
     except OSError as error:
         raise unwritable(error, str(folder)) from error
+
+
+def disk_trouble(error: BaseException) -> str:
+    """What is wrong with the disk and what to do, where that is why this failed; "" = it is not. What wraps an error
+    (SQLAlchemy's, a `raise … from`) is looked through."""
+    inner: BaseException | None = error
+    while inner is not None:
+        said = inner.errno if isinstance(inner, OSError) else None
+        # The low byte is the primary code; the others say more of the same.
+        code = said or _OF_SQLITE.get(getattr(inner, "sqlite_errorcode", 0) & 0xFF)
+        if code in _OF_DISKS:
+            return _REMEDIES[code]
+        inner = getattr(inner, "orig", None) or inner.__cause__
+    return ""
