@@ -157,7 +157,7 @@ def test_a_backup_of_a_large_journal_comes_to_its_end_while_others_write(tmp_pat
         alone.publish(publisher, *(envelope("p", "s", new_id(1), text="x" * 50_000) for _ in range(50)))
         alone.turn()
     file = tmp_path / "backup.db"
-    jobs = Jobs(journal)
+    jobs = Jobs(journal, alone.engine.upkeep)
     jobs.start(admin.StartJob(job="backup", path=str(file)))
     deadline = time.monotonic() + DEADLINE_S
     while not jobs.state().done:
