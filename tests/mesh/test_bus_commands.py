@@ -23,9 +23,9 @@ async def test_what_the_bus_tells_is_true_and_nothing_is_swallowed(mesh: Mesh, t
     assert "0 dead letters of queue delivered again" in mesh.cli("bus", "dlq", "requeue", "queue", "all").stdout
     tail = mesh.cli("bus", "tail", "--kind", "message.received")
     assert "message.received console:main#1" in tail.stdout
-    everything = said(mesh, "bus", "replay", "console:main")
-    assert said(mesh, "bus", "replay", "console:main", "--last", "2") == everything[-2:]
-    assert said(mesh, "bus", "replay", "console:main", "--from", "2020-01-01") == everything
+    everything = lines(mesh, "bus", "replay", "console:main")
+    assert lines(mesh, "bus", "replay", "console:main", "--last", "2") == everything[-2:]
+    assert lines(mesh, "bus", "replay", "console:main", "--from", "2020-01-01") == everything
 
     for arguments, code, why in (
         (("tail", "--kind", "nosuch"), 0, "no message there is of this kind"),
@@ -48,6 +48,13 @@ async def test_what_the_bus_tells_is_true_and_nothing_is_swallowed(mesh: Mesh, t
         assert ended.returncode == code, (arguments, ended)
         assert why in ended.stdout + ended.stderr, arguments
         assert len((ended.stdout + ended.stderr).splitlines()) == 1, arguments
+
+
+def lines(mesh: Mesh, *arguments: str) -> list[object]:
+    """What a command says with --json that says as many messages as there are: a JSON value a line."""
+    ended = mesh.cli(*arguments, "--json")
+    assert ended.returncode == 0, ended
+    return [json.loads(line) for line in ended.stdout.splitlines()]
 
 
 def said(mesh: Mesh, *arguments: str) -> object:

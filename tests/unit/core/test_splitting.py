@@ -6,7 +6,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from microclaw.core.splitting import split_text, utf16_length
@@ -27,6 +27,7 @@ def without_fences_and_space(text: str) -> str:
     return re.sub(r"\s+", "", re.sub(r"(?m)^ {0,3}(?:`{3,}|~{3,})[^`\n]*$", "", text))
 
 
+@example("x" * 200 + "```python\n", 100)
 @given(_texts, st.integers(64, 400))
 def test_no_part_is_too_long_or_blank_and_nothing_is_lost(text: str, limit: int) -> None:
     parts = split_text(text, limit)

@@ -120,12 +120,13 @@ def _tears(text: str, cut: int, limit: int) -> bool:
     start = text.rfind("\n", 0, cut) + 1
     if start == cut:
         return False
-    end = text.find("\n", cut, start + limit + 1)
+    end = text.find("\n", cut, cut + limit + 1)
     if end < 0:
-        if len(text) - start > limit:
+        if len(text) - cut > limit:
             return False
         end = len(text)
-    return bool(_FENCE.match(text[start:end]) or _FENCE.match(text[cut:end].lstrip()))
+    whole = end - start <= limit and _FENCE.match(text[start:end])
+    return bool(whole or _FENCE.match(text[cut:end].lstrip()))
 
 
 def _open_at_end(piece: str, opened: _Fence | None) -> _Fence | None:
