@@ -168,4 +168,4 @@ class TheBus(RuleBasedStateMachine):
 
 
 TestTheBus = TheBus.TestCase
-TestTheBus.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)
+TestTheBus.settings = settings(max_examples=20, stateful_step_count=30)

@@ -130,7 +130,7 @@ class Crowd:
         return message_id
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, suppress_health_check=list(HealthCheck))
 @given(said=st.lists(operations(), min_size=1, max_size=12))
 def test_fault15_whatever_one_client_says_the_others_are_served(said: list[list[Any]]) -> None:
     folder = Path(tempfile.mkdtemp(prefix="mc-odd-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))

@@ -115,7 +115,7 @@ def test_whoever_had_a_message_before_takes_it_from_nobody_who_has_it_now(tmp_pa
     journal.close()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rooms=st.lists(st.integers(1, 7), min_size=1, max_size=4), messages=st.integers(0, 30))
 def test_consumers_of_a_group_share_its_messages_evenly_as_far_as_each_has_room(
     rooms: list[int], messages: int

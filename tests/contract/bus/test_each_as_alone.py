@@ -56,7 +56,7 @@ class Told:
         ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(frames=st.lists(st.lists(st.lists(items, min_size=1, max_size=6), min_size=1, max_size=3), max_size=3))
 def test_messages_of_every_sort_are_answered_and_stored_together_as_they_are_alone(
     frames: list[list[list[Any]]],

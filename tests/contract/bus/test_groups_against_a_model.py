@@ -377,7 +377,7 @@ def play(seed: int, steps: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@settings(max_examples=int(os.environ.get("MC_MODEL_EXAMPLES", "60")), deadline=None,
+@settings(max_examples=int(os.environ.get("MC_MODEL_EXAMPLES", "60")),
           suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32), steps=st.integers(1, 120))
 def test_each_group_settles_everything_once_whatever_happens_to_broker_disk_and_consumers(

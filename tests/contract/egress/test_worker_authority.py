@@ -173,7 +173,7 @@ AUTHORITIES = Authorities(Clock().ms)
 TRUSTED = AUTHORITIES.of("w1").certificate.decode()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     said=st.lists(st.binary(max_size=40_000), max_size=4), answers=st.lists(st.binary(max_size=40_000), max_size=4),
     first=st.integers(min_value=0, max_value=3000),

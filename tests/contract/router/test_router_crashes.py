@@ -179,5 +179,5 @@ def test_each_message_is_in_exactly_one_request(tmp_path: Path) -> None:
     home.create()
     upgrade(home)
     Router.scratch = tmp_path
-    Router.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+    Router.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
     Router.TestCase().runTest()

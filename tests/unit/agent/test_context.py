@@ -60,7 +60,7 @@ def test_a_turn_that_has_grown_too_large_loses_its_oldest_results_but_no_call() 
     assert large.steps[0].results["1.0.0"].text != LEFT_OUT, "the transcript itself is not touched"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(count=st.integers(1, 6), keep=st.integers(0, 6))
 def test_forgetting_keeps_the_ends_and_survives_a_restart(tmp_path_factory: object, count: int, keep: int) -> None:
     path = Path(tmp_path_factory.mktemp("s")) / "group.jsonl"  # type: ignore[attr-defined]

@@ -181,7 +181,7 @@ def results_on_disk(root: Path) -> dict[str, Result]:
     return {name: result for step in steps for name, result in step.results.items()}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     plan=st.lists(st.lists(st.sampled_from(KINDS), min_size=1, max_size=3), max_size=4),
     kills=st.lists(st.tuples(st.integers(1, 60), st.floats(0, 1)), max_size=5),
@@ -254,7 +254,7 @@ def test_every_single_instant_is_survived() -> None:
                 check(world, plan, root)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(cut=st.integers(0, 4000), junk=st.binary(max_size=40))
 def test_a_torn_or_spoiled_end_of_the_file_is_dropped(cut: int, junk: bytes) -> None:
     plan = [["effect", "look"], ["send_message"]]

@@ -216,7 +216,7 @@ def test_an_ack_that_came_before_its_consumer_died_is_no_dead_letter() -> None:
     assert (durable.floor, durable.unparked) == (2, [])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 2**32), sessions=st.integers(1, 60), steps=st.integers(0, 200))
 def test_every_message_is_settled_once_in_order_whatever_happens(seed: int, sessions: int, steps: int) -> None:
     world = World(seed, sessions)

@@ -709,7 +709,7 @@ class Storm:
         assert self.running == []
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 2**32), groups=st.integers(1, 8), places=st.integers(1, 4), steps=st.integers(1, 120))
 def test_whatever_happens_nothing_is_lost_doubled_or_starved(seed: int, groups: int, places: int, steps: int) -> None:
     """At most one run of a group, never over the bound; each message in exactly one successful run, in order; a group

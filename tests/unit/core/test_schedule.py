@@ -260,7 +260,7 @@ def walk(fields: list[str], zone: ZoneInfo, after: datetime, days: int) -> datet
 EDGES = ("2026-03-08", "2026-11-01", "2026-03-29", "2026-10-25", "2026-04-05", "2026-10-04", "2026-02-28", "2027-12-31")
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     fields=st.tuples(field(0, 59), field(0, 23), field(1, 31), field(1, 12), field(0, 7)).map(list),
     plain_days=st.booleans(),
@@ -289,7 +289,7 @@ def test_cron_agrees_with_trying_every_minute(
         assert got == int(expected.timestamp()) * 1000
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     expression=st.sampled_from(["30 1 * * *", "30 2 * * *", "*/20 * * * *", "0,30 1-3 * * *", "0 0 * * *"]),
     zone=st.sampled_from(["America/New_York", "Europe/Berlin", "America/Havana", "Australia/Lord_Howe"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from microclaw.bus.envelope import ENVELOPE_BYTES_MAX
@@ -99,7 +99,6 @@ def test_the_longest_reply_fits_an_envelope() -> None:
     assert len(cut("é" * 2_000_000).encode()) < ENVELOPE_BYTES_MAX - 10_000
 
 
-@settings(deadline=None)
 @given(st.integers(1, 40), st.sampled_from(["\"", "<", "é", "\x01", "a"]))
 def test_every_prompt_fits_a_line_and_holds_the_newest_message(count: int, character: str) -> None:
     messages = tuple(
