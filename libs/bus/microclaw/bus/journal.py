@@ -79,7 +79,7 @@ class Journal(JournalReads):
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute(f"PRAGMA synchronous={synchronous}")
         self.checkpoint_after(CHECKPOINT_PAGES)
-        self._db.execute("PRAGMA cache_size=-6000")
+        self._db.execute("PRAGMA cache_size=-5000")
         version = self._value("PRAGMA user_version")
         if version == 0:
             self._create()
