@@ -21,7 +21,7 @@ from microclaw.core.heartbeat import TASK_ID as HEARTBEAT_ID
 from microclaw.core.ids import derived_id, id_from_text, id_time, new_id
 from microclaw.core.kinds import ReplyRequested, RunFinished, RunRequested, ScheduledTask, TaskWithdrawn
 from microclaw.core.requests import Failed
-from microclaw.core.schedule import Plan, Schedule, ScheduleError, first_run, is_missed, plan, zone_named
+from microclaw.core.schedule import Plan, ScheduleError, is_missed, not_too_far, plan, zone_named
 from microclaw.core.tasks import GROUP_NOT_FOUND, Task
 from microclaw.scheduler import store
 from microclaw.scheduler.tables import inbox, outbox
@@ -197,16 +197,16 @@ class Firing:
         self.outbox.forget(now_ms=self._wall())
 
     def clock_went_back(self) -> None:
-        """Reckon next times anew after the clock was set back, else tasks would sleep until a time far ahead.
+        """Reckon next times anew if the clock was set back, else tasks would sleep until a time far ahead.
 
         Nothing fires twice by this: due times that were fired are claimed.
         """
         now = self._wall()
         for task in store.all_tasks(self._engine):
-            if task.schedule == Schedule.ONCE or task.status != tasks.Status.ACTIVE or task.next_run_ms is None:
+            if task.status != tasks.Status.ACTIVE or task.next_run_ms is None:
                 continue
             try:
-                sooner = first_run(task.schedule, task.value, zone_named(task.timezone), now)
+                sooner = not_too_far(task.schedule, task.value, zone_named(task.timezone), task.next_run_ms, now)
             except ScheduleError:
                 continue
             if sooner < task.next_run_ms:

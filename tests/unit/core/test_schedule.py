@@ -15,6 +15,7 @@ from microclaw.core.schedule import (
     ScheduleError,
     first_run,
     next_run,
+    not_too_far,
     parse_cron,
     parse_interval,
     parse_once,
@@ -254,6 +255,32 @@ def walk(fields: list[str], zone: ZoneInfo, after: datetime, days: int) -> datet
                 found.append(moment)
         wall += timedelta(minutes=1)
     return min(found, default=None)
+
+
+@given(
+    schedule=st.one_of(
+        st.integers(1, 90_000).map(lambda every: ("interval", str(every))),
+        st.sampled_from([("cron", "*/7 * * * *"), ("cron", "0 9 * * 1"), ("cron", "30 2 * * *")]),
+    ),
+    due=st.integers(0, 10**7).map(lambda after: ms("2026-03-29T00:00:00Z") + after), late=st.integers(0, 200_000),
+    ahead=st.integers(1, 400) | st.integers(10**6, 10**9),
+)
+def test_a_next_time_is_sooner_only_after_the_clock_was_set_back_and_then_as_any_other(
+    schedule: tuple[str, str], due: int, late: int, ahead: int
+) -> None:
+    kind, value = schedule
+    now = due + late
+    following = next_run(kind, value, BERLIN, due, now)
+    assert following is not None
+    for moment in range(now, following, max(1, (following - now) // 5)):
+        assert not_too_far(kind, value, BERLIN, following, moment) == following
+    back = now - ahead * 1_000
+    sooner = not_too_far(kind, value, BERLIN, following, back)
+    assert back < sooner <= following
+    if kind == "interval":
+        assert (following - sooner) % int(value) == 0 and sooner <= back + int(value) + 1_000
+    else:
+        assert sooner == min(following, first_run(kind, value, BERLIN, back))
 
 
 #: Days around which clocks change, somewhere.

@@ -148,6 +148,21 @@ def next_run(schedule: str, value: str, zone: ZoneInfo, was_due_ms: int, now_ms:
     raise ScheduleError(f"schedule {schedule!r} is unknown: use once, interval or cron")
 
 
+def not_too_far(schedule: str, value: str, zone: ZoneInfo, next_ms: int, now_ms: int) -> int:
+    """The next due time when the clock may have been set back since it was reckoned: the same, if a task can have to
+    wait for so long, else a sooner one. An interval stays on its grid.
+
+    :raises ScheduleError: unknown schedule, or a value it can't have.
+    """
+    if schedule == Schedule.ONCE:
+        return next_ms
+    if schedule == Schedule.INTERVAL:
+        every = parse_interval(value)
+        too_far = next_ms - (now_ms + every + FIRE_GAP_MS_MIN)
+        return next_ms - -(-too_far // every) * every if too_far > 0 else next_ms
+    return min(next_ms, first_run(schedule, value, zone, now_ms))
+
+
 def plan(schedule: str, value: str, zone: ZoneInfo, due_ms: int, now_ms: int, catch_up: str = CatchUp.LATEST) -> Plan:
     """What to fire of a task whose next due time, `due_ms`, has come, and when it is due again.
 
