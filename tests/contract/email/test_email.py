@@ -116,6 +116,8 @@ def reply(number: int, text: str, chat: str, **more: object) -> Draft:
     return Draft(chat, wanted, message_id=derived_id(1_700_000_000_000, chat, number), ts_ms=now_ms())
 
 
+# A mail server that says "later" is given a minute, and may say it twice.
+@pytest.mark.timeout(300)
 async def test_messages_each_way_come_through_once_and_in_order_though_all_goes_wrong() -> None:
     """kill -9 at random; the IMAP server restarts; the SMTP server says "later", hangs up, and hangs up after it took a
     mail: then nobody can tell, and the owner is told."""
