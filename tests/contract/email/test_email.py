@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from email.message import EmailMessage
 from typing import NamedTuple
 
+import pytest
 from tests.broker_process import OPEN_BUS
 from tests.contract.egress.authority import make_authority
 from tests.contract.listener import Listener
