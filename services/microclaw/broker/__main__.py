@@ -86,6 +86,7 @@ def main() -> int:
     log.info("ready", extra=engine.facts() | {"epoch": journal.epoch})
     try:
         server.run(now_and_then=orphaned)
+        checkpoints.close()
     except Exception as error:
         # After a failed write or sync nobody knows what is on the disk, so nothing more is written, not even by closing
         # the journal: the next start reads what is there.
@@ -96,7 +97,6 @@ def main() -> int:
         )
         logging.shutdown()
         os._exit(UnhealthyError.exit_code)
-    checkpoints.close()
     log.info("stopped")
     return 0
 

@@ -114,14 +114,26 @@ def test_publishers_go_on_while_the_thread_copies_however_long_it_takes(
 
 
 def test_somebody_who_reads_an_older_state_holds_the_log_up_but_nobody_else(
-    made: Made, caplog: pytest.LogCaptureFixture
+    made: Made, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    tries = 0
+    copy = made.journal.copy_beside
+
+    def counted() -> None:
+        nonlocal tries
+        tries += 1
+        copy()
+
+    monkeypatch.setattr(made.journal, "copy_beside", counted)
     with reading(made.journal.path) as seen:
         made.until(lambda: "reads an older state" in str([vars(record) for record in caplog.records]))
-        before = len(made.ids)
+        before, tried = len(made.ids), tries
         while len(made.ids) < before + 100:
             made.publish()
-        assert len(caplog.records) == 1, "tried again after a while, not with every turn"
+        assert tries == tried, "tried again after a while, not with every turn"
+        made.alone.clock.pass_(AGAIN_S)
+        made.until(lambda: tries > tried and made.checkpoints._again_at > made.alone.clock.monotonic_s)
+        assert len(caplog.records) == 1, "it is said once"
         assert made.anew == 0
         assert seen() < before
     made.alone.clock.pass_(AGAIN_S)
@@ -168,6 +180,20 @@ def test_fault06_a_disk_that_fails_under_the_thread_ends_the_broker(
     monkeypatch.setattr(os, "fsync", failing)
     with pytest.raises(OSError, match="Input/output error"):
         made.until(lambda: False)
+
+
+def test_fault06_after_a_failed_sync_of_the_thread_the_journal_is_not_closed(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", failing)
+        made.until(lambda: made.checkpoints._copying is not None)
+        with pytest.raises(OSError, match="Input/output error"):
+            made.checkpoints.close()
+    assert made.journal.last_offset() == len(made.ids), "it is open"
 
 
 def test_when_no_thread_copies_a_commit_does_it_by_itself_in_the_end(

@@ -44,6 +44,8 @@ class Checkpoints:
         self._copying: Future[None] | None = None
         self._copied_before = -1
         self._again_at = 0.0
+        #: Of this log it was said that it can't be copied.
+        self._told = False
 
     def log(self) -> tuple[int, int]:
         """(pages in the log, how many of them are copied)."""
@@ -60,7 +62,7 @@ class Checkpoints:
         self.rest()
         pages, copied = self.log()
         if pages < CHECKPOINT_PAGES:
-            self._again_at, self._copied_before = 0.0, -1
+            self._again_at, self._copied_before, self._told = 0.0, -1, False
         elif copied < pages and self._monotonic() >= self._again_at:
             if pages - copied <= LAST_PAGES:
                 self._finish()
@@ -95,11 +97,16 @@ class Checkpoints:
             self._again_at = self._monotonic() + AGAIN_S
 
     def _wait(self, why: str) -> None:
-        log.warning("the write-ahead log can't be brought into the journal now", extra={"why": why})
+        if not self._told:
+            # Once: a backup may read for minutes.
+            log.warning("the write-ahead log can't be brought into the journal now", extra={"why": why})
+        self._told = True
         self._again_at, self._copied_before = self._monotonic() + AGAIN_S, -1
 
     def close(self) -> None:
-        """Wait for the thread, close the journal, and after it what is open beside it."""
+        """Wait for the thread, close the journal, and after it what is open beside it. Raises as `turn`, and then the
+        journal is not closed, which would write to it."""
+        self.rest()
         self._thread.shutdown()
         self._journal.close()
         os.close(self._index)
