@@ -211,8 +211,7 @@ class Pool:
         for task in sparing:
             task.cancel()
         await asyncio.gather(*sparing, return_exceptions=True)
-        ending = [place.worker.kill() for place in self._places.values() if place.worker is not None]
-        await asyncio.gather(*ending, return_exceptions=True)
+        await asyncio.gather(*map(self._close, self._places.values()), return_exceptions=True)
         # What was being ended before is let end: cut short, it would be left to the next life's reaper.
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=END_WAIT_S_MAX)
@@ -221,6 +220,14 @@ class Pool:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # --- inside -----------------------------------------------------------------------------------------------
+
+    async def _close(self, place: _Place) -> None:
+        if place.is_idle:
+            async with place.lock:
+                await self._end(place)
+        elif place.worker is not None:
+            # Who has it clears it away.
+            await place.worker.kill()
 
     async def _worker(self, place: _Place, tenant: Tenant) -> Worker:
         if place.timer is not None:

@@ -175,6 +175,16 @@ async def test_a_spare_that_is_still_starting_gives_way_too(rig: Make) -> None:
     assert made.backend.sandboxes[1].process.returncode is not None
 
 
+async def test_close_leaves_no_door_of_a_spare_that_is_ready(rig: Make) -> None:
+    made = rig(spare_s=HOT_S)
+    await turn(made, tenant=FAM)
+    await crash(made)
+    await until(lambda: made.pool.facts["workers_spare"] == 1)
+    assert made.doors.open_now
+    await made.pool.close()
+    assert not made.doors.open_now and made.pool.facts["workers"] == 0
+
+
 async def test_close_leaves_no_spare_whether_it_waits_or_is_being_started(rig: Make) -> None:
     for program in (None, SLOW):
         made = rig(*([program] if program else []), spare_s=HOT_S)
